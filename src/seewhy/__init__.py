@@ -1,0 +1,68 @@
+"""seewhy shows why a PyTorch vision model answered as it did: which pixels of which input spoke for which output."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seewhy import errors, methods, render, targets
+    from seewhy.explain import Explainer, explain
+    from seewhy.explanation import Explanation
+    from seewhy.models import load
+    from seewhy.targets import Category, Contrast, Probability
+
+__version__ = "0.1.0"
+
+# Public names are imported when first used, so that `seewhy --help` does not wait for torch.
+_HOMES = {
+    "Category": "targets",
+    "Contrast": "targets",
+    "Explainer": "explain",
+    "Explanation": "explanation",
+    "Probability": "targets",
+    "explain": "explain",
+    "load": "models",
+}
+_MODULES = ("errors", "methods", "render", "targets")
+
+__all__ = [
+    "Category",
+    "Contrast",
+    "Explainer",
+    "Explanation",
+    "Probability",
+    "errors",
+    "explain",
+    "load",
+    "methods",
+    "render",
+    "targets",
+]
+
+
+class _Package(ModuleType):
+    """The package as a module whose public functions are not hidden by the submodules of the same name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"seewhy.{name}")
+        if name in _HOMES:
+            value = getattr(import_module(f"seewhy.{_HOMES[name]}"), name)
+            setattr(self, name, value)
+            return value
+        raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing seewhy.explain, the module, sets the attribute to the module; the name means the function
+        if isinstance(value, ModuleType) and name in _HOMES:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

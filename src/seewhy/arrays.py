@@ -1,0 +1,94 @@
+"""Pure tensor functions on maps: resize, scale, blur, and the boxes around what is hot."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seewhy.errors import InputError
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resize(
+    maps: Float[Tensor, "*batch_and_grid"], size: tuple[int, ...], mode: str = "bilinear"
+) -> Float[Tensor, "*batch_and_size"]:
+    """Maps resized in their last `len(size)` dimensions, pixel centres kept (half-pixel rule, no aligned corners).
+
+    `mode` is "nearest", "bilinear" (linear in each dimension, so trilinear for volumes) or "bicubic" (images only).
+    """
+    grid = maps.shape[-len(size) :]
+    if tuple(grid) == tuple(size):
+        return maps
+    if mode == "bicubic" and len(size) != 2:
+        raise InputError(
+            "bicubic resizing is for images.", got=f"a map with {len(size)} spatial dimensions", do='mode="bilinear"'
+        )
+    method = _LINEAR[len(size)] if mode == "bilinear" else mode
+    corners = None if mode == "nearest" else False
+    flat = maps.reshape(-1, 1, *grid)
+    return F.interpolate(flat, size=size, mode=method, align_corners=corners).reshape(*maps.shape[: -len(size)], *size)
+
+
+def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tensor, "*shape"]:
+    """Maps shifted and divided by their own range over `dims`, to [0, 1]; all zero where they are constant."""
+    low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0)
+
+
+def blur(maps: Float[Tensor, "*batch H W"], sigma: float) -> Float[Tensor, "*batch H W"]:
+    """Gaussian blur of standard deviation `sigma` pixels, cut at four of them, with reflected borders."""
+    if sigma <= 0:
+        return maps
+    radius = math.ceil(4 * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    for dim in (-2, -1):
+        line = maps.movedim(dim, -1)
+        length = line.shape[-1]
+        places = torch.arange(-radius, length + radius, device=maps.device) % (2 * length)  # abc|cba|abc|...
+        mirrored = line[..., torch.where(places < length, places, 2 * length - 1 - places)]
+        blurred = F.conv1d(mirrored.reshape(-1, 1, mirrored.shape[-1]), kernel[None, None])
+        maps = blurred.reshape(line.shape).movedim(-1, dim)
+    return maps
+
+
+def boxes(heatmap: Float[Tensor, "*space"], threshold: float = 0.5) -> Int[Tensor, "N sides"]:
+    """Boxes around the connected regions where `heatmap` >= `threshold`, the one with most heat in it first.
+
+    Regions touch by side or corner. A row is (x0, y0, x1, y1) in pixels for an image, (x0, y0, z0, x1, y1, z1) for a
+    volume; the upper ends are exclusive, so x1 - x0 is the width.
+    """
+    hot = heatmap >= threshold
+    labels = _connected(hot)
+    found = []
+    for label in torch.unique(labels[hot]):
+        region = labels == label
+        places = region.nonzero()
+        low, high = places.amin(0).flip(0), places.amax(0).flip(0) + 1
+        found.append((float(heatmap[region].sum()), torch.cat([low, high])))
+    found.sort(key=lambda pair: -pair[0])
+    empty = torch.empty(0, 2 * heatmap.ndim, dtype=torch.long, device=heatmap.device)
+    return torch.stack([box for _, box in found]) if found else empty
+
+
+def _connected(mask: Tensor) -> Tensor:
+    """A number for each connected region of a boolean map: the highest index in it; 0 outside.
+
+    Each place takes the highest number around it, then that number's own number, until nothing changes.
+    """
+    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[mask.ndim]
+    labels = torch.where(mask, torch.arange(1, mask.numel() + 1, device=mask.device).reshape(mask.shape), 0)
+    while True:
+        spread = pool(labels[None, None].double(), 3, stride=1, padding=1)[0, 0].long()
+        spread = torch.where(mask, spread, 0)
+        chained = torch.where(mask, spread.flatten()[(spread - 1).clamp(min=0)], 0)
+        if torch.equal(chained, labels):
+            return labels
+        labels = chained

@@ -1,0 +1,116 @@
+"""One forward; the gradients of the chosen layers, and nothing recorded below them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from seewhy.capture.hooks import after_forward
+from seewhy.capture.nested import rebuild, tensors
+from seewhy.errors import GradientError
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What one forward left: its outputs, and the activations of every call of the chosen layers, in order.
+
+    Both are still in the graph; a tape is short-lived, and the graph goes with it.
+    """
+
+    outputs: Any
+    calls: list[tuple[str, Tensor]]
+
+    @property
+    def activations(self) -> dict[str, Tensor]:
+        """By layer: "layer4", or "relu#0", "relu#1" for a layer that ran more than once."""
+        labels = call_labels([name for name, _ in self.calls])
+        return {label: activation for label, (_, activation) in zip(labels, self.calls, strict=True)}
+
+
+def call_labels(names: Sequence[str]) -> list[str]:
+    """A label for each call, from the names of the layers called: the name, and its number where there are several."""
+    totals, counts = Counter(names), Counter[str]()
+    labels = []
+    for name in names:
+        labels.append(name if totals[name] == 1 else f"{name}#{counts[name]}")
+        counts[name] += 1
+    return labels
+
+
+def activation_in(output: Any) -> Tensor | None:
+    """The activation in what a layer returned: the first floating point tensor, in whatever nesting."""
+    return next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+
+
+def gradients(
+    scores: Float[Tensor, "B T"], activations: Mapping[str, Tensor], *, keep_graph: bool = False
+) -> Iterator[dict[str, Tensor]]:
+    """For each column of `scores` its gradient at each of a tape's `activations`; zeros where it does not depend on it.
+
+    The images of a batch do not see each other, so one backward pass of the sum gives each its own gradient.
+    Raises `GradientError` if the score depends on none of them.
+    """
+    if not scores.requires_grad:
+        raise GradientError(
+            f"the score does not depend on {', '.join(activations)}.",
+            got="a score without a gradient",
+            expected="a score that torch operations compute from the output of the layer",
+            do="choose another layer, or look for detach(), argmax() or numpy between the layer and the score",
+        )
+    columns = scores.unbind(1)
+    for number, column in enumerate(columns):
+        keep = keep_graph or number + 1 < len(columns)
+        found = torch.autograd.grad(column.sum(), list(activations.values()), retain_graph=keep, allow_unused=True)
+        yield {
+            name: torch.zeros_like(activation) if grad is None else grad
+            for (name, activation), grad in zip(activations.items(), found, strict=True)
+        }
+
+
+def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module]) -> Tape:
+    """Run `forward` once, under no_grad up to the first of `layers` that returns, recording from there on.
+
+    What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
+    before or after, reaches what was kept. The parameters' flags, and a no_grad inside the model, change nothing.
+    Call it inside `guard`. A layer that did not run is absent from the tape's activations.
+    """
+    tape = _run(forward, layers, nullcontext())
+    if tape.calls and not any(output.requires_grad for output in tensors(tape.outputs)):
+        # part of the model runs under its own no_grad: a frozen backbone, say
+        return _run(forward, layers, _StillRecording())
+    return tape
+
+
+def _run(forward: Callable[[], Any], layers: Mapping[str, nn.Module], mode: AbstractContextManager[Any]) -> Tape:
+    calls: list[tuple[str, Tensor]] = []
+
+    def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
+        activation = activation_in(output)
+        if activation is None:
+            return None
+        torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+        kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
+        calls.append((name, kept))
+        goes_on = kept.clone()
+        return rebuild(output, lambda tensor: goes_on if tensor is activation else tensor)
+
+    with torch.no_grad(), after_forward(layers, splice), mode:
+        outputs = forward()
+    return Tape(outputs, calls)
+
+
+class _StillRecording(TorchFunctionMode):
+    """Once recording is on, a model's own `no_grad` does not turn it off. Costs a Python call per operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled and torch.is_grad_enabled():
+            args = (True,)
+        return func(*args, **(kwargs or {}))

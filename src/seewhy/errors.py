@@ -1,0 +1,60 @@
+"""One tree of errors. Every message says what came, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class SeewhyError(Exception):
+    """Root of every error that seewhy raises by itself; a model's own exceptions come through unchanged."""
+
+    def __init__(self, problem: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
+        advice = (("got", got), ("expected", expected), ("do", do))
+        super().__init__("\n".join([problem, *(f"  {word}: {text}" for word, text in advice if text is not None)]))
+
+
+class InputError(SeewhyError, ValueError):
+    """What was passed as inputs, photographs or options cannot be used."""
+
+
+class InputTypeError(SeewhyError, TypeError):
+    """An input is of a type that is not understood."""
+
+
+class TargetError(SeewhyError, ValueError):
+    """The target does not fit the model's output: out of range, wrong count, unknown label."""
+
+
+class TargetTypeError(SeewhyError, TypeError):
+    """The target is of a type that cannot name a class."""
+
+
+class OutputError(SeewhyError, ValueError):
+    """No class scores were found in what the model returned."""
+
+
+class LayerError(SeewhyError, ValueError):
+    """A layer does not exist, did not run, has no space, or none could be chosen."""
+
+
+class MethodError(SeewhyError, ValueError):
+    """There is no such method, or it cannot apply to this model."""
+
+
+class GradientError(SeewhyError, RuntimeError):
+    """No gradient leads from the score to the layer."""
+
+
+class ModelError(SeewhyError, ValueError):
+    """A model could not be found, built or filled with weights."""
+
+
+class MissingExtra(SeewhyError, ImportError):
+    """An optional library is not installed."""
+
+    @classmethod
+    def of(cls, library: str, extra: str) -> MissingExtra:
+        """The error for an absent `library` that the extra `extra` brings."""
+        return cls(f"{library} is not installed.", do=f'pip install "seewhy[{extra}]"')
+
+
+class MapWarning(UserWarning):
+    """A map that could not mean anything: all zero, not finite, or nothing positive in it."""

@@ -1,0 +1,5 @@
+"""The explanation methods: pure functions of tensors, one file per family, one registry."""
+
+from seewhy.methods.registry import Method, available, get
+
+__all__ = ["Method", "available", "get"]

@@ -1,0 +1,1 @@
+from tests.checker import shapes as shapes  # jaxtyping finds its checker one level down

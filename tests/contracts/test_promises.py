@@ -1,0 +1,587 @@
+"""The ten promises (DESIGN section 3), for every method on every model of the zoo."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import seewhy
+from seewhy.errors import GradientError, MapWarning, MethodError, TargetError
+from tests.contracts.zoo import CASES, CLASSES, Case, LeftInTrainMode
+
+METHODS = list(seewhy.methods.available())
+BY_NAME = {case.name: case for case in CASES}
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def explain(case: Case, method: str, model: nn.Module, *args, **options) -> seewhy.Explanation:
+    """`seewhy.explain`, at a pooled layer for the method that asks for one; a dull map is no concern here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)
+        return seewhy.explain(model, *args, method=method, **options)
+
+
+def applies(case: Case, method: str) -> bool:
+    return method != "cam" or case.averaged
+
+
+PAIRS = [
+    pytest.param(case, method, id=f"{case.name}-{method}")
+    for case in CASES
+    for method in METHODS
+    if applies(case, method)
+]
+every_pair = pytest.mark.parametrize(("case", "method"), PAIRS)
+
+
+def fingerprint(model: nn.Module) -> dict[str, object]:
+    """All that promise 1 names, by value where it has one and by identity where that could be exchanged."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        "values": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+        "identities": {name: id(tensor) for name, tensor in tensors.items()},
+        "requires_grad": {name: tensor.requires_grad for name, tensor in tensors.items()},
+        "grads": {name: None if tensor.grad is None else tensor.grad.clone() for name, tensor in tensors.items()},
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "hooks": {
+            name: [len(value) for key, value in vars(module).items() if key.endswith("_hooks")]
+            for name, module in model.named_modules()
+        },
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+    }
+
+
+def assert_same(before: object, after: object) -> None:
+    """Equal to the last bit, in whatever nesting of dicts."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert_same(value, after[key])
+    elif isinstance(before, Tensor):
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+    else:
+        assert before == after
+
+
+def with_history(model: nn.Module) -> nn.Module:
+    """As in the middle of training: some gradients accumulated, one parameter frozen, one submodule in another mode."""
+    for number, parameter in enumerate(model.parameters()):
+        if number % 2:
+            parameter.grad = torch.full_like(parameter, 0.5)
+    next(model.parameters()).requires_grad_(False)
+    last = list(model.modules())[-1]
+    last.train(not last.training)
+    return model
+
+
+# 1. The model is as it was
+
+
+@every_pair
+def test_model_is_as_it_was(case: Case, method: str) -> None:
+    model = with_history(case.model())
+    before = fingerprint(model)
+    explain(case, method, model, case.inputs())
+    assert_same(before, fingerprint(model))
+
+
+class Interrupted(BaseException):
+    """Like KeyboardInterrupt: not an Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, IndexError, KeyboardInterrupt, Interrupted])
+@every_case
+def test_model_is_as_it_was_when_the_forward_raises(case: Case, error: type[BaseException]) -> None:
+    """Promise 7 too: the very exception comes through."""
+    model = with_history(case.model())
+    failure = error("in the middle")
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    last = list(model.modules())[-1]
+    last.register_forward_hook(fail)
+    before = fingerprint(model)
+    with pytest.raises(error) as caught:
+        seewhy.explain(model, case.inputs())
+    assert caught.value is failure
+    assert_same(before, fingerprint(model))
+
+
+@every_method
+def test_model_is_as_it_was_when_the_target_raises(method: str) -> None:
+    case = BY_NAME["resnet"]
+    model = with_history(case.model())
+    before = fingerprint(model)
+    failure = IndexError("the caller's own")
+
+    def target(_: Tensor) -> Tensor:
+        raise failure
+
+    with pytest.raises(IndexError) as caught:
+        seewhy.explain(model, case.inputs(), target, method=method)
+    assert caught.value is failure
+    assert_same(before, fingerprint(model))
+
+
+class KeepsThings(nn.Module):
+    """A forward that writes to the module: attributes old and new, a list, a dict, a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.head = nn.Linear(4, CLASSES)
+        self.seen = []
+        self.cache = {"a": 1}
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.conv(image)
+        self.last = features
+        self.seen.append(features)
+        self.cache["features"] = features
+        self.calls += 1
+        return self.head(features.mean((-2, -1)))
+
+
+def test_what_a_forward_stores_on_its_modules_is_undone() -> None:
+    model = KeepsThings()
+    seewhy.explain(model, torch.randn(2, 3, 16, 16))
+    assert model.seen == []
+    assert model.cache == {"a": 1}
+    assert model.calls == 0
+    assert not hasattr(model, "last")
+
+
+def test_a_training_step_around_an_explanation_is_bit_identical() -> None:
+    """Also under autocast, whose cache would otherwise keep a weight's cast without its graph."""
+
+    def train(explaining: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = LeftInTrainMode()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        images = torch.randn(4, 3, 32, 32)
+        for _ in range(3):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                if explaining:
+                    seewhy.explain(model, images, 0)
+                loss = model(images).float().square().mean()
+                if explaining:
+                    seewhy.explain(model, images, 0)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return model.state_dict()
+
+    assert_same(train(explaining=False), train(explaining=True))
+
+
+# 2. Inputs and random state
+
+
+@every_pair
+def test_inputs_and_random_state_are_untouched(case: Case, method: str) -> None:
+    inputs = case.inputs().requires_grad_()
+    copy = inputs.detach().clone()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    explain(case, method, case.model(), inputs)
+    assert torch.equal(inputs, copy)
+    assert inputs.grad is None
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+def test_a_model_that_writes_to_its_input_and_draws_leaves_both_untouched() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, stride=2)
+
+        def forward(self, image: Tensor) -> Tensor:
+            image.sub_(0.5)
+            noise = torch.rand(()) + random.random() + np.random.rand()
+            return (self.conv(image) * noise).mean((-2, -1))
+
+    model, inputs = Noisy(), torch.ones(1, 3, 8, 8)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    seewhy.explain(model, inputs)
+    assert torch.equal(inputs, torch.ones(1, 3, 8, 8))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+@every_method
+def test_a_generator_decides_what_is_drawn(method: str) -> None:
+    case = BY_NAME["resnet"]
+    model, inputs = case.model(), case.inputs()
+
+    def drawn(seed: int) -> Tensor:
+        return explain(case, method, model, inputs, generator=torch.Generator().manual_seed(seed)).maps["layer4"]
+
+    assert torch.equal(drawn(1), drawn(1))
+    draws = "generator" in seewhy.methods.get(method).needs
+    assert torch.equal(drawn(1), drawn(2)) is not draws
+
+
+# 3. Eval mode
+
+
+@every_pair
+def test_map_is_that_of_eval_mode(case: Case, method: str) -> None:
+    training, evaluating = case.model().train(), case.model().eval()
+    inputs = case.inputs()
+    expected = explain(case, method, evaluating, inputs)
+    found = explain(case, method, training, inputs)
+    assert_same(expected.maps, found.maps)
+    assert_same(expected.scores, found.scores)
+    assert training.training
+
+
+# 4. Batches
+
+
+@every_pair
+def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
+    model, inputs = case.model(), case.inputs(3)
+    together = explain(case, method, model, inputs)
+    for number in range(3):
+        alone = explain(case, method, model, inputs[number : number + 1])
+        assert alone.layers == together.layers == (case.layer,)
+        for name, grid in alone.maps.items():
+            scale = float(grid.abs().max())
+            torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale)
+
+
+@every_method
+def test_several_targets_are_each_like_one(method: str) -> None:
+    case = BY_NAME["resnet"]
+    model, inputs = case.model(), case.inputs()
+    classes = torch.tensor([[1, 5, 2], [7, 0, 2]])
+    generator = torch.Generator()
+    together = explain(case, method, model, inputs, classes, generator=generator.manual_seed(0)).maps["layer4"]
+    generator.manual_seed(0)
+    for number in range(3):
+        alone = explain(case, method, model, inputs, classes[:, number], generator=generator).maps["layer4"]
+        torch.testing.assert_close(together[:, number], alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [[1], [1, 2, 3], torch.tensor([1, 2, 3]), torch.zeros(1, 2, dtype=torch.long)])
+def test_a_wrong_number_of_targets_is_an_error(target: object) -> None:
+    case = BY_NAME["resnet"]
+    with pytest.raises(TargetError, match="does not match the batch"):
+        seewhy.explain(case.model(), case.inputs(2), target)
+
+
+# 5. Whatever the caller's circumstances
+
+
+@every_pair
+def test_frozen_no_grad_and_inference_mode_change_nothing(case: Case, method: str) -> None:
+    model, inputs = case.model(), case.inputs()
+    expected = explain(case, method, model, inputs).maps
+    model.requires_grad_(False)
+    assert_same(expected, explain(case, method, model, inputs).maps)
+    with torch.no_grad():
+        assert_same(expected, explain(case, method, model, inputs).maps)
+    with torch.inference_mode():
+        found = explain(case, method, model, inputs.clone()).maps
+    assert_same(expected, found)
+
+
+@every_case
+def test_a_model_made_under_inference_mode_can_be_explained(case: Case) -> None:
+    expected = explain(case, "grad_cam", case.model(), case.inputs()).maps
+    with torch.inference_mode():
+        model = case.model()
+    before = {name: id(parameter) for name, parameter in model.named_parameters()}
+    assert_same(expected, explain(case, "grad_cam", model, case.inputs()).maps)
+    assert before == {name: id(parameter) for name, parameter in model.named_parameters()}
+
+
+@every_pair
+def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method: str) -> None:
+    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits."""
+    inputs = case.inputs()
+    expected = explain(case, method, case.model(), inputs, 1).maps
+    found = explain(case, method, case.model().bfloat16(), inputs.bfloat16(), 1).maps
+    for name, grid in expected.items():
+        assert found[name].dtype == torch.float32
+        similarity = torch.cosine_similarity(found[name].flatten(), grid.flatten(), dim=0)
+        assert similarity > 0.97, f"{name}: {similarity:.4f}"
+
+
+@pytest.fixture
+def ddp(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield nn.parallel.DistributedDataParallel
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("case", [BY_NAME["resnet"], BY_NAME["called_twice"]], ids=lambda case: case.name)
+def test_wrapped_models_are_explained_through_the_module_inside(case: Case, ddp) -> None:
+    inputs = case.inputs()
+    expected = explain(case, "grad_cam", case.model(), inputs)
+    for wrap in (nn.DataParallel, ddp, lambda model: torch.compile(model, backend="eager")):
+        model = wrap(case.model())
+        found = explain(case, "grad_cam", model, inputs)
+        assert found.layers == expected.layers
+        torch.testing.assert_close(found.maps, expected.maps, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_part_is_run_eagerly_and_stays_compiled() -> None:
+    case = BY_NAME["resnet"]
+    inputs = case.inputs()
+    expected = explain(case, "grad_cam", case.model(), inputs, layers="layer3").maps
+    model = case.model()
+    model.layer4 = torch.compile(model.layer4, backend="eager")
+    model.layer3.compile(backend="eager")
+    model(inputs)
+    compiled = model.layer3._compiled_call_impl
+    torch.testing.assert_close(explain(case, "grad_cam", model, inputs, layers="layer3").maps, expected)
+    assert model.layer3._compiled_call_impl is compiled
+
+
+class FrozenBackbone(nn.Module):
+    """The backbone runs under the model's own no_grad, as transfer learning code has it."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.backbone = BY_NAME["left_in_train_mode"].model().body
+        self.head = nn.Linear(16, CLASSES)
+        nn.init.normal_(self.head.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.set_grad_enabled(not self.frozen):
+            features = self.backbone(image)
+        return self.head(features.mean((-2, -1)))
+
+
+def test_a_backbone_under_the_models_own_no_grad_is_explained() -> None:
+    inputs = torch.randn(2, 3, 32, 32)
+    maps = [seewhy.explain(FrozenBackbone(frozen), inputs, 1, layers="backbone.3").maps for frozen in (False, True)]
+    assert maps[0]["backbone.3"].abs().max() > 0
+    assert_same(maps[0], maps[1])
+    assert torch.is_grad_enabled()
+
+
+# 6. Activations are what the layer returned
+
+
+TRAPS = [
+    ("resnet", "layer4.1.bn2"),  # out += identity, then an in-place ReLU
+    ("resnet", "bn1"),
+    ("densenet", "features"),  # F.relu(features, inplace=True)
+    ("vgg_like", "features.6"),  # a convolution, then nn.ReLU(inplace=True)
+    ("mobilenet", "features.17"),
+    ("called_twice", "shared"),
+]
+
+
+@pytest.mark.parametrize(("name", "layer"), TRAPS)
+def test_activations_are_what_the_layer_returned(name: str, layer: str) -> None:
+    """HiResCAM of a target that sums the output has maps that a float64 hook with a clone must reproduce."""
+    case = BY_NAME[name]
+    model, inputs = case.model(), case.inputs()
+    returned = []
+    module = model.get_submodule(layer)
+    handle = module.register_forward_hook(lambda _m, _a, output: returned.append(output.detach().clone()))
+    model(inputs)
+    handle.remove()
+
+    kept = []
+    from seewhy.capture.guard import guard
+    from seewhy.capture.tape import record
+
+    with guard(model):
+        kept = list(record(lambda: model(inputs.clone()), {layer: module}).activations.values())
+    assert len(kept) == len(returned)
+    for found, expected in zip(kept, returned, strict=True):
+        assert torch.equal(found.detach(), expected)
+    if len(returned) == 1:
+        assert (returned[0] < 0).any(), "without a negative value the trap is not one"
+
+
+def test_an_identity_whose_input_is_overwritten_is_kept() -> None:
+    class Overwrites(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same = nn.Identity()
+
+        def forward(self, image: Tensor) -> Tensor:
+            x = image * 1.0
+            y = self.same(x)
+            x.zero_()
+            return y.mean((-2, -1))
+
+    image = torch.rand(1, 2, 4, 4) + 1
+    found = seewhy.explain(Overwrites(), image, 0, layers="same", method="hires_cam").maps["same"]
+    torch.testing.assert_close(found, image[:, 0] / 16)
+
+
+# 8. Nothing is kept
+
+
+@every_method
+def test_nothing_outlives_the_explanation(method: str) -> None:
+    """By reference count alone: no cycle waits for the collector."""
+    case = BY_NAME["resnet"]
+    model, inputs = case.model(), case.inputs()
+    alive = []
+
+    def watch(_: nn.Module, __: object, output: Tensor) -> None:
+        alive.append(weakref.ref(output))
+
+    for name in ("layer1", "layer3", "layer4", "avgpool"):
+        model.get_submodule(name).register_forward_hook(watch)
+    explainer = seewhy.Explainer(model, method)
+    gc.collect()
+    gc.disable()
+    try:
+        explanation = explainer(inputs)
+        assert alive
+        assert not [reference for reference in alive if reference() is not None]
+        gone = weakref.ref(explanation.maps["layer4"])
+        outputs = weakref.ref(explanation.outputs)
+        assert not explanation.outputs.requires_grad
+        del explanation
+        assert gone() is None
+        assert outputs() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_thousand_calls() -> None:
+    import resource
+
+    case = BY_NAME["small_cnn"]
+    model, inputs = case.model(), case.inputs(8)
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            seewhy.explain(model, inputs)
+
+    run(100)
+    before, objects = peak(), len(gc.get_objects())
+    run(1000)
+    assert peak() - before < 4 * 1024, "one kept input would be 96 KiB a call, 94 MiB in all"
+    assert len(gc.get_objects()) - objects < 500
+
+
+# 9. A map that could not mean anything
+
+
+def test_no_gradient_anywhere_is_an_error() -> None:
+    model = BY_NAME["resnet"].model()
+    nn.init.zeros_(model.fc.weight)
+    with pytest.raises(GradientError, match="zero at every layer"):
+        seewhy.explain(model, torch.randn(1, 3, 64, 64), 0)
+
+
+def test_a_score_cut_off_from_the_layer_is_an_error() -> None:
+    case = BY_NAME["resnet"]
+    with pytest.raises(GradientError, match=r"does not depend on layer4(.|\n)*detach"):
+        seewhy.explain(case.model(), case.inputs(), lambda output: output.detach().sum(1), layers="layer4")
+
+
+def test_an_all_zero_map_warns_and_says_which() -> None:
+    model = BY_NAME["resnet"].model()
+    with torch.no_grad():
+        model.fc.weight[3] = 0
+    with pytest.warns(MapWarning, match="layer4 is zero everywhere for image 0, 1"):
+        explanation = seewhy.explain(model, torch.randn(2, 3, 64, 64), 3, layers="layer4")
+    assert torch.equal(explanation.heatmap, torch.zeros(2, 64, 64))
+
+
+def test_a_map_with_nothing_positive_warns_and_keeps_its_sign() -> None:
+    model = BY_NAME["resnet"].model()
+    with torch.no_grad():
+        model.fc.weight[3] = -1.0
+    with pytest.warns(MapWarning, match="layer4 has nothing positive for image 0"):
+        explanation = seewhy.explain(model, torch.randn(1, 3, 64, 64), 3)
+    assert explanation.maps["layer4"].min() < 0
+    assert torch.equal(explanation.heatmap, torch.zeros(1, 64, 64))
+
+
+def test_a_map_that_is_not_finite_warns_for_that_image_only() -> None:
+    case = BY_NAME["resnet"]
+    inputs = case.inputs(3)
+    inputs[1, 0, 0, 0] = float("inf")
+    with pytest.warns(MapWarning, match="layer4 is not finite for image 1:"):
+        seewhy.explain(case.model(), inputs, 3, layers="layer4", method="hires_cam")
+
+
+# 10. Threads
+
+
+@pytest.mark.parametrize("case", [BY_NAME["resnet"], BY_NAME["left_in_train_mode"]], ids=lambda case: case.name)
+def test_threads_may_explain_one_model_at_once(case: Case) -> None:
+    model = case.model()
+    batches = [case.inputs() + number for number in range(8)]
+    expected = [explain(case, "grad_cam", model, batch, number).maps for number, batch in enumerate(batches)]
+    start = threading.Barrier(4)
+
+    def work(number: int) -> dict[str, Tensor]:
+        if number < 4:
+            start.wait()
+        return seewhy.explain(model, batches[number], number).maps
+
+    before = fingerprint(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(work, range(8)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert_same(before, fingerprint(model))
+
+
+def test_a_forward_in_another_thread_is_not_recorded() -> None:
+    """While one thread is inside an explanation, another runs the model: its graph stays whole, its hooks silent."""
+    case = BY_NAME["resnet"]
+    model, inputs = case.model(), case.inputs()
+    inside, done = threading.Event(), threading.Event()
+
+    def pause(_: nn.Module, __: object, ___: Tensor) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            done.wait(30)
+
+    expected = model(inputs).detach()
+    model.fc.register_forward_hook(pause)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(seewhy.explain, model, inputs, 1, layers="layer4")
+        assert inside.wait(30)
+        output = model(inputs)
+        output.sum().backward()
+        done.set()
+        explanation = future.result(30)
+    torch.testing.assert_close(output.detach(), expected)
+    assert model.conv1.weight.grad is not None, "the tape cut the graph of another thread's forward"
+    assert len(explanation.maps) == 1
+
+
+# Where a method's premise does not hold
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.averaged], ids=lambda case: case.name)
+def test_cam_is_refused_without_a_global_average(case: Case) -> None:
+    with pytest.raises(MethodError, match="global average"):
+        seewhy.explain(case.model(), case.inputs(), method="cam")

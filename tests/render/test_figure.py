@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seewhy.errors import InputError
+from seewhy.render import figure, overlay
+from seewhy.render.figure import png
+
+MAPS = [[[-1.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [0.0, 0.0]]]
+
+
+def panels(drawn, columns):
+    """The figure's axes by row; colour bars belong to their heatmaps."""
+    return [drawn.axes[start : start + columns] for start in range(0, len(drawn.axes), columns)]
+
+
+def bar(panel):
+    return panel.images[0].colorbar
+
+
+def test_three_panels_show_photo_map_and_overlay(explanation):
+    photos = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), np.uint8)
+    made = explanation(MAPS)
+    rows = panels(figure(made, photos, alpha=0.4, colormap="viridis"), 3)
+    assert len(rows) == 2
+    for row, photo, heat in zip(rows, photos, made.heatmap, strict=True):
+        assert np.array_equal(row[0].images[0].get_array(), photo)
+        assert np.array_equal(row[1].images[0].get_array(), heat)
+        assert np.array_equal(row[2].images[0].get_array(), overlay(photo, heat, alpha=0.4, colormap="viridis"))
+        assert row[1].images[0].get_cmap().name == bar(row[1]).cmap.name == "viridis"
+        assert row[1].get_xlim() == (0, 8)
+        assert row[1].get_ylim() == (6, 0)
+        assert list(row[1].images[0].get_extent()) == [0, 8, 6, 0]
+
+
+def test_the_heatmap_stands_in_the_photo_s_frame(explanation):
+    photo = Image.new("RGB", (40, 20))
+    made = explanation(MAPS[:1], photos=(photo,), frames=((10.0, 0.0, 30.0, 20.0),))
+    heat = panels(figure(made), 3)[0][1]
+    assert list(heat.images[0].get_extent()) == [10, 30, 20, 0]
+    assert heat.get_xlim() == (0, 40)
+    assert heat.get_ylim() == (20, 0)
+
+
+def test_large_photographs_are_reduced_with_their_frame(explanation):
+    photo = Image.new("RGB", (4096, 2048), (10, 20, 30))
+    made = explanation(MAPS[:1], photos=(photo,), frames=((1024.0, 0.0, 3072.0, 2048.0),))
+    row = panels(figure(made), 3)[0]
+    assert row[0].images[0].get_array().shape == (512, 1024, 3)
+    assert list(row[1].images[0].get_extent()) == [256, 768, 512, 0]
+    drawn = np.asarray(row[2].images[0].get_array())
+    assert (drawn[:, :256] == (10, 20, 30)).all()
+    assert (drawn[:, 256:768] != (10, 20, 30)).any(-1).all()
+
+
+@pytest.mark.parametrize(("scaling", "peaks"), [("per_image", (1, 1)), ("shared", (1, 0.75)), ("none", (4, 3))])
+def test_the_colour_bar_shows_true_numbers(explanation, scaling, peaks):
+    rows = panels(figure(explanation(MAPS), scaling=scaling), 1)
+    for (heat,), peak in zip(rows, peaks, strict=True):
+        assert heat.images[0].get_array().max() == pytest.approx(peak)
+        limits = (-peak, peak) if scaling == "none" else (0, 1)
+        assert heat.images[0].get_clim() == limits
+        assert bar(heat).ax.get_ylim() == limits
+    assert rows[0][0].images[0].get_array().min() == (-1 if scaling == "none" else 0)
+    assert rows[0][0].images[0].get_cmap().name == ("coolwarm" if scaling == "none" else "jet")
+
+
+def test_an_empty_signed_map_can_be_drawn(explanation):
+    heat = panels(figure(explanation([[[0, 0]]]), scaling="none"), 1)[0][0]
+    assert heat.images[0].get_array().tolist() == [[0, 0]]
+    assert heat.images[0].get_clim() == (-1, 1)
+
+
+@dataclass
+class Chosen:
+    """What `Category` looks like from here."""
+
+    index: object
+
+
+@pytest.mark.parametrize(
+    ("targets", "titles"),
+    [
+        (Chosen(torch.tensor([2, 0])), ["cup (2), score 0.5", "cat (0), score 1.5"]),
+        (torch.tensor([1, 7]), ["dog (1), score 0.5", "class 7, score 1.5"]),
+        (Chosen(1), ["dog (1), score 0.5", "dog (1), score 1.5"]),
+        (None, ["score 0.5", "score 1.5"]),
+        (["a", "b"], ["score 0.5", "score 1.5"]),
+    ],
+)
+def test_titles(explanation, targets, titles):
+    drawn = figure(explanation(MAPS, targets=targets, labels=["cat", "dog", "cup"]))
+    assert [axes[0].get_title("left") for axes in panels(drawn, 1)] == titles
+    assert drawn.get_suptitle() == "grad_cam at layer4.1"
+
+
+def test_titles_of_several_targets(explanation):
+    maps = torch.rand(2, 2, 3, 3)
+    made = explanation(maps, several=True, targets=torch.tensor([[5, 6], [7, 8]]))
+    titles = [axes[0].get_title("left") for axes in panels(figure(made), 1)]
+    assert titles == ["class 5, score 0.5", "class 6, score 1.5", "class 7, score 2.5", "class 8, score 3.5"]
+    titles = [axes[0].get_title("left") for axes in panels(figure(made, target=1), 1)]
+    assert titles == ["class 6, score 1.5", "class 8, score 3.5"]
+    nameless = panels(figure(explanation(maps, several=True)), 1)
+    assert nameless[1][0].get_title("left") == "target 1, score 1.5"
+
+
+def test_rows_are_limited_and_the_figure_says_so(explanation):
+    made = explanation(torch.rand(5, 2, 2))
+    assert len(figure(made).axes) == 5
+    drawn = figure(made, max_rows=2)
+    assert len(drawn.axes) == 2
+    assert drawn.get_supxlabel() == "2 of 5 maps shown"
+    assert figure(made).get_supxlabel() == ""
+    with pytest.raises(InputError, match="max_rows=0"):
+        figure(made, max_rows=0)
+
+
+def test_a_volume_s_slice_is_named(explanation):
+    maps = torch.zeros(1, 4, 2, 2)
+    maps[0, 2, 0, 0] = 1
+    heat = panels(figure(explanation(maps)), 1)[0][0]
+    assert heat.get_title("left") == "score 0.5, slice 2"
+    assert heat.images[0].get_array().tolist() == [[1, 0], [0, 0]]
+
+
+def test_a_notebook_gets_a_png(explanation):
+    picture = Image.open(io.BytesIO(png(explanation(MAPS))))
+    assert picture.format == "PNG"
+    pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()
+    assert [0, 0, 128] in pixels or [0, 0, 127] in pixels  # coldest of jet
+    assert [128, 0, 0] in pixels or [127, 0, 0] in pixels  # and hottest
+    assert explanation(MAPS)._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_drawing_does_not_touch_pyplot(explanation):
+    had = "matplotlib.pyplot" in sys.modules
+    png(explanation(MAPS))
+    assert ("matplotlib.pyplot" in sys.modules) == had
