@@ -41,15 +41,17 @@ def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tenso
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0)
 
 
-def blur(maps: Float[Tensor, "*batch H W"], sigma: float) -> Float[Tensor, "*batch H W"]:
-    """Gaussian blur of standard deviation `sigma` pixels, cut at four of them, with reflected borders."""
+def blur(
+    maps: Float[Tensor, "*batch_and_grid"], sigma: float, dims: tuple[int, ...] = (-2, -1)
+) -> Float[Tensor, "*batch_and_grid"]:
+    """Gaussian blur over `dims` of standard deviation `sigma` pixels, cut at four of them, with reflected borders."""
     if sigma <= 0:
         return maps
     radius = math.ceil(4 * sigma)
     offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    for dim in (-2, -1):
+    for dim in dims:
         line = maps.movedim(dim, -1)
         length = line.shape[-1]
         places = torch.arange(-radius, length + radius, device=maps.device) % (2 * length)  # abc|cba|abc|...

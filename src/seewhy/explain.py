@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from PIL import Image
@@ -19,37 +20,68 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
-from seewhy.capture.tape import gradients, record
+from seewhy.capture.tape import along, gradients, guided, record
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
 from seewhy.explanation import Explanation
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
+from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded
 
 Fold = Callable[[Tensor], Tensor]
 
+_INPUT = "input"  # what a map that lies on the input itself goes by
+_FROM_INPUT = {"input_gradients", "guided_gradients", "bias_gradients"}
+_BACKWARD = {"gradients", "curvatures", "input_gradients", "bias_gradients"}
 
+
+@overload
 def explain(
     model: nn.Module | Loaded,
     inputs: Any,
     target: targets.Classes | targets.Target = None,
+    *,
+    method: str | Method = ...,
     **options: Any,
-) -> Explanation:
-    """Why `model` answered as it did on `inputs`: `Explainer(model, **options)(inputs, target)`."""
-    return Explainer(model, **options)(inputs, target)
+) -> Explanation: ...
+@overload
+def explain(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    target: targets.Classes | targets.Target = None,
+    *,
+    method: list[str | Method] | list[str] | tuple[str | Method, ...],
+    **options: Any,
+) -> dict[str, Explanation]: ...
+def explain(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    target: targets.Classes | targets.Target = None,
+    *,
+    method: str | Method | Sequence[str | Method] = "grad_cam",
+    **options: Any,
+) -> Explanation | dict[str, Explanation]:
+    """Why `model` answered as it did on `inputs`: `Explainer(model, method, **options)(inputs, target)`.
+
+    Several methods give a dict of explanations by their names, from one forward and, where they use the same
+    gradients, one backward pass.
+    """
+    explainer = Explainer(model, method, **options)
+    return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
 
 
 class Explainer:
-    """Explains one model with one method. The layer is worked out once per input shape, then reused.
+    """Explains one model with one method, or several. Layers are worked out once per input shape, then reused.
 
     model: any `nn.Module`, in whatever mode; or what `seewhy.load` returned.
-    method: a name from `seewhy.methods.available()`.
+    method: a name from `seewhy.methods.available()`, or several of them for `each`.
     layers: names, patterns or modules, one or several; None chooses the last with space that the score depends on.
     grid: a function from the layer's output to (B, C, *space), for layouts that are not recognised.
-    fuse: how several layers become one heatmap: "mean", "max" or "product".
+    fuse: how several layers become one heatmap: "mean", "max" or "product"; the method's own way unless given.
     eigen_smooth: the first principal component of the weighted activations instead of their sum.
     augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
-    generator: random numbers for the methods that draw; the same seed for every call unless given.
+    generator: random numbers for the methods that draw; the same seed for every call unless given. All maps of a call
+    start from the same state: a map does not depend on what else was asked for.
     labels: a name per class, so that targets can be given by label.
 
     Raises `MethodError`, `LayerError` for what does not exist, when it is made; on a call also `TargetError`,
@@ -59,11 +91,11 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str = "grad_cam",
+        method: str | Method | Sequence[str | Method] = "grad_cam",
         *,
         layers: choosing.Layers | None = None,
         grid: Fold | None = None,
-        fuse: combine.Fuse = "mean",
+        fuse: combine.Fuse | None = None,
         eigen_smooth: bool = False,
         augment_smooth: bool = False,
         generator: Generator | None = None,
@@ -74,7 +106,7 @@ class Explainer:
         if not isinstance(module, nn.Module):
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
-        self.method = registry.get(method)
+        self.methods = [registry.get(name) for name in ([method] if isinstance(method, str | Method) else method)]
         self.place = None if layers is None else _Place(choosing.find(self.model, layers))
         self.grid = grid
         self.fuse = fuse
@@ -82,14 +114,32 @@ class Explainer:
         self.generator = generator
         self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
         self._places: dict[tuple[int, ...], _Place] = {}
-        if fuse not in ("mean", "max", "product"):
+        if fuse not in (None, "mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
-        if eigen_smooth and not self.method.reduces:
-            raise MethodError(f"{self.method.name} has no weighted activations for eigen_smooth to work on.")
+        if not self.methods:
+            raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
+        for found in self.methods:
+            if eigen_smooth and not found.reduces:
+                raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
+            if layers is not None and not found.layered:
+                raise MethodError(
+                    f"{found.name} looks at the input, not at a layer.", got="layers=", do="leave layers out"
+                )
         self._reduce = {"reduce": combine.principal_component} if eigen_smooth else {}
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
-        """Explain a batch.
+        """Explain a batch with the one method there is; see `each`."""
+        if len(self.methods) > 1:
+            raise MethodError(
+                "there are several methods, and so several explanations.",
+                got=", ".join(found.name for found in self.methods),
+                do="explainer.each(inputs, target), which gives them by name",
+            )
+        (explanation,) = self.each(inputs, target).values()
+        return explanation
+
+    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
+        """Explain a batch with every method: an explanation by each name, from one forward wherever they share it.
 
         inputs: a tensor (B, C, *space); a tuple of arguments or a dict of keywords for the model; or, for a model from
         `seewhy.load`, a photograph or a list of them (PIL images or file names).
@@ -101,32 +151,42 @@ class Explainer:
         call = Inputs.of(inputs)
         with guard(self.model):
             place, forward = self._first(call, target)
-            maps = self._smoothed(place, forward) if self.augment_smooth else self._maps(forward)
-        explanation = Explanation(
-            maps=maps,
-            scores=forward.scores.detach(),
-            probabilities=None if forward.probabilities is None else forward.probabilities.detach(),
-            outputs=rebuild(forward.outputs, Tensor.detach),
-            targets=forward.target,
-            method=self.method.name,
-            size=call.space,
-            fuse=self.fuse,
-            labels=self.labels,
-            frames=frames,
-            photos=photos,
-            note=place.reason,
-        )
-        _warn_of_blanks(explanation)
-        return explanation
+            asked = {found.ask: forward.asked(found.ask) for found in self.methods}
+            maps = self._smoothed(place, asked) if self.augment_smooth else self._maps(place, asked)
+        outputs = rebuild(forward.outputs, Tensor.detach)
+        explanations = {
+            found.name: Explanation(
+                maps=maps[found.name],
+                scores=asked[found.ask].scores.detach(),
+                probabilities=None if forward.probabilities is None else forward.probabilities.detach(),
+                outputs=outputs,
+                targets=asked[found.ask].target,
+                method=found.name,
+                size=call.space,
+                fuse=self.fuse or found.fuse,
+                labels=self.labels,
+                frames=frames,
+                photos=photos,
+                note=place.reason if found.layered else "",
+            )
+            for found in self.methods
+        }
+        for explanation in explanations.values():
+            _warn_of_blanks(explanation)
+        return explanations
 
     def _first(self, call: Inputs, target: Any) -> tuple[_Place, _Forward]:
         """The forward on the caller's inputs, and the place it was recorded at: the layers given, or the best one.
 
         The best is worked out once per input shape, by looking at one forward, and from the last layer with space
-        backwards for one that the score's gradient reaches. What was recorded there is used, not recorded again.
+        backwards for one that the score's gradient reaches. What was recorded there is used, not recorded again,
+        unless a method looks at the resolutions before it too.
         """
         signature = tuple(call.image.shape[1:])
-        if place := self.place or self._places.get(signature):
+        place = self.place or self._places.get(signature)
+        if place is None and not any(found.layered for found in self.methods):
+            place = _Place({})
+        if place:
             return place, self._forward(call, target, place)
         candidates = choosing.candidates(choosing.look(self.model, call), call.space)
         for group in choosing.growing(candidates):
@@ -135,8 +195,16 @@ class Explainer:
             reached = forward.reached()
             for seen in group:
                 if seen.label in reached:
-                    reason = choosing.reason(seen, candidates)
-                    place = self._places[signature] = _Place({seen.name: modules[seen.name]}, seen.label, reason)
+                    staged = any(found.staged for found in self.methods)
+                    stages = choosing.stages(candidates[candidates.index(seen) :]) if staged else [seen]
+                    place = self._places[signature] = _Place(
+                        {stage.name: self.model.get_submodule(stage.name) for stage in stages},
+                        seen.label,
+                        tuple(stage.label for stage in stages),
+                        choosing.reason(seen, candidates),
+                    )
+                    if staged:
+                        return place, self._forward(call, forward.target, place)
                     return place, replace(forward, activations={seen.label: forward.activations[seen.label]})
         raise GradientError(
             "the score's gradient is zero at every layer with space.",
@@ -146,10 +214,18 @@ class Explainer:
         )
 
     def _forward(self, call: Inputs, target: Any, place: _Place) -> _Forward:
-        """Run the model once, recording from the first layer of `place` on, and score its output."""
-        linear = choosing.linear_layers(self.model) if "weights" in self.method.needs else {}
+        """Run the model once, recording from the first layer of `place` on, or from the input, and score its output."""
+        needs = {need for found in self.methods for need in found.needs}
+        linear = choosing.linear_layers(self.model) if "weights" in needs else {}
+        biases = choosing.biases(self.model) if "bias_gradients" in needs else {}
+        biased = {name: self.model.get_submodule(name) for name in biases}
+        image = call.image.detach().requires_grad_() if needs & _FROM_INPUT else None
+
+        def run() -> Any:  # a copy goes in: the model may write to it
+            return (call if image is None else call.with_image(image.clone())).run(self.model)
+
         with choosing.inputs_of(linear) as classifiers:
-            tape = record(lambda: call.run(self.model), place.modules)
+            tape = record(run, {**biased, **place.modules}, from_start=image is not None)
         ran = {name for name, _ in tape.calls}
         if idle := [name for name in place.modules if name not in ran]:
             raise LayerError(
@@ -159,30 +235,83 @@ class Explainer:
             )
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
         scores = targets.checked(resolved(tape.outputs), call.batch)
-        activations = {label: kept for label, kept in tape.activations.items() if place.label in (None, label)}
+        calls = list(zip(tape.activations.items(), tape.calls, strict=True))
+        activations = {label: kept for (label, kept), (name, _) in calls if place.holds(label, name)}
+        added = [(kept, biases[name]) for name, kept in tape.calls if name in biases and kept.ndim == call.image.ndim]
         likely = targets.probabilities(resolved, tape.outputs)
-        return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers)
+        return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, image, added)
 
-    def _maps(self, forward: _Forward) -> dict[str, Tensor]:
-        """The method's map at each layer for every target: (B, [T,] *grid), signed."""
-        needs = self.method.needs
+    def _maps(self, place: _Place, asked: Mapping[Any, _Forward]) -> dict[str, dict[str, Tensor]]:
+        """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
+        drawn: dict[str, dict[str, Tensor]] = {}
+        for number, (ask, forward) in enumerate(asked.items(), 1):
+            methods = [found for found in self.methods if found.ask == ask]
+            drawn |= self._drawn(place, forward, methods, last=number == len(asked))
+        return drawn
+
+    def _drawn(
+        self, place: _Place, forward: _Forward, methods: Sequence[Method], *, last: bool
+    ) -> dict[str, dict[str, Tensor]]:
+        """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
+        needs = {need for found in methods for need in found.needs}
         folds = {label: self._fold(label, kept, forward.call) for label, kept in forward.activations.items()}
         activations = {label: fold(forward.activations[label].detach()) for label, fold in folds.items()}
         generator = self.generator or Generator().manual_seed(0)
+        state = generator.get_state()
+        noisy = cache(partial(self._noisy, place, forward, generator))
         slopes: Iterable[dict[str, Tensor]] = repeat({})
-        if "gradients" in needs:
-            slopes = gradients(forward.columns, forward.activations, keep_graph="weights" in needs)
-        drawn: dict[str, list[Tensor]] = {label: [] for label in folds}
-        for column, slope in zip(forward.columns.unbind(1), slopes, strict=False):
+        if needs & _BACKWARD:
+            keep = not last or bool(needs & {"weights", "guided_gradients"})
+            twice = "curvatures" in needs
+            slopes = gradients(forward.columns, forward.leaves(needs), keep_graph=keep, differentiable=twice)
+        drawn: dict[str, dict[str, list[Tensor]]] = {found.name: {} for found in methods}
+        for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
+            shared: dict[str, Any] = {"generator": generator, **forward.on_the_input(needs, column, slope)}
+            seen: dict[str, dict[str, Any]] = {}
             for label, fold in folds.items():
-                values: dict[str, Any] = {"activations": activations[label], "generator": generator}
+                seen[label] = {"activations": activations[label]}
                 if "gradients" in needs:
-                    values["gradients"] = fold(slope[label])
+                    seen[label]["gradients"] = fold(slope[label].detach())
+                if "curvatures" in needs:
+                    seen[label]["curvatures"] = fold(along(slope[label], forward.activations[label]))
                 if "weights" in needs:
-                    values["weights"] = forward.weights(label, activations[label], column)
-                drawn[label].append(self.method.function(**{need: values[need] for need in needs}, **self._reduce))
+                    seen[label]["weights"] = forward.weights(label, activations[label], column)
+                if "noisy_gradients" in needs:
+                    seen[label]["noisy_gradients"] = partial(_stacked, noisy, number, label)
+            for found in methods:
+                for label in place.labels(found) or tuple(folds):
+                    generator.set_state(state)
+                    values = shared | seen.get(label, {})
+                    drawn[found.name].setdefault(label, []).append(
+                        found.function(**{need: values[need] for need in found.needs}, **self._reduce)
+                    )
         several = forward.scores.ndim == 2
-        return {label: torch.stack(maps, 1) if several else maps[0] for label, maps in drawn.items()}
+        return {
+            name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
+            for name, layers in drawn.items()
+        }
+
+    def _noisy(
+        self, place: _Place, forward: _Forward, generator: Generator, samples: int, noise: float
+    ) -> list[list[dict[str, Tensor]]]:
+        """Of `samples` noisy inputs, for each target, the gradients (B, C, *grid) by layer.
+
+        The noise is normal, its deviation `noise` times the range of each image's values; all images share the draw.
+        """
+
+        def view(image: Tensor) -> Tensor:
+            drawn = torch.randn(image.shape[1:], generator=generator, device=generator.device).to(image)
+            values = image.flatten(1)
+            span = (values.amax(1) - values.amin(1)).reshape(-1, *[1] * (image.ndim - 1))
+            return image + noise * span * drawn
+
+        runs = []
+        for _ in range(samples):
+            again = self._forward(forward.call.seen_as(view), forward.target, place)
+            folds = {label: self._fold(label, kept, again.call) for label, kept in again.activations.items()}
+            slopes = gradients(again.columns, again.activations)
+            runs.append([{label: fold(slope[label]) for label, fold in folds.items()} for slope in slopes])
+        return runs
 
     def _fold(self, label: str, kept: Tensor, call: Inputs) -> Callable[[Tensor], Tensor]:
         """What takes this layer's tensors to (B, C, *grid), in float32 at least."""
@@ -198,30 +327,51 @@ class Explainer:
                 expected="(B, C, *grid), with a grid of more than one place and the input's aspect ratio",
                 do="pass an earlier layer, or grid=, a function from this output to (B, C, *grid)",
             )
-        return lambda tensor: fold(tensor).to(torch.promote_types(tensor.dtype, torch.float32))
+        return lambda tensor: _float(fold(tensor))
 
-    def _smoothed(self, place: _Place, forward: _Forward) -> dict[str, Tensor]:
-        """The mean of the maps over all views of the inputs, each put back in place; the target stays as it was."""
-        seen = self._maps(forward)
-        others = combine.views()[1:]
-        for view in others:
-            again = self._forward(forward.call.seen_as(view.apply), forward.target, place)
-            seen = {label: seen[label] + view.undo(drawn) for label, drawn in self._maps(again).items()}
-        return {label: total / (1 + len(others)) for label, total in seen.items()}
+    def _smoothed(self, place: _Place, asked: Mapping[Any, _Forward]) -> dict[str, dict[str, Tensor]]:
+        """The mean of the maps over all views of the inputs, each put back in place; the targets stay as they were."""
+        totals = self._maps(place, asked)
+        views = combine.views()
+        for view in views[1:]:
+            first = next(iter(asked.values()))
+            again = self._forward(first.call.seen_as(view.apply), first.target, place)
+            drawn = self._maps(place, {ask: again.scored(forward.target) for ask, forward in asked.items()})
+            totals = {
+                name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
+                for name, layers in totals.items()
+            }
+        return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where to look: the modules to record; of their calls the one called `label`, or all; and why there."""
+    """Where to look: the modules to record; of their calls the one called `label`, and `stages`, or all; why there."""
 
     modules: Mapping[str, nn.Module]
     label: str | None = None
+    stages: tuple[str, ...] = ()
     reason: str = ""
+
+    def holds(self, label: str, name: str) -> bool:
+        """Whether the call `label` of the module `name` is looked at."""
+        return name in self.modules and (self.label is None or label in self.stages)
+
+    def labels(self, method: Method) -> tuple[str, ...]:
+        """The calls that `method` looks at; none where the caller named the modules, and all of their calls count."""
+        if not method.layered:
+            return (_INPUT,)
+        if self.label is None:
+            return ()
+        return self.stages if method.staged else (self.label,)
 
 
 @dataclass(frozen=True)
 class _Forward:
-    """One forward, recorded and scored; everything but `call` is still in the graph."""
+    """One forward, recorded and scored; everything but `call` is still in the graph.
+
+    image: the leaf that went in, where it was recorded from there. biased: outputs of layers with the bias in them.
+    """
 
     call: Inputs
     outputs: Any
@@ -230,11 +380,45 @@ class _Forward:
     scores: Tensor
     probabilities: Tensor | None
     classifiers: Sequence[tuple[nn.Module, Tensor]]
+    image: Tensor | None = None
+    biased: Sequence[tuple[Tensor, Tensor]] = field(default=())
 
     @property
     def columns(self) -> Tensor:
         """Scores (B, T), T = 1 for (B,)."""
         return self.scores if self.scores.ndim == 2 else self.scores[:, None]
+
+    def scored(self, target: targets.Target) -> _Forward:
+        """The same forward with another target."""
+        return replace(self, target=target, scores=targets.checked(target(self.outputs), self.call.batch))
+
+    def asked(self, ask: Callable[[targets.Target, Any], targets.Target] | None) -> _Forward:
+        """The same forward with the target that `ask` makes of this one."""
+        return self if ask is None else self.scored(ask(self.target, self.outputs))
+
+    def leaves(self, needs: Set[str]) -> dict[str, Tensor]:
+        """What the scores' gradient is wanted at. No layer has a space in its name."""
+        leaves = dict(self.activations) if needs & {"gradients", "curvatures"} else {}
+        if "input_gradients" in needs and self.image is not None:
+            leaves["the input"] = self.image
+        if "bias_gradients" in needs:
+            leaves |= {f"bias {number}": output for number, (output, _) in enumerate(self.biased)}
+        return leaves
+
+    def on_the_input(self, needs: Set[str], column: Tensor, slope: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What methods need that is no layer's, for one target's scores (B,), in float32 at least."""
+        values: dict[str, Any] = {"inputs": _float(self.call.image)}
+        if "input_gradients" in needs:
+            values["input_gradients"] = _float(slope["the input"])
+        if "bias_gradients" in needs:
+            values["bias_gradients"] = [
+                _float(slope[f"bias {number}"]) * _float(bias).reshape(-1, *[1] * (output.ndim - 2))
+                for number, (output, bias) in enumerate(self.biased)
+            ]
+        if "guided_gradients" in needs and self.image is not None:
+            with guided(column):
+                values["guided_gradients"] = _float(torch.autograd.grad(column.sum(), self.image, retain_graph=True)[0])
+        return values
 
     def reached(self) -> set[str]:
         """The labels of the activations at which the first target's gradient is not zero."""
@@ -246,6 +430,18 @@ class _Forward:
         logits = targets.scores_tensor(self.outputs)
         selectors = torch.autograd.grad(column.sum(), logits, retain_graph=True)[0].flatten(1)
         return choosing.classifier_weights(self.classifiers, label, activations, selectors)
+
+
+def _stacked(
+    noisy: Callable[[int, float], list[list[dict[str, Tensor]]]], number: int, label: str, samples: int, noise: float
+) -> Tensor:
+    """The gradients (N, B, C, *grid) of the target `number` at one layer, of all noisy runs."""
+    return torch.stack([run[number][label] for run in noisy(samples, noise)])
+
+
+def _float(tensor: Tensor) -> Tensor:
+    """In float32 at least, and without a graph."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _are_photos(inputs: Any) -> bool:

@@ -67,5 +67,10 @@ class Inputs:
 
         return Inputs(*rebuild((self.args, self.kwargs), change))
 
+    def with_image(self, image: Tensor) -> Inputs:
+        """The same inputs with `image` in place of theirs."""
+        old = self.image
+        return Inputs(*rebuild((self.args, self.kwargs), lambda tensor: image if tensor is old else tensor))
+
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)

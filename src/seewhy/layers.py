@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.hooks import after_forward
@@ -134,6 +136,12 @@ def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
         start, size = start + size, size * 4
 
 
+def stages(seen: Sequence[Seen]) -> list[Seen]:
+    """The first of `seen` of each grid, in the order they ran: of candidates, the last layer of every resolution."""
+    by_grid = {call.grid.space: call for call in reversed(seen) if call.grid is not None}
+    return [call for call in reversed(seen) if call in by_grid.values()]
+
+
 def reason(chosen: Seen, seen: Sequence[Seen]) -> str:
     """Why `chosen` was chosen among `seen`, in a sentence."""
     later = seen.index(chosen)
@@ -148,6 +156,21 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d | nn.Conv3d) and {*module.kernel_size} == {1})
     }
+
+
+def biases(model: nn.Module) -> dict[str, Float[Tensor, " C"]]:
+    """What each convolution and batch normalisation adds to its output's channels, by the layer's name.
+
+    In eval mode a batch normalisation is z * w / s + (b - m * w / s), with the running mean m and deviation s.
+    """
+    added = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd) and module.bias is not None:
+            added[name] = module.bias.detach()
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            shift = -module.running_mean / (module.running_var + module.eps).sqrt()
+            added[name] = shift if module.weight is None else (shift * module.weight + module.bias).detach()
+    return added
 
 
 @contextmanager

@@ -72,6 +72,43 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Finer:
+    """A class against the ones most like it in the same image: y_c - strength * mean of their scores.
+
+    That is what Finer-CAM explains (Zhang et al. 2025, arXiv:2501.11309); `finer` finds the classes.
+    """
+
+    index: Int[Tensor, "B *T"]
+    against: Int[Tensor, "B *T N"]
+    strength: float = 1.0
+
+    def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
+        values = class_scores(outputs).values
+        others = values.gather(1, self.against.flatten(1)).reshape(self.against.shape).mean(-1)
+        return _pick(values, self.index) - self.strength * others
+
+
+def finer(target: Target, outputs: Any, *, count: int = 3, strength: float = 1.0) -> Finer:
+    """`target`, a resolved `Category`, against the `count` classes whose scores are nearest to its own.
+
+    Raises `TargetError` for any other target: only classes can be compared.
+    """
+    if not isinstance(target, Category):
+        raise TargetError(
+            "only a class can be compared with the classes most like it.",
+            got=type(target).__name__,
+            expected="a class, or none for the predicted one",
+            do="for other targets use the base method, or Contrast",
+        )
+    values = class_scores(outputs).values.detach()
+    index = torch.as_tensor(target.index)
+    chosen = index.reshape(len(values), -1)
+    distance = (values[:, None] - values.gather(1, chosen)[..., None]).abs()
+    nearest = distance.scatter(2, chosen[..., None], torch.inf).sort(dim=-1, stable=True).indices
+    return Finer(index, nearest[..., : min(count, values.shape[1] - 1)].reshape(*index.shape, -1), strength)
+
+
+@dataclass(frozen=True)
 class ClassScores:
     """Scores (B, K) and what they are."""
 

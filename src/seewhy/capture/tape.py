@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from seewhy.capture.hooks import after_forward
 from seewhy.capture.nested import rebuild, tensors
-from seewhy.errors import GradientError
+from seewhy.errors import GradientError, MethodError
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,16 @@ def activation_in(output: Any) -> Tensor | None:
 
 
 def gradients(
-    scores: Float[Tensor, "B T"], activations: Mapping[str, Tensor], *, keep_graph: bool = False
+    scores: Float[Tensor, "B T"],
+    activations: Mapping[str, Tensor],
+    *,
+    keep_graph: bool = False,
+    differentiable: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
     """For each column of `scores` its gradient at each of a tape's `activations`; zeros where it does not depend on it.
 
     The images of a batch do not see each other, so one backward pass of the sum gives each its own gradient.
+    `keep_graph` allows for more of them afterwards, `differentiable` gradients are in a graph themselves.
     Raises `GradientError` if the score depends on none of them.
     """
     if not scores.requires_grad:
@@ -67,21 +73,86 @@ def gradients(
         )
     columns = scores.unbind(1)
     for number, column in enumerate(columns):
-        keep = keep_graph or number + 1 < len(columns)
-        found = torch.autograd.grad(column.sum(), list(activations.values()), retain_graph=keep, allow_unused=True)
+        keep = keep_graph or differentiable or number + 1 < len(columns)
+        found = torch.autograd.grad(
+            column.sum(),
+            list(activations.values()),
+            retain_graph=keep,
+            create_graph=differentiable,
+            allow_unused=True,
+        )
         yield {
             name: torch.zeros_like(activation) if grad is None else grad
             for (name, activation), grad in zip(activations.items(), found, strict=True)
         }
 
 
-def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module]) -> Tape:
+def along(gradient: Tensor, activation: Tensor) -> Tensor:
+    """The Hessian of the score times `activation`, by a second backward pass through its differentiable `gradient`.
+
+    Zeros where the score is linear in the activation.
+    """
+    product = (gradient * activation.detach()).sum()
+    if not product.requires_grad:
+        return torch.zeros_like(activation)
+    (found,) = torch.autograd.grad(product, [activation], retain_graph=True, materialize_grads=True)
+    return found
+
+
+_ACTIVATION_FUNCTIONS = (
+    "Relu", "Gelu", "Silu", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Hardtanh", "Hardswish",
+    "Threshold", "Softplus", "Mish",
+)  # fmt: skip
+
+
+@contextmanager
+def guided(scores: Tensor) -> Iterator[None]:
+    """While the block lasts, gradients of `scores` enter an activation function from above only where positive.
+
+    The functions are found in the graph, whatever called them: a module, `F.relu`, `torch.relu`, `tensor.relu_()`.
+    Raises `MethodError` if there is none: then it would be the plain gradient under another name.
+    """
+    with ExitStack() as stack:
+        found = 0
+        for node in _graph(scores):
+            if node.name().rstrip("0123456789").removesuffix("Backward") in _ACTIVATION_FUNCTIONS:
+                stack.callback(node.register_prehook(_positive).remove)
+                found += 1
+        if not found:
+            raise MethodError(
+                "guided backpropagation needs an activation function on the way from the input to the score.",
+                got="a graph without any",
+                expected=", ".join(_ACTIVATION_FUNCTIONS),
+                do='method="hires_cam" where the model is linear',
+            )
+        yield
+
+
+def _positive(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    return tuple(None if grad is None else grad.clamp(min=0) for grad in grads)
+
+
+def _graph(scores: Tensor) -> Iterator[Node]:
+    """Every node of the graph behind `scores`, once."""
+    waiting, seen = [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(after for after, _ in node.next_functions)
+
+
+def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_start: bool = False) -> Tape:
     """Run `forward` once, under no_grad up to the first of `layers` that returns, recording from there on.
 
     What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
     before or after, reaches what was kept. The parameters' flags, and a no_grad inside the model, change nothing.
-    Call it inside `guard`. A layer that did not run is absent from the tape's activations.
+    Call it inside `guard`. A layer that did not run is absent from the tape's activations. `from_start` records all
+    of it, for gradients of the input, or of anything else that `forward` makes a leaf.
     """
+    if from_start:
+        return _run(forward, layers, _StillRecording(), recording=True)
     tape = _run(forward, layers, nullcontext())
     if tape.calls and not any(output.requires_grad for output in tensors(tape.outputs)):
         # part of the model runs under its own no_grad: a frozen backbone, say
@@ -89,7 +160,13 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module]) -> Tape:
     return tape
 
 
-def _run(forward: Callable[[], Any], layers: Mapping[str, nn.Module], mode: AbstractContextManager[Any]) -> Tape:
+def _run(
+    forward: Callable[[], Any],
+    layers: Mapping[str, nn.Module],
+    mode: AbstractContextManager[Any],
+    *,
+    recording: bool = False,
+) -> Tape:
     calls: list[tuple[str, Tensor]] = []
 
     def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
@@ -102,7 +179,7 @@ def _run(forward: Callable[[], Any], layers: Mapping[str, nn.Module], mode: Abst
         goes_on = kept.clone()
         return rebuild(output, lambda tensor: goes_on if tensor is activation else tensor)
 
-    with torch.no_grad(), after_forward(layers, splice), mode:
+    with torch.set_grad_enabled(recording), after_forward(layers, splice), mode:
         outputs = forward()
     return Tape(outputs, calls)
 

@@ -20,24 +20,45 @@ def channel_sum(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *spac
     return weighted.sum(1)
 
 
-def principal_component(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *space"]:
+def principal_component(weighted: Float[Tensor, "B C *space"], *, centred: bool = True) -> Float[Tensor, "B *space"]:
     """Positions projected on their first principal component over channels (Muhammad and Yeasin, arXiv:2008.00299).
 
     A component's sign is arbitrary; here it is the one that agrees with the sum over channels. Computed in float64
-    from the smaller of the two Gram matrices, whose first eigenvector is that of the decomposition.
+    from the smaller of the two Gram matrices, whose first eigenvector is that of the decomposition. Without centring it
+    is the first right singular vector instead.
     """
-    batch, channels, *space = weighted.shape
-    places = weighted.flatten(2).mT.double()  # (B, places, channels)
-    centred = places - places.mean(1, keepdim=True)
-    if centred.shape[1] <= channels:
-        values, vectors = torch.linalg.eigh(centred @ centred.mT)
-        projection = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    channels = weighted.shape[1]
+    rows = places(weighted)
+    if centred:
+        rows = rows - rows.mean(1, keepdim=True)
+    if rows.shape[1] <= channels:
+        projection = leading(rows @ rows.mT)
     else:
-        _, vectors = torch.linalg.eigh(centred.mT @ centred)
-        projection = (centred @ vectors[..., -1:]).squeeze(-1)
-    agreement = (projection * centred.sum(-1)).sum(-1, keepdim=True)
-    signed = torch.where(agreement < 0, -projection, projection)
-    return signed.to(weighted.dtype).reshape(batch, *space)
+        _, vectors = torch.linalg.eigh(rows.mT @ rows)
+        projection = (rows @ vectors[..., -1:]).squeeze(-1)
+    return like(weighted, agreeing(projection, rows.sum(-1)))
+
+
+def places(layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B places C"]:
+    """A row of channels for each place, in float64."""
+    return layer.flatten(2).mT.double()
+
+
+def like(layer: Float[Tensor, "B C *space"], flat: Float[Tensor, "B places"]) -> Float[Tensor, "B *space"]:
+    """Values by place as a map of the layer's grid and type."""
+    return flat.to(layer.dtype).reshape(layer.shape[0], *layer.shape[2:])
+
+
+def leading(gram: Float[Tensor, "B places places"]) -> Float[Tensor, "B places"]:
+    """The first eigenvector of a symmetric matrix times the root of its eigenvalue: the places' first coordinate."""
+    values, vectors = torch.linalg.eigh(gram)
+    first: Tensor = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    return first
+
+
+def agreeing(projection: Float[Tensor, "B places"], with_: Float[Tensor, "B places"]) -> Float[Tensor, "B places"]:
+    """`projection` with the sign that makes its product with another map positive."""
+    return torch.where((projection * with_).sum(-1, keepdim=True) < 0, -projection, projection)
 
 
 def fuse(maps: Sequence[Float[Tensor, "*shape"]], how: Fuse) -> Float[Tensor, "*shape"]:

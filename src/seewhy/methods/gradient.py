@@ -7,11 +7,16 @@ activations (B, C, *space) into the map; the papers' choice is the sum over chan
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from seewhy.methods.combine import Reduce, channel_sum
+from seewhy import arrays
+from seewhy.methods.combine import Reduce, channel_sum, principal_component
 from seewhy.methods.registry import method
 
 Layer = Float[Tensor, "B C *space"]
@@ -80,6 +85,104 @@ def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel
 def layer_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Every activation times its own positive gradient, sharp in early layers too (Jiang et al. 2021)."""
     return reduce(gradients.clamp(min=0) * activations)
+
+
+@method(
+    "smooth_grad_cam_plus_plus",
+    needs=("activations", "noisy_gradients"),
+    source="arXiv:1908.01224",
+    cost="1 + n forwards, n backwards, n = 4",
+)
+def smooth_grad_cam_plus_plus(
+    activations: Layer,
+    noisy_gradients: Callable[[int, float], Float[Tensor, "N B C *space"]],
+    *,
+    samples: int = 4,
+    noise: float = 0.1,
+    reduce: Reduce = channel_sum,
+) -> Map:
+    """Grad-CAM++ with the mean of g, g^2 and g^3 over noisy inputs (Omeiza et al. 2019).
+
+    `noise` is a share of the range of the image's values. The paper prints the mean of g in the numerator of alpha;
+    here it is that of g^2, as in Grad-CAM++, which this is without noise.
+    """
+    gradients = noisy_gradients(samples, noise)
+    first, squared, cubed = gradients.mean(0), (gradients**2).mean(0), (gradients**3).mean(0)
+    alpha = _quotient(squared, 2 * squared + _spread(_over_space(activations), cubed))
+    return reduce(_spread(_over_space(alpha * first.clamp(min=0)), activations))
+
+
+@method(
+    "shapley_cam",
+    needs=("activations", "gradients", "curvatures"),
+    source="arXiv:2501.06261",
+    cost="1 forward, 2 backwards",
+)
+def shapley_cam(activations: Layer, gradients: Layer, curvatures: Layer, *, reduce: Reduce = channel_sum) -> Map:
+    """Channels weighted by the mean of g - HA / 2, to second order their Shapley value (Cai 2025).
+
+    H is the Hessian of the score at the layer, `curvatures` its product HA with the activations. Where the score is
+    linear in the layer this is Grad-CAM. The paper explains the logit plus its log-softmax; here the target decides.
+    """
+    return reduce(_spread((gradients - curvatures / 2).flatten(2).mean(-1), activations))
+
+
+@method("eigen_grad_cam", needs=("activations", "gradients"), source="grad-cam, without a paper")
+def eigen_grad_cam(activations: Layer, gradients: Layer) -> Map:
+    """The first principal component of the activations times their gradients, an invention of grad-cam's.
+
+    Its sign is the one that agrees with their sum over channels, HiResCAM's map.
+    """
+    return principal_component(gradients * activations)
+
+
+@method("seg_eigen_cam", needs=("activations", "gradients"), source="doi:10.3390/app15137562")
+def seg_eigen_cam(activations: Layer, gradients: Layer) -> Map:
+    """The first principal component of |g| A, its largest value in size positive (Chung and Ying 2025, eqs. 10 to 13).
+
+    That rule for the sign is the paper's; it turns around what covers more than half of the picture.
+    """
+    projection = principal_component(gradients.abs() * activations)
+    space = tuple(range(1, projection.ndim))
+    low, high = projection.amin(space, keepdim=True), projection.amax(space, keepdim=True)
+    return torch.where(-low > high, -projection, projection)
+
+
+@method("zoom_cam", needs=("activations", "gradients"), source="arXiv:2010.08644", staged=True, fuse="max")
+def zoom_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
+    """Every activation times its own gradient, at every resolution, fused by the maximum (Shi et al. 2020)."""
+    return hires_cam(activations, gradients, reduce=reduce)
+
+
+@method("odam", needs=("activations", "gradients"), source="arXiv:2304.06354")
+def odam(activations: Layer, gradients: Layer, *, sigma: float = 1.0, reduce: Reduce = channel_sum) -> Map:
+    """Activations times their gradients, these blurred: one map per detected box (Zhao and Chan 2023).
+
+    `sigma` is the Gaussian's standard deviation in cells of the grid; the paper lets the size of the box decide it. The
+    target is the score of one box, or one of its coordinates.
+    """
+    return reduce(arrays.blur(gradients, sigma, tuple(range(2, gradients.ndim))) * activations)
+
+
+@method("seg_xres_cam", needs=("activations", "gradients"), source="CVPR Workshops 2023, pp. 3733-3738")
+def seg_xres_cam(
+    activations: Layer,
+    gradients: Layer,
+    *,
+    window: int = 2,
+    pooling: Literal["max", "mean"] = "max",
+    reduce: Reduce = channel_sum,
+) -> Map:
+    """Activations times their gradients, these pooled over windows and spread out again (Hasany et al. 2023, eq. 5).
+
+    A window of 1 is HiResCAM; one of the whole grid, with "mean", is Grad-CAM. At the border windows are cut off.
+    """
+    max_pools, mean_pools = (F.max_pool1d, F.max_pool2d, F.max_pool3d), (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+    pool: Any = {"max": max_pools, "mean": mean_pools}[pooling][gradients.ndim - 3]
+    spread = pool(gradients, window, ceil_mode=True)
+    for dim in range(2, gradients.ndim):
+        spread = spread.repeat_interleave(window, dim).narrow(dim, 0, gradients.shape[dim])
+    return reduce(spread * activations)
 
 
 @method("random_cam", needs=("activations", "generator"), source="a baseline, without a paper")

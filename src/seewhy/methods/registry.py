@@ -5,17 +5,32 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from seewhy.errors import MethodError
+from seewhy.methods.combine import Fuse
+from seewhy.targets import Target
 
-Need = Literal["activations", "gradients", "weights", "generator"]
+Need = Literal[
+    "activations",
+    "gradients",
+    "weights",
+    "generator",
+    "curvatures",
+    "noisy_gradients",
+    "inputs",
+    "input_gradients",
+    "guided_gradients",
+    "bias_gradients",
+]
 
-_FAMILIES = ("gradient",)  # the files of this folder that hold methods, in the order they are listed
+# the files of this folder that hold methods, in the order they are listed
+_FAMILIES = ("gradient", "decomposition", "pixel", "combined")
 _methods: dict[str, Method] = {}
 
 
@@ -24,8 +39,16 @@ class Method:
     """One explanation method: a pure function of tensors, and what must be handed to it by name.
 
     activations, gradients: (B, C, *space) of the layer. weights: (B, C), of the linear layer behind a global average.
+    curvatures: (B, C, *space), the Hessian of the score at the layer times the activations. noisy_gradients: a function
+    (samples, noise) -> (N, B, C, *space), the gradients for that many inputs with noise of that share of their range.
+    inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has them.
+    bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
     generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
     which weighted channels (B, C, *space) become one map.
+
+    cost: forward and backward passes, in words. staged: it looks at the last layer of every resolution unless told
+    where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is explained
+    instead of the one that was asked for.
     """
 
     name: str
@@ -33,31 +56,55 @@ class Method:
     function: Callable[..., Tensor]
     needs: tuple[Need, ...]
     source: str
+    cost: str
+    staged: bool = False
+    fuse: Fuse = "mean"
+    ask: Callable[[Target, Any], Target] | None = None
+
+    @property
+    def layered(self) -> bool:
+        """Whether it looks at layers; otherwise its map lies on the input."""
+        return "activations" in self.needs
 
     @property
     def reduces(self) -> bool:
-        return "reduce" in inspect.signature(self.function).parameters
+        return "reduce" in self.options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword options of the function, with their defaults; see `get`."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {found.name: found.default for found in parameters if found.kind is found.KEYWORD_ONLY}
 
     @property
     def summary(self) -> str:
-        return (self.function.__doc__ or "").strip().splitlines()[0]
-
-    @property
-    def cost(self) -> str:
-        return "1 forward, 1 backward" if "gradients" in self.needs else "1 forward"
+        written = self.function.func if isinstance(self.function, partial) else self.function
+        return (written.__doc__ or "").strip().splitlines()[0]
 
 
 def method(
-    name: str, *, needs: tuple[Need, ...], source: str
+    name: str,
+    *,
+    needs: tuple[Need, ...],
+    source: str,
+    cost: str | None = None,
+    staged: bool = False,
+    fuse: Fuse = "mean",
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Enter a function under `name`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         family = function.__module__.rpartition(".")[2]
-        _methods[name] = Method(name, family, function, needs, source)
+        passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
+        add(Method(name, family, function, needs, source, passes, staged, fuse))
         return function
 
     return enter
+
+
+def add(entry: Method) -> None:
+    """Enter a method that is made of another one."""
+    _methods[entry.name] = entry
 
 
 def available() -> dict[str, Method]:
@@ -67,8 +114,21 @@ def available() -> dict[str, Method]:
     return dict(_methods)
 
 
-def get(name: str) -> Method:
-    """The method called `name`; case, spaces, hyphens and underscores do not count, and "++" is "plus_plus"."""
+def get(name: str | Method, **options: Any) -> Method:
+    """The method called `name`; case, spaces, hyphens and underscores do not count, and "++" is "plus_plus".
+
+    `options` are the method's own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
+    """
+    found = name if isinstance(name, Method) else _find(name)
+    if unknown := options.keys() - found.options.keys():
+        raise MethodError(
+            f"{found.name} has no option {', '.join(sorted(unknown))}.",
+            expected=", ".join(f"{key}={value!r}" for key, value in found.options.items()) or "no options at all",
+        )
+    return replace(found, function=partial(found.function, **options)) if options else found
+
+
+def _find(name: str) -> Method:
     if not isinstance(name, str):
         raise MethodError("a method is given by its name.", got=repr(name), do='method="grad_cam"')
     by_key = {_key(known): found for known, found in available().items()}
