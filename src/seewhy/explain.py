@@ -219,7 +219,7 @@ class Explainer:
         linear = choosing.linear_layers(self.model) if "weights" in needs else {}
         biases = choosing.biases(self.model) if "bias_gradients" in needs else {}
         biased = {name: self.model.get_submodule(name) for name in biases}
-        image = call.image.detach().requires_grad_() if needs & _FROM_INPUT else None
+        image = call.image.clone().requires_grad_() if needs & _FROM_INPUT else None
 
         def run() -> Any:  # a copy goes in: the model may write to it
             return (call if image is None else call.with_image(image.clone())).run(self.model)
@@ -285,6 +285,9 @@ class Explainer:
                     drawn[found.name].setdefault(label, []).append(
                         found.function(**{need: values[need] for need in found.needs}, **self._reduce)
                     )
+        if needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
+            generator.set_state(state)
+            generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         several = forward.scores.ndim == 2
         return {
             name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
