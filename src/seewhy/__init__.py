@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import errors, methods, render, targets
-    from seewhy.explain import Explainer, explain
-    from seewhy.explanation import Explanation
+    from seewhy.explain import Explainer, concepts, explain
+    from seewhy.explanation import Concepts, Explanation
     from seewhy.models import load
     from seewhy.targets import Category, Contrast, Probability
 
@@ -19,10 +19,12 @@ __version__ = "0.1.0"
 # Public names are imported when first used, so that `seewhy --help` does not wait for torch.
 _HOMES = {
     "Category": "targets",
+    "Concepts": "explanation",
     "Contrast": "targets",
     "Explainer": "explain",
     "Explanation": "explanation",
     "Probability": "targets",
+    "concepts": "explain",
     "explain": "explain",
     "load": "models",
 }
@@ -30,10 +32,12 @@ _MODULES = ("errors", "methods", "render", "targets")
 
 __all__ = [
     "Category",
+    "Concepts",
     "Contrast",
     "Explainer",
     "Explanation",
     "Probability",
+    "concepts",
     "errors",
     "explain",
     "load",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor, nn
 
@@ -20,11 +21,12 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
-from seewhy.capture.tape import along, gradients, guided, record
+from seewhy.capture.tape import along, gradients, guided, record, replacing
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
-from seewhy.explanation import Explanation
+from seewhy.explanation import Concepts, Explanation, Frame
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
+from seewhy.methods.decomposition import factorize
 from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded
 
@@ -68,6 +70,11 @@ def explain(
     """
     explainer = Explainer(model, method, **options)
     return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
+
+
+def concepts(model: nn.Module | Loaded, inputs: Any, count: int = 5, **options: Any) -> Concepts:
+    """What `model` sees in `inputs`, in `count` concepts: `Explainer(model, **options).concepts(inputs, count)`."""
+    return Explainer(model, **options).concepts(inputs, count)
 
 
 class Explainer:
@@ -145,10 +152,7 @@ class Explainer:
         `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class.
         """
-        photos, frames = None, None
-        if self.loaded is not None and _are_photos(inputs):
-            inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
-        call = Inputs.of(inputs)
+        call, photos, frames = self._prepared(inputs)
         with guard(self.model):
             place, forward = self._first(call, target)
             asked = {found.ask: forward.asked(found.ask) for found in self.methods}
@@ -174,6 +178,45 @@ class Explainer:
         for explanation in explanations.values():
             _warn_of_blanks(explanation)
         return explanations
+
+    def concepts(self, inputs: Any, count: int = 5) -> Concepts:
+        """The activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
+
+        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. The scores are those
+        that the model gives where the layer returns a concept everywhere, as strong as it is at its strongest place;
+        what else there is in the layer's output, or passes it by, is of the first image. Takes one forward for the
+        images and one for the concepts. Raises `LayerError` for more than one layer.
+        """
+        call, photos, frames = self._prepared(inputs)
+        with guard(self.model):
+            place, forward = self._first(call, None)
+            if len(forward.activations) != 1:
+                raise LayerError("concepts are those of one layer.", got=", ".join(forward.activations), do="layers=")
+            ((label, kept),) = forward.activations.items()
+            fold = self._fold(label, kept, call)
+            maps, vectors = factorize(fold(kept.detach()), count)
+            strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
+            scores = self._scores_of(place, forward, label, strongest, fold)
+        return Concepts(maps, vectors, scores, label, call.space, self.labels, frames, photos)
+
+    def _scores_of(
+        self, place: _Place, forward: _Forward, label: str, vectors: Float[Tensor, "K C"], fold: Fold
+    ) -> Float[Tensor, "K classes"]:
+        """The class scores where the layer's output is, at every place, one of `vectors`."""
+        kept = forward.activations[label].detach()
+        first = kept[:1].expand(len(vectors), *kept.shape[1:])
+        folded = fold(first)
+        spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
+        with torch.no_grad(), replacing(place.modules, label, first + grids.unfold(fold, spread - folded, first)):
+            outputs = forward.call.repeated(len(vectors)).run(self.model)
+        return targets.class_scores(outputs).values
+
+    def _prepared(self, inputs: Any) -> tuple[Inputs, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
+        """A call of the model; and where photographs were passed, these and what the model sees of them."""
+        photos, frames = None, None
+        if self.loaded is not None and _are_photos(inputs):
+            inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
+        return Inputs.of(inputs), photos, frames
 
     def _first(self, call: Inputs, target: Any) -> tuple[_Place, _Forward]:
         """The forward on the caller's inputs, and the place it was recorded at: the layers given, or the best one.
@@ -412,10 +455,10 @@ class _Forward:
         """What methods need that is no layer's, for one target's scores (B,), in float32 at least."""
         values: dict[str, Any] = {"inputs": _float(self.call.image)}
         if "input_gradients" in needs:
-            values["input_gradients"] = _float(slope["the input"])
+            values["input_gradients"] = _float(slope["the input"].detach())
         if "bias_gradients" in needs:
             values["bias_gradients"] = [
-                _float(slope[f"bias {number}"]) * _float(bias).reshape(-1, *[1] * (output.ndim - 2))
+                _float(slope[f"bias {number}"].detach()) * _float(bias).reshape(-1, *[1] * (output.ndim - 2))
                 for number, (output, bias) in enumerate(self.biased)
             ]
         if "guided_gradients" in needs and self.image is not None:
@@ -443,8 +486,8 @@ def _stacked(
 
 
 def _float(tensor: Tensor) -> Tensor:
-    """In float32 at least, and without a graph."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _are_photos(inputs: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -35,6 +36,17 @@ def read(shape: tuple[int, ...], space: tuple[int, ...]) -> Grid | None:
 def given(fold: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Grid:
     """The grid of a caller's own function from the layer's tensor to (B, C, *space)."""
     return Grid(tuple(shape[2:]), "given", fold)
+
+
+def unfold(fold: Callable[[Tensor], Tensor], folded: Tensor, like: Tensor) -> Tensor:
+    """A folded tensor (B, C, *space) back in the layout of `like`, 0 where that has no place of the grid.
+
+    A fold moves entries about, and is linear: its transpose moves them back.
+    """
+    blank = torch.zeros_like(like).requires_grad_()
+    again = fold(blank)
+    (found,) = torch.autograd.grad(again, blank, folded.to(again))
+    return found
 
 
 def _lies_over(grid: tuple[int, ...], space: tuple[int, ...]) -> bool:

@@ -72,5 +72,14 @@ class Inputs:
         old = self.image
         return Inputs(*rebuild((self.args, self.kwargs), lambda tensor: image if tensor is old else tensor))
 
+    def repeated(self, count: int) -> Inputs:
+        """The first image and what goes with it, `count` times."""
+        batch = self.batch
+
+        def repeat(tensor: Tensor) -> Tensor:
+            return tensor[:1].expand(count, *tensor.shape[1:]) if tensor.ndim and len(tensor) == batch else tensor
+
+        return Inputs(*rebuild((self.args, self.kwargs), repeat))
+
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)

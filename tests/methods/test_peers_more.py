@@ -89,7 +89,7 @@ def test_eigen_cam_is_not_centred_but_grad_cams_is():
 
 
 def test_grad_cams_sign_is_left_to_chance():
-    """NEEDS 7: an object of 5 in all channels on a background of 0. Theirs has it positive for some seeds, ours always."""
+    """NEEDS 7: an object of 5 in all channels on a background of 0: positive in ours, in theirs for some seeds."""
     object_ = torch.zeros(25)
     object_[:20] = 5
     signs = []
@@ -128,7 +128,7 @@ def test_full_grad_scales_each_part_per_image_and_grad_cam_each_channel():
     )
     theirs = peer("FullGrad", ("0",))
     torch.testing.assert_close(found, by_image, rtol=0, atol=1e-5)
-    torch.testing.assert_close(theirs, by_channel, rtol=0, atol=1e-3)
+    torch.testing.assert_close(theirs, by_channel, rtol=0, atol=5e-3)  # 1e-7 added to channels of a range of 1e-4
     assert (found - theirs).abs().amax((1, 2)).min() > 0.05
 
 
@@ -181,7 +181,7 @@ def test_guided_backprop_is_grad_cams_for_modules_and_one_image_and_ours_for_all
 
 
 def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus_and_torchcams_is_not():
-    """NEEDS 18: theirs takes the last noisy activations and gradient, and never divides. Next to no noise: both values."""
+    """NEEDS 18: theirs takes the last noisy activations and gradient, and never divides. Next to no noise, both."""
     model, layer = net(), activations().double()
     with torchcam.methods.SmoothGradCAMpp(model, LAYER, num_samples=4, std=1e-12) as extractor:
         theirs = extractor(TARGETS, model(images()), normalized=False)[0].detach()

@@ -160,6 +160,22 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     return tape
 
 
+@contextmanager
+def replacing(layers: Mapping[str, nn.Module], label: str, activation: Tensor) -> Iterator[None]:
+    """While the block lasts, one forward's call `label` of `layers` returns `activation` in place of its own."""
+    numbers = Counter[str]()
+
+    def answer(name: str, _: tuple[Any, ...], output: Any) -> Any:
+        called = f"{name}#{numbers[name]}"
+        numbers[name] += 1
+        old = activation_in(output)
+        renewed = label in (name, called) and old is not None
+        return rebuild(output, lambda tensor: activation if tensor is old else tensor) if renewed else None
+
+    with after_forward(layers, answer):
+        yield
+
+
 def _run(
     forward: Callable[[], Any],
     layers: Mapping[str, nn.Module],

@@ -52,7 +52,7 @@ def overlay(
     if mode not in ("blend", "opacity"):
         raise InputError("unknown overlay mode.", got=repr(mode), expected='"blend" or "opacity"')
     pixels = rgb(photo)
-    heat, covered = _placed(_checked(heatmap), pixels.shape[:2], frame, resize)
+    heat, covered = placed(_checked(heatmap), pixels.shape[:2], frame, resize)
     weight = torch.full_like(heat, alpha)
     if mode == "opacity":
         heat = arrays.rescale(arrays.blur(heat, 0.02 * max(heat.shape)), (0, 1)).clamp(0, 1)
@@ -140,7 +140,7 @@ def drawings(
             has = f"{values.shape[1]} targets per image" if several else "one target per image"
             raise InputError("there is no such target.", got=f"target={target}", expected=f"a target out of {has}")
         wanted = [target]
-    found = explanation.photos if photos is None else _listed(photos, len(explanation), space)
+    found = explanation.photos if photos is None else listed(photos, len(explanation), space)
     for image in range(len(explanation)):
         for which in wanted:
             yield _drawing(explanation, values, found, scaling, image, which, slice_index)
@@ -204,7 +204,7 @@ def find_colormap(colormap: str | Colormap) -> Colormap:
     return matplotlib.colormaps[colormap]
 
 
-def _listed(photos: Photo | Sequence[Photo], count: int, space: int) -> Sequence[Photo]:
+def listed(photos: Photo | Sequence[Photo], count: int, space: int) -> Sequence[Photo]:
     """One photo (or volume, for `space` = 3) per image."""
     if isinstance(photos, Image.Image) or (isinstance(photos, np.ndarray | Tensor) and photos.ndim < space + 2):
         photos = [photos]
@@ -261,7 +261,7 @@ def _check_resize(resize: str) -> None:
         raise InputError("unknown way to resize.", got=repr(resize), expected='"nearest", "bilinear" or "bicubic"')
 
 
-def _placed(
+def placed(
     heat: Float[Tensor, "h w"], size: tuple[int, ...], frame: Frame | None, resize: Resize
 ) -> tuple[Float[Tensor, "H W"], Bool[Tensor, "H W"]]:
     """The map at the photo's `size`, 0 outside the frame; and which of the photo's pixels have their centre in it."""
