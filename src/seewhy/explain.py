@@ -207,7 +207,8 @@ class Explainer:
         first = kept[:1].expand(len(vectors), *kept.shape[1:])
         folded = fold(first)
         spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
-        with torch.no_grad(), replacing(place.modules, label, first + grids.unfold(fold, spread - folded, first)):
+        everywhere = first + grids.unfold(fold, spread - folded, first)
+        with torch.no_grad(), replacing(place.modules, label, everywhere):
             outputs = forward.call.repeated(len(vectors)).run(self.model)
         return targets.class_scores(outputs).values
 
@@ -520,4 +521,4 @@ def _warn_of_blanks(explanation: Explanation) -> None:
             if images := [image for image, told in enumerate(row) if told == number]:
                 which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
                 message = f"the {explanation.method} map of {label} {problem} for image {which}: {advice}."
-                warnings.warn(message, MapWarning, stacklevel=4)
+                warnings.warn(message, MapWarning, stacklevel=5)

@@ -42,6 +42,13 @@ def test_smooth_grad_cam_plus_plus_by_hand():
     torch.testing.assert_close(found, exactly([[67 / 264, -42 / 264], [25 / 264, 268 / 264]]))
 
 
+def test_smooth_grad_cam_plus_plus_survives_gradients_whose_cube_underflows():
+    """g = 1e-25: sum(A) g vanishes beside 2, alpha is 1/2 and the weight the sum of the positive g, halved."""
+    found = gradient.smooth_grad_cam_plus_plus(A.float(), lambda samples, noise: 1e-25 * G.float()[None])
+    expected = (G.relu().sum((2, 3), keepdim=True) / 2 * A).sum(1).float()
+    torch.testing.assert_close(found * 1e25, expected)
+
+
 def test_smooth_grad_cam_plus_plus_asks_for_as_many_samples_and_as_much_noise_as_told():
     asked = []
     found = methods.get("smooth_grad_cam_plus_plus", samples=7, noise=0.5)

@@ -72,7 +72,8 @@ TWO = torch.tensor([[0, 1], [2, 3]])
         (SHARED, None, (1, 1)),
         (SHARED, TWO, (1, 2)),
         ([*SHARED, "finer_cam"], None, (1, 2)),
-        (["finer_cam", methods.finer("layer_cam")], None, (1, 2)),
+        (["finer_cam", methods.finer("layer_cam")], None, (1, 1)),
+        (["finer_cam", methods.finer("layer_cam", count=1)], None, (1, 2)),
         (["shapley_cam", "grad_cam"], None, (1, 1)),  # the second pass, for the curvature, ends at a linear head
         ("guided_grad_cam", None, (1, 2)),
         (["smooth_grad_cam_plus_plus"], None, (5, 4)),

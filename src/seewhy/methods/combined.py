@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 from seewhy import targets
 from seewhy.methods.registry import Method, add, get
@@ -15,9 +17,14 @@ def finer(base: str | Method, *, count: int = 3, strength: float = 1.0) -> Metho
     The score explained is y_c - strength * mean of theirs (Finer-CAM, Zhang et al. 2025, arXiv:2501.11309). grad-cam
     weights the classes by their probabilities; with one class there is no difference.
     """
-    found = get(base)
-    ask = partial(targets.finer, count=count, strength=strength)
+    found, ask = get(base), _asking(count, strength)
     return replace(found, name=f"finer_{found.name}", family="combined", source="arXiv:2501.11309", ask=ask)
+
+
+@cache
+def _asking(count: int, strength: float) -> Callable[[targets.Target, Any], targets.Target]:
+    """The same function for the same options: methods that ask alike share a backward pass."""
+    return partial(targets.finer, count=count, strength=strength)
 
 
 def refine(base: str | Method) -> Method:

@@ -107,9 +107,11 @@ def smooth_grad_cam_plus_plus(
     here it is that of g^2, as in Grad-CAM++, which this is without noise.
     """
     gradients = noisy_gradients(samples, noise)
-    first, squared, cubed = gradients.mean(0), (gradients**2).mean(0), (gradients**3).mean(0)
-    alpha = _quotient(squared, 2 * squared + _spread(_over_space(activations), cubed))
-    return reduce(_spread(_over_space(alpha * first.clamp(min=0)), activations))
+    largest = gradients.abs().amax((0, *range(3, gradients.ndim)))  # (B, C): neither square nor cube underflows
+    scaled = _quotient(gradients, _spread(largest, torch.ones_like(activations)))
+    first, squared, cubed = scaled.mean(0), (scaled**2).mean(0), (scaled**3).mean(0)
+    alpha = _quotient(squared, 2 * squared + _spread(_over_space(activations) * largest, cubed))
+    return reduce(_spread(_over_space(alpha * first.clamp(min=0)) * largest, activations))
 
 
 @method(
