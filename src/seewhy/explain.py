@@ -263,10 +263,17 @@ class Explainer:
         linear = choosing.linear_layers(self.model) if "weights" in needs else {}
         biases = choosing.biases(self.model) if "bias_gradients" in needs else {}
         biased = {name: self.model.get_submodule(name) for name in biases}
-        image = call.image.clone().requires_grad_() if needs & _FROM_INPUT else None
+        image = call.image.clone() if needs & _FROM_INPUT else None
+        if image is not None and not image.is_floating_point():
+            raise InputError(
+                "an input of integers has no gradient.",
+                got=image.dtype,
+                expected="floating point",
+                do="convert it before the model does, or choose a method that looks at a layer",
+            )
 
         def run() -> Any:  # a copy goes in: the model may write to it
-            return (call if image is None else call.with_image(image.clone())).run(self.model)
+            return (call if image is None else call.with_image(image.requires_grad_().clone())).run(self.model)
 
         with choosing.inputs_of(linear) as classifiers:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import methods
-from seewhy.errors import MethodError
+from seewhy.errors import InputError, MethodError
 from seewhy.methods import pixel
 from tests.oracles import pixel as oracle
 
@@ -200,6 +200,16 @@ def test_full_grads_parts_sum_to_the_score():
     images = random((3, 3, 8, 8))
     found = seewhy.explain(Piecewise(), images, torch.tensor([[0, 1], [2, 3], [1, 1]]), method=method)
     torch.testing.assert_close(torch.stack(seen, 1), found.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_of_integers_is_refused():
+    class Bytes(Dense):
+        def forward(self, image: Tensor) -> Tensor:
+            return super().forward(image.float() / 255)
+
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"input of integers(.|\n)*uint8(.|\n)*looks at a layer"):
+        seewhy.explain(Bytes(F.relu), images, 0, method="guided_backprop")
 
 
 def test_a_method_that_looks_at_the_input_takes_no_layers():

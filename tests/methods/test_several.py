@@ -203,3 +203,5 @@ def test_a_map_does_not_depend_on_what_else_is_drawn():
         torch.testing.assert_close(first[name].maps["body"][:, 1], alone.maps["body"])
     again = quietly(model, images(), TWO, method="random_cam", layers="body", generator=generator)
     assert not torch.allclose(again.maps["body"], first["random_cam"].maps["body"])
+    whole = torch.rand(100, generator=torch.Generator().manual_seed(3)).tolist()
+    assert not {*torch.rand(50, generator=generator).tolist()} & {*whole}, "the same numbers again, some places on"
