@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -20,7 +19,7 @@ from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
 from seewhy.capture.tape import gradients, record
-from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
+from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, warn
 from seewhy.explanation import Explanation
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
@@ -277,5 +276,4 @@ def _warn_of_blanks(explanation: Explanation) -> None:
         for number, (problem, advice) in enumerate(_BLANKS, 1):
             if images := [image for image, told in enumerate(row) if told == number]:
                 which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
-                message = f"the {explanation.method} map of {label} {problem} for image {which}: {advice}."
-                warnings.warn(message, MapWarning, stacklevel=4)
+                warn(f"the {explanation.method} map of {label} {problem} for image {which}: {advice}.")

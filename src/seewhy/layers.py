@@ -42,7 +42,7 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     "layer*.*.conv2", "**.attn". Raises `LayerError` for a name, pattern or module that is not in the model.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    wanted = list(layers) if isinstance(layers, list | tuple) else [layers]
     if not wanted:
         raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
     found: dict[str, nn.Module] = {}
@@ -62,9 +62,10 @@ def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, 
     )
 
 
-def _find_name(modules: dict[str, nn.Module], wanted: str) -> dict[str, nn.Module]:
+def _find_name(modules: dict[str, nn.Module], wanted: object) -> dict[str, nn.Module]:
     if not isinstance(wanted, str):
-        raise LayerError("a layer is given by name, pattern or module.", got=repr(wanted))
+        expected = 'a str such as "layer4" or "layer*", an nn.Module, or a list of them'
+        raise LayerError("a layer is given by name, pattern or module.", got=repr(wanted), expected=expected)
     if wanted in modules:
         return {wanted: modules[wanted]}
     matching = {name: module for name, module in modules.items() if _matches(name.split("."), wanted.split("."))}
