@@ -44,7 +44,7 @@ class Look:
         """The share of maps with nothing in them, from 0 to 1."""
         if self.explanation is None:
             return 1.0
-        hot = _in_rows(self.explanation.heatmap, self.explanation.size).any(-1)
+        hot = self.explanation.heatmap.flatten(-len(self.explanation.size)).any(-1)
         return 1 - float(hot.float().mean())
 
 
@@ -117,7 +117,7 @@ def distance(
     0 for the same map at whatever strength, 1 for maps that share no pixel; nothing in between depends on how large the
     hot region is, as a mean difference would. NaN where either map is all zero.
     """
-    first, second = (F.normalize(_in_rows(maps, size).double(), dim=-1, eps=0) for maps in (before, after))
+    first, second = (F.normalize(maps.flatten(-len(size)).double(), dim=-1, eps=0) for maps in (before, after))
     squared = (first - second).square().sum(-1)  # for unit vectors 2 - 2 cos, and exactly 0 where they are equal
     return squared.float() / 2
 
@@ -142,8 +142,3 @@ def to_tensorboard(
             tensorboard.overlays(writer, look.explanation, photos, step=look.step, tag=f"{tag}/overlays", **drawing)
 
     return log
-
-
-def _in_rows(maps: Float[Tensor, "B *rest"], size: tuple[int, ...]) -> Float[Tensor, "B *rest"]:
-    """Maps (B, [T,] *size), each as one row."""
-    return maps.flatten(-len(size))
