@@ -24,7 +24,7 @@ def test_each_map_is_scaled_by_itself():
     """Three 2x2 maps make a 5x5 picture, two in a row: 0..3, the same a hundred times stronger, and a constant."""
     ramp = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     maps = torch.stack([ramp, 100 * ramp - 7, torch.full((2, 2), 5.0)])
-    assert gray(grids.tile(maps, **PLAIN)) == [
+    assert gray(grids.tile(maps, **PLAIN, gap=1)) == [
         [0, 85, 255, 0, 85],  # a third of 256 colours, and two thirds
         [170, 255, 255, 170, 255],
         [255, 255, 255, 255, 255],
@@ -57,13 +57,13 @@ def test_no_other_arrangement_is_nearer_to_square():
     """Every arrangement without a row or column to spare, for random tiles."""
     draw = np.random.default_rng(0)
     for _ in range(100):
-        count, height, width, gap = (int(n) for n in draw.integers((1, 1, 1, 0), (40, 12, 12, 4)))
+        count, height, width = (int(n) for n in draw.integers(1, (40, 12, 12)))
         sizes = [
-            (columns * (width + gap) - gap, rows * (height + gap) - gap)
+            (columns * width, rows * height)
             for columns, rows in itertools.product(range(1, count + 1), repeat=2)
             if (columns - 1) * rows < count <= columns * rows and columns * (rows - 1) < count
         ]
-        picture = grids.tile(torch.zeros(count, height, width), gap=gap, zoom=1)
+        picture = grids.tile(torch.zeros(count, height, width), gap=0, zoom=1)
         assert picture.size in sizes
         assert max(picture.size) / min(picture.size) == min(max(size) / min(size) for size in sizes)
 
@@ -74,6 +74,8 @@ def test_what_is_not_finite_is_magenta_and_does_not_count():
     magenta = [255, 0, 255]
     assert picture[:, :2].tolist() == [[[0] * 3, magenta], [magenta, [255] * 3]]
     assert (picture[:, 2:] == magenta).all()
+    colours = torch.tensor([[[[0.0, torch.nan]], [[1.0, 1.0]], [[0.0, 0.0]]]])
+    assert np.asarray(grids.tile(colours, zoom=1)).tolist() == [[[0, 255, 0], magenta]]
 
 
 def test_three_channels_are_colours_scaled_together():
@@ -83,13 +85,16 @@ def test_three_channels_are_colours_scaled_together():
 
 
 def test_small_pictures_are_enlarged_without_new_values():
-    """3 + 1 + 3 values wide: 146 is the most times that fits into 1024 pixels."""
+    """Six values and a gap of three pixels: 170 pixels to a value is the most that fits into 1024."""
     maps = torch.rand(2, 3, 3)
     picture = np.asarray(grids.tile(maps))
-    assert picture.shape == (3 * 146, 7 * 146, 3)
-    np.testing.assert_array_equal(picture[::146, ::146], np.asarray(grids.tile(maps, zoom=1)))
-    np.testing.assert_array_equal(picture[145::146, 145::146], np.asarray(grids.tile(maps, zoom=1)))
+    assert picture.shape == (3 * 170, 6 * 170 + 3, 3)
+    assert (picture[:, 510:513] == 255).all()
+    for number, tile in enumerate((picture[:, :510], picture[:, 513:])):
+        once = np.asarray(grids.tile(maps[number : number + 1], zoom=1))
+        np.testing.assert_array_equal(tile, np.kron(once, np.ones((170, 170, 1), np.uint8)))
     assert grids.tile(torch.rand(1, 1000, 1000)).size == (1000, 1000)
+    assert grids.tile(torch.rand(1, 2000, 1000)).size == (1000, 2000)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 2, 4, 4), (0, 4, 4), (1, 2, 3, 4, 4)])

@@ -19,7 +19,7 @@ from tests.render.test_grids import NEGATED, PLAIN, SUMS, Summing
 def test_feature_maps_and_kernels(tmp_path):
     model, inputs = Summing(), torch.ones(2, 1, 4, 4)
     with SummaryWriter(tmp_path) as writer:
-        tensorboard.feature_maps(writer, model, inputs, layers=["conv", "relu"], step=7, **PLAIN)
+        tensorboard.feature_maps(writer, model, inputs, layers=["conv", "relu"], step=7, **PLAIN, gap=1)
         tensorboard.kernels(writer, model, step=7)
         tensorboard.kernels(writer, model, layers="conv", tag="mine")
     events = read(tmp_path)
@@ -86,6 +86,8 @@ def test_histograms_say_what_is_not_finite(tmp_path):
 
 def test_overlays_are_those_of_the_explanation(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    nn.init.ones_(model[0].weight)  # and so, with a head of ones, there is something to see
+    nn.init.ones_(model[4].weight)
     photos = torch.rand(2, 3, 12, 12)
     explanation = explain(model, photos, torch.tensor([[0, 1], [0, 1]]), layers="0")
     with SummaryWriter(tmp_path) as writer:
@@ -107,6 +109,6 @@ from seewhy.render import tensorboard
 shapes = []
 writer = SimpleNamespace(add_image=lambda tag, pixels, step, dataformats: shapes.append((tag, pixels.shape)))
 tensorboard.kernels(writer, torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)), zoom=1)
-assert shapes == [("kernels/0", (3, 7, 3))], shapes
+assert shapes == [("kernels/0", (3, 9, 3))], shapes
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from seewhy.training import Look, Monitor
+
+
+class AlwaysDropout(nn.Module):
+    """Draws in eval mode too, as in Monte Carlo dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.2, training=True)
 
 
 def network() -> nn.Sequential:
@@ -19,7 +27,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Dropout2d(0.2),
         nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Dropout(0.2), nn.Linear(8, 3),
+        AlwaysDropout(), nn.Linear(8, 3),
     )  # fmt: skip
 
 

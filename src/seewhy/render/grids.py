@@ -34,14 +34,14 @@ def tile(
     maps: Float[Tensor, "N *rgb H W"],
     *,
     colormap: str | Colormap = "viridis",
-    gap: int = 1,
+    gap: int = 3,
     zoom: int | None = None,
 ) -> Image.Image:
     """Maps (N, H, W) painted, or (N, 3, H, W) taken for colours, row by row in a picture as near square as can be.
 
-    Each is scaled by its own range; a constant one has the lowest colour, what is not finite is magenta. `gap` is the
-    white between two tiles, in values, and a value is `zoom` x `zoom` pixels: None enlarges small pictures to at most
-    1024. Raises `InputError` for any other shape.
+    Each is scaled by its own range; a constant one has the lowest colour, what is not finite is magenta. A value is
+    `zoom` x `zoom` pixels, None enlarging small pictures to at most 1024, and `gap` pixels of white lie between two
+    tiles. Raises `InputError` for any other shape.
     """
     if maps.ndim not in (3, 4) or (maps.ndim == 4 and maps.shape[1] != 3) or not maps.numel():
         raise InputError(
@@ -49,16 +49,18 @@ def tile(
         )
     if gap < 0 or (zoom is not None and zoom < 1):
         raise InputError("a picture needs pixels.", got=f"gap={gap}, zoom={zoom}", expected="gap >= 0 and zoom >= 1")
-    painted = _painted(maps.detach().cpu(), colormap)
-    count, height, width, _ = painted.shape
-    columns = _columns(count, height, width, gap)
+    count, height, width = maps.shape[0], *maps.shape[-2:]
+    columns = _columns(count, height, width)
     rows = math.ceil(count / columns)
+    if zoom is None:
+        fitting = (_SMALL - (rows - 1) * gap) // (rows * height), (_SMALL - (columns - 1) * gap) // (columns * width)
+        zoom = max(1, min(fitting))
+    tiles = _painted(maps.detach().cpu(), colormap).repeat(zoom, 1).repeat(zoom, 2)
+    height, width = height * zoom, width * zoom
     paper = np.full((rows, columns, height + gap, width + gap, 3), _PAPER, np.uint8)
-    paper.reshape(-1, *paper.shape[2:])[:count, :height, :width] = painted
+    paper.reshape(-1, *paper.shape[2:])[:count, :height, :width] = tiles
     picture = paper.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), 3)
-    picture = picture[: len(picture) - gap, : picture.shape[1] - gap]
-    zoom = max(1, _SMALL // max(picture.shape)) if zoom is None else zoom
-    return Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1))
+    return Image.fromarray(picture[: len(picture) - gap, : picture.shape[1] - gap])
 
 
 def feature_maps(
@@ -100,14 +102,14 @@ def kernels(model: nn.Module, *, layers: choosing.Layers | None = None, **drawin
     return {name: tile(_kernels(name, module), **drawing) for name, module in modules.items()}
 
 
-def _columns(count: int, height: int, width: int, gap: int) -> int:
-    """How many tiles in a row bring the picture nearest to a square; of two numbers that do, the larger.
+def _columns(count: int, height: int, width: int) -> int:
+    """How many tiles in a row bring the picture, gaps aside, nearest to a square; of two numbers that do, the larger.
 
     Only as many as a number of rows needs: room to spare would make a squarer picture, of more white.
     """
 
     def oblong(columns: int) -> tuple[float, int]:
-        sides = (columns * (width + gap) - gap, math.ceil(count / columns) * (height + gap) - gap)
+        sides = columns * width, math.ceil(count / columns) * height
         return max(sides) / min(sides), -columns
 
     return min((math.ceil(count / rows) for rows in range(1, count + 1)), key=oblong)

@@ -125,7 +125,7 @@ def distance(
 def to_tensorboard(
     writer: SummaryWriter, photos: Photo | Sequence[Photo] | None, *, tag: str = "seewhy", **drawing: Any
 ) -> Callable[[Look], None]:
-    """A log for `Monitor`: overlays on `photos` as "seewhy/overlays/0" and so on, and two or three scalars.
+    """A log for `Monitor`: overlays on `photos`, as "seewhy/overlays/0" and so on, and two curves.
 
     "seewhy/moved" is the mean of `Look.moved` over the maps that have one, "seewhy/blank" is `Look.blank`; a problem is
     a text, "seewhy/problem". `photos` are the images before normalisation, None where the monitor's inputs are
