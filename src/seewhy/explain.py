@@ -149,13 +149,7 @@ class Explainer:
         linear = choosing.linear_layers(self.model) if "weights" in self.method.needs else {}
         with choosing.inputs_of(linear) as classifiers:
             tape = record(lambda: call.run(self.model), place.modules)
-        ran = {name for name, _ in tape.calls}
-        if idle := [name for name in place.modules if name not in ran]:
-            raise LayerError(
-                f"{', '.join(idle)} did not run in this forward.",
-                expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
-                do="`seewhy layers` lists the layers that ran",
-            )
+        choosing.check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
         scores = targets.checked(resolved(tape.outputs), call.batch)
         activations = {label: kept for label, kept in tape.activations.items() if place.label in (None, label)}

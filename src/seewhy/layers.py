@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +85,17 @@ def _matches(name: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+
+
+def check_ran(wanted: Iterable[str], ran: Iterable[str]) -> None:
+    """Raises `LayerError` if one of the layers `wanted` is not among those that `ran`."""
+    called = set(ran)
+    if idle := [name for name in wanted if name not in called]:
+        raise LayerError(
+            f"{', '.join(idle)} did not run in this forward.",
+            expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
+            do="`seewhy layers` lists the layers that ran",
+        )
 
 
 def look(model: nn.Module, inputs: Any) -> list[Seen]:
