@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.tape import gradients, record
-from seewhy.errors import MapWarning
+from seewhy.errors import warn
 from seewhy.inputs import Inputs
 from seewhy.render import grids
 from seewhy.render.photo import Photo
@@ -109,6 +108,6 @@ def _add_picture(writer: SummaryWriter, tag: str, picture: Image.Image, step: in
 def _add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int) -> None:
     finite = values[values.isfinite()].float()
     if left_out := values.numel() - finite.numel():
-        warnings.warn(f"{tag}: {left_out} of {values.numel()} values are not finite.", MapWarning, stacklevel=3)
+        warn(f"{tag}: {left_out} of {values.numel()} values are not finite.")
     if finite.numel():
         writer.add_histogram(tag, finite.cpu(), step)
