@@ -383,7 +383,7 @@ def test_a_backbone_under_the_models_own_no_grad_is_explained() -> None:
 
 
 TRAPS = [
-    ("resnet", "layer4.1.bn2"),  # out += identity, then an in-place ReLU
+    ("resnet", "layer4.0.bn2"),  # out += identity, then an in-place ReLU
     ("resnet", "bn1"),
     ("densenet", "features"),  # F.relu(features, inplace=True)
     ("vgg_like", "features.6"),  # a convolution, then nn.ReLU(inplace=True)
