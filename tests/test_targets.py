@@ -120,11 +120,18 @@ def test_label_exact_then_one_of_its_names_then_a_part(text, index):
     assert targets.find_label(text, LABELS) == index
 
 
-def test_a_whole_label_wins_over_a_part_of_another():
-    labels = ["hot dog", "dog", "dogsled", "prairie dog, dog of the plains"]
+def test_a_whole_label_wins_over_a_name_a_name_over_a_word_a_word_over_a_part():
+    labels = ["hot dog", "dog", "hound, dog", "basset hound", "houndstooth cloth", "bassets"]
     assert targets.find_label("dog", labels) == 1
-    assert targets.find_label("prairie dog", labels) == 3
-    assert targets.find_label("hot", labels) == 0
+    assert targets.find_label("hound", labels) == 2
+    assert targets.find_label("basset", labels) == 3
+    assert targets.find_label("stooth", labels) == 4
+
+
+def test_punctuation_in_a_label_is_not_a_pattern():
+    assert targets.find_label("c++ (book)", ["c book", "c++ (book), manual"]) == 1
+    with pytest.raises(TargetError, match="no class is called"):
+        targets.find_label("c.*", ["c book", "c++ (book), manual"])
 
 
 def test_ambiguous_label_lists_what_it_fits():
@@ -204,11 +211,11 @@ def test_no_target_at_all_is_an_error(target):
         pytest.param([True, False], "bool", id="bools"),
         pytest.param([1.0, 2.0], "float", id="floats"),
         pytest.param([None, 1], "NoneType", id="None in a list"),
-        pytest.param(torch.tensor([True, False]), "torch.bool", id="bool tensor"),
-        pytest.param(torch.tensor([1.0, 2.0]), "torch.float32", id="float tensor"),
-        pytest.param(torch.tensor([1j, 2]), "torch.complex64", id="complex tensor"),
-        pytest.param(np.array([True, False]), "torch.bool", id="bool array"),
-        pytest.param(np.array([1.0, 2.0]), "torch.float64", id="float array"),
+        pytest.param(torch.tensor([True, False]), "bool", id="bool tensor"),
+        pytest.param(torch.tensor([1.0, 2.0]), "float", id="float tensor"),
+        pytest.param(torch.tensor([1j, 2]), "complex", id="complex tensor"),
+        pytest.param(np.array([True, False]), "bool", id="bool array"),
+        pytest.param(np.array([1.0, 2.0]), "float", id="float array"),
         pytest.param([np.bool_(True), 1], "bool", id="numpy bools"),
         pytest.param([np.float32(1), 1], "float32", id="numpy floats"),
         pytest.param([torch.tensor(1.0), 1], "Tensor", id="float tensors in a list"),
@@ -267,6 +274,35 @@ def test_probability_of_one_logit_is_the_sigmoid():
     assert scores(Probability(1), outputs).tolist() == pytest.approx([sigmoid(0.7), sigmoid(-1.2)])
     assert scores(Probability(0), outputs).tolist() == pytest.approx([sigmoid(-0.7), sigmoid(1.2)])
     assert scores(Probability(), outputs).tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param(None, (1, 3), id="predicted"),
+        pytest.param([2, 0], (2, 0), id="classes"),
+        pytest.param(Contrast(2, 1), (2, 2), id="a contrast: of the class itself"),
+        pytest.param(Probability([2, 0]), (2, 0), id="a probability"),
+    ],
+)
+def test_probabilities_of_what_is_explained(target, expected):
+    resolved = targets.resolve(target, OUTPUTS, batch=2)
+    rows = OUTPUTS.tolist()
+    wanted = [softmax(row, index) for row, index in zip(rows, expected, strict=True)]
+    assert targets.probabilities(resolved, OUTPUTS).tolist() == pytest.approx(wanted)
+
+
+def test_probabilities_of_several_targets_many_labels_one_logit_and_none():
+    several = targets.resolve([[0, 1], [3, 2]], OUTPUTS, batch=2)
+    first, second = OUTPUTS.tolist()
+    expected = [[softmax(first, 0), softmax(first, 1)], [softmax(second, 3), softmax(second, 2)]]
+    assert targets.probabilities(several, OUTPUTS).tolist() == [pytest.approx(row) for row in expected]
+    labels = targets.resolve(Probability(2, multi_label=True), OUTPUTS, batch=2)
+    assert targets.probabilities(labels, OUTPUTS).tolist() == pytest.approx([sigmoid(2), sigmoid(0)])
+    logit = torch.tensor([[0.7], [-1.2]])
+    sides = targets.resolve(None, logit, batch=2)
+    assert targets.probabilities(sides, logit).tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
+    assert targets.probabilities(lambda output: output[:, 0], OUTPUTS) is None
 
 
 # contrasts

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class SeewhyError(Exception):
     """Root of every error that seewhy raises by itself; a model's own exceptions come through unchanged."""
@@ -58,3 +61,11 @@ class MissingExtra(SeewhyError, ImportError):
 
 class MapWarning(UserWarning):
     """A map that could not mean anything: all zero, not finite, or nothing positive in it."""
+
+
+def warn(message: str, category: type[Warning] = MapWarning) -> None:
+    """Warn at the line that called into seewhy, however deep inside it the cause was found."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("seewhy", "jaxtyping"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -22,7 +21,7 @@ from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
 from seewhy.capture.tape import along, gradients, guided, record, replacing
-from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
+from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, warn
 from seewhy.explanation import Concepts, Explanation, Frame
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
@@ -277,13 +276,7 @@ class Explainer:
 
         with choosing.inputs_of(linear) as classifiers:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)
-        ran = {name for name, _ in tape.calls}
-        if idle := [name for name in place.modules if name not in ran]:
-            raise LayerError(
-                f"{', '.join(idle)} did not run in this forward.",
-                expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
-                do="`seewhy layers` lists the layers that ran",
-            )
+        choosing.check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
         scores = targets.checked(resolved(tape.outputs), call.batch)
         calls = list(zip(tape.activations.items(), tape.calls, strict=True))
@@ -527,5 +520,4 @@ def _warn_of_blanks(explanation: Explanation) -> None:
         for number, (problem, advice) in enumerate(_BLANKS, 1):
             if images := [image for image, told in enumerate(row) if told == number]:
                 which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
-                message = f"the {explanation.method} map of {label} {problem} for image {which}: {advice}."
-                warnings.warn(message, MapWarning, stacklevel=5)
+                warn(f"the {explanation.method} map of {label} {problem} for image {which}: {advice}.")

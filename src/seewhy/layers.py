@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     "layer*.*.conv2", "**.attn". Raises `LayerError` for a name, pattern or module that is not in the model.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    wanted = list(layers) if isinstance(layers, list | tuple) else [layers]
     if not wanted:
         raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
     found: dict[str, nn.Module] = {}
@@ -64,9 +64,10 @@ def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, 
     )
 
 
-def _find_name(modules: dict[str, nn.Module], wanted: str) -> dict[str, nn.Module]:
+def _find_name(modules: dict[str, nn.Module], wanted: object) -> dict[str, nn.Module]:
     if not isinstance(wanted, str):
-        raise LayerError("a layer is given by name, pattern or module.", got=repr(wanted))
+        expected = 'a str such as "layer4" or "layer*", an nn.Module, or a list of them'
+        raise LayerError("a layer is given by name, pattern or module.", got=repr(wanted), expected=expected)
     if wanted in modules:
         return {wanted: modules[wanted]}
     matching = {name: module for name, module in modules.items() if _matches(name.split("."), wanted.split("."))}
@@ -86,6 +87,17 @@ def _matches(name: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+
+
+def check_ran(wanted: Iterable[str], ran: Iterable[str]) -> None:
+    """Raises `LayerError` if one of the layers `wanted` is not among those that `ran`."""
+    called = set(ran)
+    if idle := [name for name in wanted if name not in called]:
+        raise LayerError(
+            f"{', '.join(idle)} did not run in this forward.",
+            expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
+            do="`seewhy layers` lists the layers that ran",
+        )
 
 
 def look(model: nn.Module, inputs: Any) -> list[Seen]:

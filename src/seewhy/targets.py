@@ -268,6 +268,10 @@ def _indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] |
             got=f"targets of shape {tuple(index.shape)} for {batch} image{'s'[: batch != 1]}",
             expected=f"one class, ({batch},) of them, or ({batch}, T) for T classes per image",
         )
+    if not index.numel():
+        raise TargetError(
+            "there are no targets.", got=f"shape {tuple(index.shape)}", do="leave target out for the predicted class"
+        )
     return index
 
 
@@ -282,39 +286,33 @@ def _others(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | 
 
 
 def _numbers(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "*shape"]:
-    if isinstance(classes, Tensor | np.ndarray):
-        index = torch.as_tensor(classes)
-        if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-            raise _not_an_index(index.dtype)
-        index = index.detach().long()
-    else:
-        rows = _read(classes, labels)
-        widths = {len(row) if isinstance(row, list) else None for row in rows} if isinstance(rows, list) else {None}
-        if len(widths) > 1:
-            raise TargetError(
-                "the images have different numbers of targets.", got=classes, expected="the same T for each"
-            )
-        index = torch.tensor(rows, dtype=torch.long)
-    count = values.shape[1]
-    if index.numel() and not (index.min() >= 0 and index.max() < count):
-        wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
-        raise TargetError(
-            f"class {wrong} is out of range.", got=wrong, expected=f"0 to {count - 1}: the model gives {count} scores"
-        )
-    return index.to(values.device)
-
-
-def _read(classes: Any, labels: Sequence[str] | None) -> Any:
-    if isinstance(classes, str):
-        return find_label(classes, labels)
-    if isinstance(classes, list | tuple):
-        return [_read(entry, labels) for entry in classes]
-    if isinstance(classes, bool):
-        raise _not_an_index("bool")
+    """Classes of any form and shape as indices that are in range."""
+    rows = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
+    numbers = _read(rows, values.shape[1], labels)
     try:
-        return operator.index(classes)
-    except TypeError:
-        raise _not_an_index(type(classes).__name__) from None
+        return torch.tensor(numbers, dtype=torch.long, device=values.device)
+    except (ValueError, TypeError):  # torch's words on nested lists of different lengths
+        problem = "the images have different numbers of targets."
+        raise TargetError(problem, got=rows, expected="the same T for each") from None
+
+
+def _read(classes: Any, count: int, labels: Sequence[str] | None) -> Any:
+    """Each entry of nested lists as an index below `count`."""
+    if isinstance(classes, list | tuple):
+        return [_read(entry, count, labels) for entry in classes]
+    if isinstance(classes, str):
+        number = find_label(classes, labels)
+    elif isinstance(classes, bool | np.bool_) or (isinstance(classes, Tensor) and classes.dtype == torch.bool):
+        raise _not_an_index("bool")
+    else:
+        try:
+            number = operator.index(classes)
+        except TypeError:
+            raise _not_an_index(type(classes).__name__) from None
+    if not 0 <= number < count:
+        expected = f"0 to {count - 1}: the model gives {count} scores"
+        raise TargetError(f"class {number} is out of range.", got=number, expected=expected)
+    return number
 
 
 def _not_an_index(kind: object) -> TargetTypeError:

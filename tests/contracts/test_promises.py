@@ -407,7 +407,7 @@ def test_a_backbone_under_the_models_own_no_grad_is_explained() -> None:
 
 
 TRAPS = [
-    ("resnet", "layer4.1.bn2"),  # out += identity, then an in-place ReLU
+    ("resnet", "layer4.0.bn2"),  # out += identity, then an in-place ReLU
     ("resnet", "bn1"),
     ("densenet", "features"),  # F.relu(features, inplace=True)
     ("vgg_like", "features.6"),  # a convolution, then nn.ReLU(inplace=True)
@@ -530,9 +530,10 @@ def test_an_all_zero_map_warns_and_says_which() -> None:
     model = BY_NAME["resnet"].model()
     with torch.no_grad():
         model.fc.weight[3] = 0
-    with pytest.warns(MapWarning, match="layer4 is zero everywhere for image 0, 1"):
+    with pytest.warns(MapWarning, match="layer4 is zero everywhere for image 0, 1") as caught:
         explanation = seewhy.explain(model, torch.randn(2, 3, 64, 64), 3, layers="layer4")
     assert torch.equal(explanation.heatmap, torch.zeros(2, 64, 64))
+    assert caught[0].filename == __file__, "the warning points at seewhy, not at the caller"
 
 
 def test_a_map_with_nothing_positive_warns_and_keeps_its_sign() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.resnet import BasicBlock
 
 CLASSES = 10
 
@@ -121,21 +124,26 @@ class Case:
 
     def model(self) -> nn.Module:
         """Random weights, the same each time, with BatchNorm statistics that matter; in eval mode unless stated."""
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            model = self.build()
-            for module in model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    nn.init.normal_(module.running_mean, std=0.2)
-                    nn.init.uniform_(module.running_var, 0.5, 1.5)
-        return model if isinstance(model, LeftInTrainMode) else model.eval()
+        return copy.deepcopy(_built(self))
 
     def inputs(self, batch: int = 2) -> Tensor:
         return torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(2))
 
 
+@functools.cache
+def _built(case: Case) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = case.build()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                nn.init.normal_(module.running_mean, std=0.2)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model if isinstance(model, LeftInTrainMode) else model.eval()
+
+
 CASES = [
-    Case("resnet", lambda: models.resnet18(num_classes=CLASSES), (3, 64, 64), "layer4", True),
+    Case("resnet", lambda: models.ResNet(BasicBlock, [1, 1, 1, 1], CLASSES), (3, 64, 64), "layer4", True),
     Case("vgg_like", VggLike, (3, 64, 64), "features", False),
     Case(
         "densenet",

@@ -67,11 +67,11 @@ def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce =
     """Positive gradients, weighted so that every object counts alike (Chattopadhyay et al. 2018, eqs. 5 and 19).
 
     The score is taken through an exponential, so its 2nd and 3rd derivatives are g^2 and g^3 times exp(S); the factor
-    exp(S) itself, one positive number per image, is left out of the weights.
+    exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
+    computed as 1 / (2 + sum(A) g), in which no small gradient underflows.
     """
-    squared, cubed = gradients**2, gradients**3
-    alpha = _quotient(squared, 2 * squared + _spread(_over_space(activations), cubed))
-    return reduce(_spread(_over_space(alpha * gradients.clamp(min=0)), activations))
+    shares = _quotient(gradients.clamp(min=0), 2 + _spread(_over_space(activations), gradients))
+    return reduce(_spread(_over_space(shares), activations))
 
 
 @method("x_grad_cam", needs=("activations", "gradients"), source="arXiv:2008.02312")
