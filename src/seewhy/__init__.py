@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import errors, methods, render, targets
+    from seewhy.capture import capture, edit
     from seewhy.explain import Explainer, explain
     from seewhy.explanation import Explanation
     from seewhy.models import load
@@ -23,6 +24,8 @@ _HOMES = {
     "Explainer": "explain",
     "Explanation": "explanation",
     "Probability": "targets",
+    "capture": "capture",
+    "edit": "capture",
     "explain": "explain",
     "load": "models",
 }
@@ -34,6 +37,8 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Probability",
+    "capture",
+    "edit",
     "errors",
     "explain",
     "load",

@@ -19,6 +19,7 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
+from seewhy.capture.select import Layers, find
 from seewhy.capture.tape import gradients, record
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
 from seewhy.explanation import Explanation
@@ -61,7 +62,7 @@ class Explainer:
         model: nn.Module | Loaded,
         method: str = "grad_cam",
         *,
-        layers: choosing.Layers | None = None,
+        layers: Layers | None = None,
         grid: Fold | None = None,
         fuse: combine.Fuse = "mean",
         eigen_smooth: bool = False,
@@ -75,7 +76,7 @@ class Explainer:
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
         self.method = registry.get(method)
-        self.place = None if layers is None else _Place(choosing.find(self.model, layers))
+        self.place = None if layers is None else _Place(find(self.model, layers))
         self.grid = grid
         self.fuse = fuse
         self.augment_smooth = augment_smooth
