@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import errors, methods, render, targets
-    from seewhy.capture import capture, edit
+    from seewhy.capture import capture, clip, edit, mask, noise, replace, scale, zero
     from seewhy.explain import Explainer, explain
     from seewhy.explanation import Explanation
+    from seewhy.features import features
     from seewhy.models import load
+    from seewhy.summary import summary
     from seewhy.targets import Category, Contrast, Probability
 
 __version__ = "0.1.0"
@@ -25,9 +27,17 @@ _HOMES = {
     "Explanation": "explanation",
     "Probability": "targets",
     "capture": "capture",
+    "clip": "capture",
     "edit": "capture",
     "explain": "explain",
+    "features": "features",
     "load": "models",
+    "mask": "capture",
+    "noise": "capture",
+    "replace": "capture",
+    "scale": "capture",
+    "summary": "summary",
+    "zero": "capture",
 }
 _MODULES = ("errors", "methods", "render", "targets")
 
@@ -38,13 +48,21 @@ __all__ = [
     "Explanation",
     "Probability",
     "capture",
+    "clip",
     "edit",
     "errors",
     "explain",
+    "features",
     "load",
+    "mask",
     "methods",
+    "noise",
     "render",
+    "replace",
+    "scale",
+    "summary",
     "targets",
+    "zero",
 ]
 
 

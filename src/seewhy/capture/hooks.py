@@ -11,15 +11,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from seewhy.capture.edits import Edit
 from seewhy.capture.guard import eagerly, unwrap
 from seewhy.capture.nested import rebuild, tensors
 from seewhy.capture.records import Copy, Keeping, Record, Records, Slot, lazy_copy, recorded
-from seewhy.capture.select import Layer, Layers, find
+from seewhy.capture.select import Layer, Layers, entries, find
 from seewhy.errors import InputError, InputTypeError, LayerError
 
 What = Literal["inputs", "outputs", "grad_inputs", "grad_outputs"]
 Threads = Literal["own", "all"]
-Edit = Callable[[Tensor], Tensor]
 
 # what a layer is called with: position (0, 1, ...) or keyword -> value
 Passed = dict[int | str, Any]
@@ -235,8 +235,7 @@ def edit(
 @contextmanager
 def _attached(root: nn.Module, layers: Layers, visit: Visit, threads: Threads) -> Iterator[None]:
     """`around` all of `layers`, eagerly; an error if the model ran to its end and some entry of them did not run."""
-    entries = [layers] if isinstance(layers, str | nn.Module | type) else layers
-    groups = [(entry, find(root, entry)) for entry in entries]
+    groups = [(entry, find(root, entry)) for entry in entries(layers)]
     inner = {name: module for _, modules in groups for name, module in modules.items()}
     finished: list[bool] = []
 

@@ -22,11 +22,8 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     not in the model.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    wanted = [layers] if isinstance(layers, str | nn.Module | type) else list(layers)
-    if not wanted:
-        raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
     found: dict[str, nn.Module] = {}
-    for entry in wanted:
+    for entry in entries(layers):
         if isinstance(entry, nn.Module):
             found.update(_find_module(modules, entry))
         elif isinstance(entry, type):
@@ -34,6 +31,14 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         else:
             found.update(_find_name(modules, entry))
     return found
+
+
+def entries(layers: Layers) -> list[Layer]:
+    """`layers` as a list; raises `LayerError` if it is empty."""
+    wanted = [layers] if isinstance(layers, str | nn.Module | type) else list(layers)
+    if not wanted:
+        raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
+    return wanted
 
 
 def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, nn.Module]:
