@@ -72,11 +72,11 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.double, self.same = nn.Linear(1, 1, bias=False), nn.Identity()
-        nn.init.constant_(self.double.weight, 2.0)
+        self.twice, self.same = nn.Linear(1, 1, bias=False), nn.Identity()
+        nn.init.constant_(self.twice.weight, 2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.double(x) + 10 * self.same(x) + 100 * x
+        return self.twice(x) + 10 * self.same(x) + 100 * x
 
 
 def test_a_gradient_is_that_of_one_layer_alone() -> None:
@@ -84,7 +84,7 @@ def test_a_gradient_is_that_of_one_layer_alone() -> None:
     model, x = Residual(), torch.ones(1, 1, requires_grad=True)
     with seewhy.capture(model, "*", ("grad_inputs", "grad_outputs")) as seen:
         model(x).backward()
-    assert float(seen["double"][0].grad_inputs[0]) == 2
+    assert float(seen["twice"][0].grad_inputs[0]) == 2
     assert float(seen["same"][0].grad_inputs[0]) == 10
     assert float(seen["same"][0].grad_outputs) == 10
     assert float(x.grad) == 112
