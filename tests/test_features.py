@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import seewhy
 from seewhy.errors import InputError, LayerError
 
-
 counts = [0]
 
 

@@ -43,9 +43,12 @@ def test_blocks_on_gradients_run_in_the_order_of_their_nesting(what: str) -> Non
 
     def gradient(outer, inner) -> tuple[float, float]:
         model, x = linear(1.0), torch.ones(1, 1, requires_grad=True)
-        with seewhy.edit(model, {"0": outer}, what), seewhy.edit(model, {"0": inner}, what):
-            with seewhy.capture(model, "0", what) as seen:
-                model(x).backward()
+        with (
+            seewhy.edit(model, {"0": outer}, what),
+            seewhy.edit(model, {"0": inner}, what),
+            seewhy.capture(model, "0", what) as seen,
+        ):
+            model(x).backward()
         call = seen["0"][0]
         return float(x.grad), float(call.grad_outputs if what == "grad_outputs" else call.grad_inputs[0])
 
@@ -66,7 +69,7 @@ def test_blocks_on_values_nest_and_undo_in_order() -> None:
 
 
 def test_inputs_outputs_and_their_gradients_by_hand() -> None:
-    """y = 5 (3 x) at x = 2 with a scaling by 10 at one place: the value there, and the gradients on both sides of it."""
+    """y = 5 (3 x) at x = 2 with a scaling by 10 at one place: y, and the gradients before and after it."""
     expected = {"inputs": (300, 150), "outputs": (300, 150), "grad_inputs": (30, 150), "grad_outputs": (30, 150)}
     for what, (value, slope) in expected.items():
         model, x = linear(3.0, 5.0), torch.tensor([[2.0]], requires_grad=True)
@@ -80,9 +83,13 @@ def test_inputs_outputs_and_their_gradients_by_hand() -> None:
 
 def test_everything_is_undone_when_the_block_raises() -> None:
     model = linear(1.0)
-    with pytest.raises(KeyboardInterrupt), seewhy.edit(model, {"0": seewhy.scale(2)}), seewhy.capture(model, "0"):
-        model(torch.ones(1, 1))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with seewhy.edit(model, {"0": seewhy.scale(2)}), seewhy.capture(model, "0"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert hooks(model) == 0
     with pytest.raises(InputTypeError, match="did not return a tensor"), seewhy.edit(model, {"0": lambda y: None}):
         model(torch.ones(1, 1))
