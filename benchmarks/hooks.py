@@ -26,7 +26,7 @@ import seewhy
 RESULTS = Path(__file__).parent / "results" / "hooks.md"
 ALLOWED = 1.1  # times a plain forward, where only a reduction is kept
 REDUCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
-    "nothing": lambda tensor: None,
+    "nothing": lambda _: None,
     "mean": torch.mean,
     "norm": torch.linalg.vector_norm,
     "mean of absolute values": lambda tensor: tensor.abs().mean(),  # writes a tensor of the layer's size first
