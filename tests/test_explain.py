@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 import seewhy
+from seewhy.capture.select import find
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, OutputError
-from seewhy.layers import find
 from tests.contracts.zoo import CASES, Case
 
 BY_NAME = {case.name: case for case in CASES}

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import errors, methods, render, targets
+    from seewhy.capture import capture, clip, edit, mask, noise, replace, scale, zero
     from seewhy.explain import Explainer, concepts, explain
     from seewhy.explanation import Concepts, Explanation
+    from seewhy.features import features
     from seewhy.models import load
+    from seewhy.summary import summary
     from seewhy.targets import Category, Contrast, Probability
 
 __version__ = "0.1.0"
@@ -24,9 +27,19 @@ _HOMES = {
     "Explainer": "explain",
     "Explanation": "explanation",
     "Probability": "targets",
+    "capture": "capture",
+    "clip": "capture",
     "concepts": "explain",
+    "edit": "capture",
     "explain": "explain",
+    "features": "features",
     "load": "models",
+    "mask": "capture",
+    "noise": "capture",
+    "replace": "capture",
+    "scale": "capture",
+    "summary": "summary",
+    "zero": "capture",
 }
 _MODULES = ("errors", "methods", "render", "targets")
 
@@ -37,13 +50,23 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Probability",
+    "capture",
+    "clip",
     "concepts",
+    "edit",
     "errors",
     "explain",
+    "features",
     "load",
+    "mask",
     "methods",
+    "noise",
     "render",
+    "replace",
+    "scale",
+    "summary",
     "targets",
+    "zero",
 ]
 
 

@@ -20,6 +20,7 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
+from seewhy.capture.select import Layers, check_ran, find
 from seewhy.capture.tape import along, gradients, guided, record, replacing
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, warn
 from seewhy.explanation import Concepts, Explanation, Frame
@@ -99,7 +100,7 @@ class Explainer:
         model: nn.Module | Loaded,
         method: str | Method | Sequence[str | Method] = "grad_cam",
         *,
-        layers: choosing.Layers | None = None,
+        layers: Layers | None = None,
         grid: Fold | None = None,
         fuse: combine.Fuse | None = None,
         eigen_smooth: bool = False,
@@ -113,7 +114,7 @@ class Explainer:
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
         self.methods = [registry.get(name) for name in ([method] if isinstance(method, str | Method) else method)]
-        self.place = None if layers is None else _Place(choosing.find(self.model, layers))
+        self.place = None if layers is None else _Place(find(self.model, layers))
         self.grid = grid
         self.fuse = fuse
         self.augment_smooth = augment_smooth
@@ -276,7 +277,7 @@ class Explainer:
 
         with choosing.inputs_of(linear) as classifiers:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)
-        choosing.check_ran(place.modules, [name for name, _ in tape.calls])
+        check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
         scores = targets.checked(resolved(tape.outputs), call.batch)
         calls = list(zip(tape.activations.items(), tape.calls, strict=True))

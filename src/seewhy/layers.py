@@ -1,11 +1,9 @@
-"""Which layers: by name, pattern or module, or chosen by looking at one forward of the caller's own input."""
+"""Which layer, where none is named: chosen by looking at one forward of the caller's own input."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +21,6 @@ from seewhy.errors import LayerError, MethodError
 from seewhy.grid import Grid, read
 from seewhy.inputs import Inputs
 
-Layers = str | nn.Module | Sequence[str | nn.Module]
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -35,69 +31,6 @@ class Seen:
     kind: str
     shape: tuple[int, ...]
     grid: Grid | None
-
-
-def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
-    """The modules that `layers` names, by name, in the order given: names, patterns, modules, or a list of them.
-
-    In a pattern `*`, `?` and `[...]` stand for parts of one name between dots, `**` for any number of names:
-    "layer*.*.conv2", "**.attn". Raises `LayerError` for a name, pattern or module that is not in the model.
-    """
-    modules = {name: module for name, module in model.named_modules() if name}
-    wanted = list(layers) if isinstance(layers, list | tuple) else [layers]
-    if not wanted:
-        raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
-    found: dict[str, nn.Module] = {}
-    for entry in wanted:
-        found.update(_find_module(modules, entry) if isinstance(entry, nn.Module) else _find_name(modules, entry))
-    return found
-
-
-def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, nn.Module]:
-    for name, module in modules.items():
-        if module is wanted:
-            return {name: module}
-    raise LayerError(
-        "the layer is not part of this model.",
-        got=type(wanted).__name__,
-        do="pass one of model.modules(), of the same model that is explained",
-    )
-
-
-def _find_name(modules: dict[str, nn.Module], wanted: object) -> dict[str, nn.Module]:
-    if not isinstance(wanted, str):
-        expected = 'a str such as "layer4" or "layer*", an nn.Module, or a list of them'
-        raise LayerError("a layer is given by name, pattern or module.", got=repr(wanted), expected=expected)
-    if wanted in modules:
-        return {wanted: modules[wanted]}
-    matching = {name: module for name, module in modules.items() if _matches(name.split("."), wanted.split("."))}
-    if matching:
-        return matching
-    near = difflib.get_close_matches(wanted, modules, n=3, cutoff=0.4)
-    raise LayerError(
-        f"there is no layer {wanted!r}.",
-        expected=", ".join(near) if near else "a name from model.named_modules(), or a pattern such as 'layer*'",
-        do="`seewhy layers` and model.named_modules() list them",
-    )
-
-
-def _matches(name: list[str], pattern: list[str]) -> bool:
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(_matches(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
-    return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
-
-
-def check_ran(wanted: Iterable[str], ran: Iterable[str]) -> None:
-    """Raises `LayerError` if one of the layers `wanted` is not among those that `ran`."""
-    called = set(ran)
-    if idle := [name for name in wanted if name not in called]:
-        raise LayerError(
-            f"{', '.join(idle)} did not run in this forward.",
-            expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
-            do="`seewhy layers` lists the layers that ran",
-        )
 
 
 def look(model: nn.Module, inputs: Any) -> list[Seen]:

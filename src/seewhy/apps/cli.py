@@ -136,14 +136,14 @@ def methods() -> None:
 
 @app.command()
 def layers(model: Model = "default", weights: Weights = "pretrained", device: Device = "cpu") -> None:
-    """List a model's layers in the order they run on a sample photograph, and which one is chosen if none is named."""
+    """List a model's layers in the order they run on a sample photograph, what each costs, and which one is chosen."""
     with _exit_codes():
         from seewhy.explain import Explainer
-        from seewhy.layers import look
+        from seewhy.summary import HEADS, summary
 
         loaded = _load(model, weights, device)
         inputs, _, _ = loaded.prepare([_sample()])
-        seen = look(loaded.module, inputs)
+        found = summary(loaded.module, inputs)
         chosen: tuple[str, ...] = ()
         with _warnings_shown(_say):
             try:
@@ -151,17 +151,8 @@ def layers(model: Model = "default", weights: Weights = "pretrained", device: De
                 chosen, note = explanation.layers, explanation.note
             except (LayerError, GradientError) as error:  # the list is what helps to name one instead
                 note = f"No layer can be chosen: {error}"
-        rows = [
-            (
-                "->" if found.label in chosen else "",
-                found.label,
-                found.kind,
-                " x ".join(map(str, found.shape)),
-                "" if found.grid is None else str(found.grid),
-            )
-            for found in seen
-        ]
-        _print(_table(("", "name", "type", "output shape", "grid"), rows))
+        rows = [("->" if row.label in chosen else "", *row.cells) for row in found.rows]
+        _print(_table(("", *HEADS), rows))
         _say(f"-> {note}" if chosen else note)
 
 

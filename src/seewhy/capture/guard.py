@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -52,12 +52,19 @@ def guard(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_autocast_cache())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if "torch._dynamo" in sys.modules:  # nothing can be compiled before this is imported
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(eagerly())
         stack.enter_context(_as_found(model))
         for module in model.modules():
             _quieten(module)
         yield
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """While the block lasts nothing runs compiled: compiled code skips the hooks that came after it."""
+    if "torch._dynamo" not in sys.modules:  # nothing can be compiled before this is imported
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager

@@ -29,11 +29,11 @@ def children(structure: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def rebuild(structure: Any, change: Callable[[Tensor], Any]) -> Any:
+def rebuild(structure: Any, change: Callable[[Any], Any], leaf: type = Tensor) -> Any:
     """`structure` with every tensor replaced by `change(tensor)`; containers keep their type, other leaves pass."""
-    if isinstance(structure, Tensor):
+    if isinstance(structure, leaf):
         return change(structure)
-    renewed = {key: rebuild(child, change) for key, child in children(structure)}
+    renewed = {key: rebuild(child, change, leaf) for key, child in children(structure)}
     if not renewed or all(renewed[key] is child for key, child in children(structure)):
         return structure
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):

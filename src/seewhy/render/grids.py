@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import arrays
-from seewhy import layers as choosing
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.hooks import after_forward
+from seewhy.capture.select import Layers, check_ran, find
 from seewhy.capture.tape import activation_in, call_labels
 from seewhy.errors import InputError, LayerError
 from seewhy.grid import read
@@ -63,9 +63,7 @@ def tile(
     return Image.fromarray(picture[: len(picture) - gap, : picture.shape[1] - gap])
 
 
-def feature_maps(
-    model: nn.Module, inputs: Any, *, layers: choosing.Layers, **drawing: Any
-) -> dict[str, list[Image.Image]]:
+def feature_maps(model: nn.Module, inputs: Any, *, layers: Layers, **drawing: Any) -> dict[str, list[Image.Image]]:
     """What each of `layers` returned for `inputs`, every channel a tile (of a volume every slice): a picture per image.
 
     By layer, in the order they ran: "relu#0", "relu#1" for one that ran more than once. `layers` are those of
@@ -73,7 +71,7 @@ def feature_maps(
     is left as found. Raises `LayerError` for a layer that does not exist, did not run or has no space.
     """
     model, call = unwrap(model), Inputs.of(inputs)
-    modules = choosing.find(model, layers)
+    modules = find(model, layers)
     kept: list[tuple[str, Tensor]] = []
 
     def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
@@ -83,14 +81,14 @@ def feature_maps(
     with guard(model), torch.no_grad(), after_forward(modules, keep):
         call.run(model)
     names = [name for name, _ in kept]
-    choosing.check_ran(modules, names)
+    check_ran(modules, names)
     return {
         label: [tile(channels.flatten(0, -3), **drawing) for channels in _over(label, activation, call)]
         for label, (_, activation) in zip(call_labels(names), kept, strict=True)
     }
 
 
-def kernels(model: nn.Module, *, layers: choosing.Layers | None = None, **drawing: Any) -> dict[str, Image.Image]:
+def kernels(model: nn.Module, *, layers: Layers | None = None, **drawing: Any) -> dict[str, Image.Image]:
     """The kernels of `layers`, by layer; None is the first convolution among the model's modules.
 
     With three input channels each kernel is a tile in colours; otherwise each of its input channels (of a volume each
@@ -98,7 +96,7 @@ def kernels(model: nn.Module, *, layers: choosing.Layers | None = None, **drawin
     kernels.
     """
     model = unwrap(model)
-    modules = _first_convolution(model) if layers is None else choosing.find(model, layers)
+    modules = _first_convolution(model) if layers is None else find(model, layers)
     return {name: tile(_kernels(name, module), **drawing) for name, module in modules.items()}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
+from seewhy.capture.select import Layers, check_ran, find
 from seewhy.capture.tape import gradients, record
 from seewhy.errors import warn
 from seewhy.inputs import Inputs
@@ -29,7 +29,7 @@ def feature_maps(
     model: nn.Module,
     inputs: Any,
     *,
-    layers: choosing.Layers,
+    layers: Layers,
     step: int = 0,
     tag: str = "feature_maps",
     **drawing: Any,
@@ -43,7 +43,7 @@ def kernels(
     writer: SummaryWriter,
     model: nn.Module,
     *,
-    layers: choosing.Layers | None = None,
+    layers: Layers | None = None,
     step: int = 0,
     tag: str = "kernels",
     **drawing: Any,
@@ -72,7 +72,7 @@ def histograms(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    layers: choosing.Layers,
+    layers: Layers,
     step: int = 0,
     tag: str = "histograms",
 ) -> None:
@@ -84,10 +84,10 @@ def histograms(
     `OutputError` and `GradientError` as `explain` does.
     """
     model, call = unwrap(model), Inputs.of(inputs)
-    modules = choosing.find(model, layers)
+    modules = find(model, layers)
     with guard(model):
         tape = record(lambda: call.run(model), modules)
-        choosing.check_ran(modules, [name for name, _ in tape.calls])
+        check_ran(modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch)
         scores = targets.checked(resolved(tape.outputs), call.batch)
         (slopes,) = gradients(scores.reshape(call.batch, -1).sum(1, keepdim=True), tape.activations)
