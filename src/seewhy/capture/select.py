@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import nn
 
@@ -35,7 +36,7 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 def entries(layers: Layers) -> list[Layer]:
     """`layers` as a list; raises `LayerError` if it is empty."""
-    wanted = [layers] if isinstance(layers, str | nn.Module | type) else list(layers)
+    wanted = list(layers) if isinstance(layers, list | tuple) else [cast(Layer, layers)]
     if not wanted:
         raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
     return wanted
@@ -62,9 +63,10 @@ def _find_type(modules: dict[str, nn.Module], wanted: type) -> dict[str, nn.Modu
     )
 
 
-def _find_name(modules: dict[str, nn.Module], wanted: str) -> dict[str, nn.Module]:
+def _find_name(modules: dict[str, nn.Module], wanted: object) -> dict[str, nn.Module]:
     if not isinstance(wanted, str):
-        raise LayerError("a layer is given by name, pattern, module or type.", got=repr(wanted))
+        expected = 'a str such as "layer4" or "layer*", an nn.Module, a type of modules, or a list of them'
+        raise LayerError("a layer is given by name, pattern, module or type.", got=repr(wanted), expected=expected)
     if wanted in modules:
         return {wanted: modules[wanted]}
     matching = {name: module for name, module in modules.items() if _matches(name.split("."), wanted.split("."))}
