@@ -51,8 +51,8 @@ def rows(device: str) -> dict[str, Callable[[], object]]:
         return lambda: explainer(images, target).maps
 
     table: dict[str, Callable[[], object]] = {"plain inference": plain}
-    gradient = [name for name, method in seewhy.methods.available().items() if method.family == "gradient"]
-    for name in gradient:
+    once = ("1 forward", "1 forward, 1 backward")
+    for name in [name for name, method in seewhy.methods.available().items() if method.cost in once]:
         table[f"seewhy {name}"] = ours(name)
     table[f"seewhy grad_cam, {TARGETS} targets"] = ours("grad_cam", ten)
     table["seewhy grad_cam, layer chosen in the call"] = lambda: seewhy.explain(model, images, one).maps

@@ -514,3 +514,34 @@ def test_a_ddp_model_is_recorded_and_edited_through_the_module_inside(tmp_path) 
         assert float(inner[0].weight.grad) == 30  # 10 x 3 x 1, and the reducer passes it on
     finally:
         torch.distributed.destroy_process_group()
+
+
+class Block(nn.Module):
+    """Returns its inner layer's very tensor, or writes to it first."""
+
+    def __init__(self, *, overwrites: bool) -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+        self.overwrites = overwrites
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x * 1.0)
+        return x.mul_(3) if self.overwrites else x
+
+
+@pytest.mark.parametrize(("overwrites", "kept", "calls"), [(False, [2.0, 2.0], 1), (True, [2.0, 6.0], 2)])
+def test_what_a_block_and_its_last_layer_both_return_is_reduced_once(
+    overwrites: bool, kept: list[float], calls: int
+) -> None:
+    """An in-place operation in between makes it another value."""
+    reduced = []
+
+    def total(tensor: Tensor) -> float:
+        reduced.append(float(tensor.sum()))
+        return reduced[-1]
+
+    model = nn.Sequential(Block(overwrites=overwrites))
+    with seewhy.capture(model, ["0.inner", "0"], reduce=total) as seen:
+        model(torch.ones(2))
+    assert [seen["0.inner"][0].outputs, seen["0"][0].outputs] == kept
+    assert len(reduced) == calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -123,6 +124,7 @@ class Keeping:
     reduce: Callable[[Tensor], Any] | None
     max_bytes: int | None
     bytes: int = 0
+    latest: tuple[weakref.ref[Tensor] | None, int, Any] = (None, 0, None)  # the last tensor reduced, and to what
     lock: threading.Lock = field(default_factory=threading.Lock)  # several threads may be recorded
 
     @property
@@ -137,7 +139,7 @@ class Keeping:
         """Put `tensor` into `slot`: reduced, moved and copied as asked, and counted."""
         value = tensor.detach() if self.detach else tensor
         if self.reduce is not None and tensor.is_floating_point():
-            value = self.reduce(value)
+            value = self._reduced(self.reduce, value, tensor)
         size = value.numel() * value.element_size() if isinstance(value, Tensor) else 0
         self._count(size - slot.bytes)
         slot.value, slot.version, slot.bytes = value, None, size
@@ -150,6 +152,16 @@ class Keeping:
         else:
             slot.value = self.copied(value)
         return slot
+
+    def _reduced(self, reduce: Callable[[Tensor], Any], value: Tensor, passing: Tensor) -> Any:
+        """A block and its last layer mostly return one tensor: it is reduced once."""
+        if passing.is_inference():
+            return reduce(value)
+        latest, version, reduced = self.latest
+        if latest is None or latest() is not passing or version != passing._version:
+            reduced = reduce(value)
+            self.latest = weakref.ref(passing), passing._version, reduced
+        return reduced
 
     def _count(self, size: int) -> None:
         with self.lock:
