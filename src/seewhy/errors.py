@@ -58,3 +58,7 @@ class MissingExtra(SeewhyError, ImportError):
 
 class MapWarning(UserWarning):
     """A map that could not mean anything: all zero, not finite, or nothing positive in it."""
+
+
+class ReplayWarning(UserWarning):
+    """A layer's tail could not be run by itself: the map is right, but the whole model ran for each change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -19,14 +20,19 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
-from seewhy.capture.tape import gradients, record
+from seewhy.capture.replay import Memory, remember
+from seewhy.capture.tape import Tape, gradients, record
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MapWarning, MethodError
 from seewhy.explanation import Explanation
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
+from seewhy.methods.registry import Ask
 from seewhy.models.loaded import Loaded
+from seewhy.probe import Precision, Probe
 
 Fold = Callable[[Tensor], Tensor]
+
+_INPUT = "input"  # what a map that lies on the input itself goes by
 
 
 def explain(
@@ -51,6 +57,10 @@ class Explainer:
     augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
     generator: random numbers for the methods that draw; the same seed for every call unless given.
     labels: a name per class, so that targets can be given by label.
+    batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
+    precision: "bf16" runs changed inputs in bfloat16, where the hardware is fast at it; scores agree to 2 or 3 digits.
+    progress: a bar for methods that run the model often.
+    options: what the method itself takes by keyword, `masks=500` for "rise" say: see `Method.options`.
 
     Raises `MethodError`, `LayerError` for what does not exist, when it is made; on a call also `TargetError`,
     `OutputError` and `GradientError`. What the model raises comes through unchanged.
@@ -68,6 +78,10 @@ class Explainer:
         augment_smooth: bool = False,
         generator: Generator | None = None,
         labels: Sequence[str] | None = None,
+        batch_size: int = 32,
+        precision: Precision = "full",
+        progress: bool = False,
+        **options: Any,
     ) -> None:
         self.loaded = model if isinstance(model, Loaded) else None
         module = model.module if isinstance(model, Loaded) else model
@@ -86,7 +100,19 @@ class Explainer:
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
         if eigen_smooth and not self.method.reduces:
             raise MethodError(f"{self.method.name} has no weighted activations for eigen_smooth to work on.")
-        self._reduce = {"reduce": combine.principal_component} if eigen_smooth else {}
+        if unknown := options.keys() - self.method.options.keys():
+            raise MethodError(
+                f"{self.method.name} has no option {', '.join(sorted(unknown))}.",
+                expected=", ".join(self.method.options) or "none besides those of Explainer",
+            )
+        if batch_size < 1:
+            raise InputError("the batch size is not positive.", got=batch_size)
+        if precision not in ("full", "bf16"):
+            raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
+        if layers is not None and not self.method.layered:
+            raise MethodError(f"{self.method.name} looks at the input, not at a layer.", do="leave layers= out")
+        self.batch_size, self.precision, self.progress = batch_size, precision, progress
+        self._options = options | ({"reduce": combine.principal_component} if eigen_smooth else {})
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
         """Explain a batch.
@@ -126,7 +152,10 @@ class Explainer:
         backwards for one that the score's gradient reaches. What was recorded there is used, not recorded again.
         """
         signature = tuple(call.image.shape[1:])
-        if place := self.place or self._places.get(signature):
+        place = self.place or self._places.get(signature)
+        if place is None and not self.method.layered:
+            place = _Place({})
+        if place:
             return place, self._forward(call, target, place)
         candidates = choosing.candidates(choosing.look(self.model, call), call.space)
         for group in choosing.growing(candidates):
@@ -148,8 +177,13 @@ class Explainer:
     def _forward(self, call: Inputs, target: Any, place: _Place) -> _Forward:
         """Run the model once, recording from the first layer of `place` on, and score its output."""
         linear = choosing.linear_layers(self.model) if "weights" in self.method.needs else {}
-        with choosing.inputs_of(linear) as classifiers:
-            tape = record(lambda: call.run(self.model), place.modules)
+        replaying = remember(self.model, place.modules) if "replay" in self.method.needs else nullcontext(dict)
+        with choosing.inputs_of(linear) as classifiers, replaying as memories:
+            if place.modules:
+                tape = record(lambda: call.with_rows(Tensor.clone).run(self.model), place.modules)
+            else:  # the graph tells what kind the scores are
+                image = call.image.detach().requires_grad_().clone()
+                tape = Tape(call.with_rows(Tensor.clone, image).run(self.model), [])
         ran = {name for name, _ in tape.calls}
         if idle := [name for name in place.modules if name not in ran]:
             raise LayerError(
@@ -161,26 +195,45 @@ class Explainer:
         scores = targets.checked(resolved(tape.outputs), call.batch)
         activations = {label: kept for label, kept in tape.activations.items() if place.label in (None, label)}
         likely = targets.probabilities(resolved, tape.outputs)
-        return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers)
+        return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, memories())
 
     def _maps(self, forward: _Forward) -> dict[str, Tensor]:
         """The method's map at each layer for every target: (B, [T,] *grid), signed."""
         needs = self.method.needs
+        probe = Probe(
+            self.model,
+            forward.call,
+            rebuild(forward.outputs, Tensor.detach),
+            forward.target,
+            forward.columns.detach(),
+            self.batch_size,
+            self.progress,
+            self.precision,
+        )
         folds = {label: self._fold(label, kept, forward.call) for label, kept in forward.activations.items()}
         activations = {label: fold(forward.activations[label].detach()) for label, fold in folds.items()}
         generator = self.generator or Generator().manual_seed(0)
         slopes: Iterable[dict[str, Tensor]] = repeat({})
         if "gradients" in needs:
             slopes = gradients(forward.columns, forward.activations, keep_graph="weights" in needs)
-        drawn: dict[str, list[Tensor]] = {label: [] for label in folds}
-        for column, slope in zip(forward.columns.unbind(1), slopes, strict=False):
-            for label, fold in folds.items():
-                values: dict[str, Any] = {"activations": activations[label], "generator": generator}
+        replays: dict[str, Callable[[int], Ask]] = {}
+        if "replay" in needs:
+            kept = forward.activations
+            replays = {x: probe.layer(forward.memories[x], kept[x].detach(), fold) for x, fold in folds.items()}
+        drawn: dict[str, list[Tensor]] = {label: [] for label in folds or [_INPUT]}
+        for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
+            values: dict[str, Any] = {"generator": generator, "inputs": forward.call.image, "scores": column.detach()}
+            values["score"] = probe.inputs(number)
+            for label in drawn:
+                if label in folds:
+                    values["activations"] = activations[label]
                 if "gradients" in needs:
-                    values["gradients"] = fold(slope[label])
+                    values["gradients"] = folds[label](slope[label])
+                if "replay" in needs:
+                    values["replay"] = replays[label](number)
                 if "weights" in needs:
                     values["weights"] = forward.weights(label, activations[label], column)
-                drawn[label].append(self.method.function(**{need: values[need] for need in needs}, **self._reduce))
+                drawn[label].append(self.method.function(**{need: values[need] for need in needs}, **self._options))
         several = forward.scores.ndim == 2
         return {label: torch.stack(maps, 1) if several else maps[0] for label, maps in drawn.items()}
 
@@ -230,6 +283,7 @@ class _Forward:
     scores: Tensor
     probabilities: Tensor | None
     classifiers: Sequence[tuple[nn.Module, Tensor]]
+    memories: Mapping[str, Memory]
 
     @property
     def columns(self) -> Tensor:

@@ -67,5 +67,16 @@ class Inputs:
 
         return Inputs(*rebuild((self.args, self.kwargs), change))
 
+    def with_rows(self, rows: Callable[[Tensor], Tensor], image: Tensor | None = None) -> Inputs:
+        """The same inputs with every tensor of the batch changed by `rows`; the image replaced, if one is given."""
+        own = self.image
+
+        def change(tensor: Tensor) -> Tensor:
+            if tensor is own and image is not None:
+                return image
+            return rows(tensor) if tensor.ndim and tensor.shape[0] == self.batch else tensor
+
+        return Inputs(*rebuild((self.args, self.kwargs), change))
+
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import GradientError, MapWarning, MethodError, TargetError
-from tests.contracts.zoo import CASES, CLASSES, Case, LeftInTrainMode
+from tests.contracts.zoo import CASES, CHEAP, CLASSES, Case, LeftInTrainMode
 
 METHODS = list(seewhy.methods.available())
 BY_NAME = {case.name: case for case in CASES}
@@ -29,7 +29,16 @@ def explain(case: Case, method: str, model: nn.Module, *args, **options) -> seew
     """`seewhy.explain`, at a pooled layer for the method that asks for one; a dull map is no concern here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)
-        return seewhy.explain(model, *args, method=method, **options)
+        return seewhy.explain(model, *args, method=method, **CHEAP.get(method, {}), **options)
+
+
+def expected_layers(case: Case, method: str) -> tuple[str, ...]:
+    return (case.layer,) if seewhy.methods.get(method).layered else ("input",)
+
+
+def only(maps: dict[str, Tensor]) -> Tensor:
+    (grid,) = maps.values()
+    return grid
 
 
 def applies(case: Case, method: str) -> bool:
@@ -229,7 +238,7 @@ def test_a_generator_decides_what_is_drawn(method: str) -> None:
     model, inputs = case.model(), case.inputs()
 
     def drawn(seed: int) -> Tensor:
-        return explain(case, method, model, inputs, generator=torch.Generator().manual_seed(seed)).maps["layer4"]
+        return only(explain(case, method, model, inputs, generator=torch.Generator().manual_seed(seed)).maps)
 
     assert torch.equal(drawn(1), drawn(1))
     draws = "generator" in seewhy.methods.get(method).needs
@@ -259,7 +268,7 @@ def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None
     together = explain(case, method, model, inputs)
     for number in range(3):
         alone = explain(case, method, model, inputs[number : number + 1])
-        assert alone.layers == together.layers == (case.layer,)
+        assert alone.layers == together.layers == expected_layers(case, method)
         for name, grid in alone.maps.items():
             scale = float(grid.abs().max())
             torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale)
@@ -271,10 +280,10 @@ def test_several_targets_are_each_like_one(method: str) -> None:
     model, inputs = case.model(), case.inputs()
     classes = torch.tensor([[1, 5, 2], [7, 0, 2]])
     generator = torch.Generator()
-    together = explain(case, method, model, inputs, classes, generator=generator.manual_seed(0)).maps["layer4"]
+    together = only(explain(case, method, model, inputs, classes, generator=generator.manual_seed(0)).maps)
     generator.manual_seed(0)
     for number in range(3):
-        alone = explain(case, method, model, inputs, classes[:, number], generator=generator).maps["layer4"]
+        alone = only(explain(case, method, model, inputs, classes[:, number], generator=generator).maps)
         torch.testing.assert_close(together[:, number], alone, rtol=1e-4, atol=1e-6)
 
 
@@ -448,14 +457,14 @@ def test_nothing_outlives_the_explanation(method: str) -> None:
 
     for name in ("layer1", "layer3", "layer4", "avgpool"):
         model.get_submodule(name).register_forward_hook(watch)
-    explainer = seewhy.Explainer(model, method)
+    explainer = seewhy.Explainer(model, method, **CHEAP.get(method, {}))
     gc.collect()
     gc.disable()
     try:
         explanation = explainer(inputs)
         assert alive
         assert not [reference for reference in alive if reference() is not None]
-        gone = weakref.ref(explanation.maps["layer4"])
+        gone = weakref.ref(only(explanation.maps))
         outputs = weakref.ref(explanation.outputs)
         assert not explanation.outputs.requires_grad
         del explanation
