@@ -124,8 +124,8 @@ class Explainer:
         photos, frames = None, None
         if self.loaded is not None and _are_photos(inputs):
             inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
-        call = Inputs.of(inputs)
         with guard(self.model):
+            call = Inputs.of(inputs)  # inside: copies of tensors made under inference_mode are ordinary ones
             place, forward = self._first(call, target)
             maps = self._smoothed(place, forward) if self.augment_smooth else self._maps(forward)
         explanation = Explanation(
@@ -200,12 +200,13 @@ class Explainer:
     def _maps(self, forward: _Forward) -> dict[str, Tensor]:
         """The method's map at each layer for every target: (B, [T,] *grid), signed."""
         needs = self.method.needs
+        scores = forward.columns.detach().to(torch.promote_types(forward.columns.dtype, torch.float32))
         probe = Probe(
             self.model,
             forward.call,
             rebuild(forward.outputs, Tensor.detach),
             forward.target,
-            forward.columns.detach(),
+            scores,
             self.batch_size,
             self.progress,
             self.precision,
@@ -222,7 +223,7 @@ class Explainer:
             replays = {x: probe.layer(forward.memories[x], kept[x].detach(), fold) for x, fold in folds.items()}
         drawn: dict[str, list[Tensor]] = {label: [] for label in folds or [_INPUT]}
         for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
-            values: dict[str, Any] = {"generator": generator, "inputs": forward.call.image, "scores": column.detach()}
+            values: dict[str, Any] = {"generator": generator, "inputs": forward.call.image, "scores": scores[:, number]}
             values["score"] = probe.inputs(number)
             for label in drawn:
                 if label in folds:

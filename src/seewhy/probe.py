@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seewhy import targets
-from seewhy.capture.replay import Lend, Memory, magnitude, replayer
+from seewhy.capture.replay import Lend, Memory, replayer, rounding
 from seewhy.errors import MethodError
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Ask
@@ -78,8 +78,7 @@ class Probe:
 
         def agrees(image: int, outputs: Any) -> bool:
             found = self._scores(outputs, torch.full((2,), image, device=self.scores.device))
-            slack = torch.finfo(kept.dtype).eps ** 0.6 * magnitude(self.outputs)  # the rounding of many layers
-            return bool(((found - self.scores[image]).abs() <= slack).all())
+            return bool(((found - self.scores[image]).abs() <= rounding(self.outputs, kept)).all())
 
         run = replayer(memory, forward, kept, agrees)
 

@@ -266,12 +266,15 @@ def test_map_is_that_of_eval_mode(case: Case, method: str) -> None:
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
     model, inputs = case.model(), case.inputs(3)
     together = explain(case, method, model, inputs)
+    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
     for number in range(3):
         alone = explain(case, method, model, inputs[number : number + 1])
         assert alone.layers == together.layers == expected_layers(case, method)
         for name, grid in alone.maps.items():
             scale = float(grid.abs().max())
-            torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale)
+            # what is told from differences of scores is known to the rounding of a score, however small it is
+            rounding = 2e-6 * float(alone.scores.abs()) if asks else 0
+            torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale + rounding)
 
 
 @every_method
@@ -322,14 +325,20 @@ def test_a_model_made_under_inference_mode_can_be_explained(case: Case) -> None:
 
 @every_pair
 def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method: str) -> None:
-    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits."""
+    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits.
+
+    Of methods that tell scores apart less remains: a difference within two roundings of a score is none.
+    """
     inputs = case.inputs()
-    expected = explain(case, method, case.model(), inputs, 1).maps
+    expected = explain(case, method, case.model(), inputs, 1)
     found = explain(case, method, case.model().bfloat16(), inputs.bfloat16(), 1).maps
-    for name, grid in expected.items():
+    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    resolved = 2 * 2**-8 * float(expected.outputs.abs().max()) if asks else 0
+    for name, grid in expected.maps.items():
         assert found[name].dtype == torch.float32
         similarity = torch.cosine_similarity(found[name].flatten(), grid.flatten(), dim=0)
-        assert similarity > 0.97, f"{name}: {similarity:.4f}"
+        error = (found[name] - grid).square().mean().sqrt()
+        assert similarity > 0.97 or error <= resolved, f"{name}: {similarity:.4f}, {error:.1e} off"
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class OneSigmoid(nn.Module):
 
 
 class _ThinResNet(models.ResNet):
-    """ResNet-18 with an eighth of the channels in its stages: methods that run it per channel are under contract too."""
+    """ResNet-18 with an eighth of the channels in its stages, for the methods that run it per channel."""
 
     def __init__(self) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=CLASSES)

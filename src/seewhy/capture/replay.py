@@ -161,6 +161,8 @@ def _copy(row: Tensor, rows: int) -> Tensor:
     return row.repeat_interleave(rows, 0)
 
 
-def magnitude(outputs: Any) -> Tensor | float:
-    """The largest absolute value in what a model returned."""
-    return max((tensor.detach().abs().max() for tensor in tensors(outputs) if tensor.is_floating_point()), default=1.0)
+def rounding(outputs: Any, activations: Tensor) -> Tensor | float:
+    """How far rounding alone may move a score: a share of the largest value that the model returned."""
+    floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point()]
+    coarsest = max(torch.finfo(tensor.dtype).eps for tensor in [activations, *floats])
+    return coarsest**0.6 * max(tensor.abs().max() for tensor in floats)  # 7e-5 in float32: many layers add up

@@ -39,6 +39,11 @@ def _asked(ask: Ask, which: Bool[Tensor, "B K"], make: Make, missing: Float[Tens
     return missing.expand(which.shape).index_put((images, numbers), found.to(missing))
 
 
+def _constant(activations: Layer) -> Bool[Tensor, "B C"]:
+    places = activations.flatten(2)
+    return places.amax(-1) == places.amin(-1)
+
+
 def _every(inputs: Tensor, count: int) -> Bool[Tensor, "B K"]:
     return torch.ones(inputs.shape[0], count, dtype=torch.bool, device=inputs.device)
 
@@ -89,8 +94,7 @@ def score_cam(activations: Layer, inputs: Images, score: Ask, *, reduce: Reduce 
 
 def _seen_through(activations: Layer, inputs: Images, score: Ask, share: float = 1.0) -> Float[Tensor, "B C"]:
     """The score of each image masked with each channel. Constant channels mask everything, so one of them will do."""
-    flat = activations.flatten(2)
-    constant = flat.amax(-1) == flat.amin(-1)
+    constant = _constant(activations)
     first = constant & (constant.cumsum(1) == 1)
 
     def masked(images: Tensor, channels: Tensor) -> Tensor:
@@ -225,14 +229,16 @@ def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> M
 def opti_cam(activations: Layer, inputs: Images, score: Ask, *, steps: int = 100, rate: float = 0.1) -> Map:
     """The convex combination of channels through which the image scores best (Zhang et al. 2023, eqs. 7 to 10).
 
-    Found by Adam from equal weights, in `steps` steps at the learning `rate`.
+    Found by Adam from equal weights, in `steps` steps at the learning `rate`. Constant channels take no part: the mask,
+    scaled to [0, 1], does not depend on them, and Adam would follow the rounding of their zero gradients.
     """
     logits = activations.new_zeros(activations.shape[:2]).requires_grad_()
+    out = _constant(activations) & ~_constant(activations).all(1, keepdim=True)
     optimiser = torch.optim.Adam([logits], lr=rate)
     images = torch.arange(len(inputs), device=inputs.device)
 
     def combined() -> Map:
-        return channel_sum(_spread(logits.softmax(1), activations))
+        return channel_sum(_spread(logits.masked_fill(out, -math.inf).softmax(1), activations))
 
     for _ in range(steps):
         masked = _masks(combined(), inputs.shape[2:]) * inputs
