@@ -161,8 +161,9 @@ def _copy(row: Tensor, rows: int) -> Tensor:
     return row.repeat_interleave(rows, 0)
 
 
-def rounding(outputs: Any, activations: Tensor) -> Tensor | float:
+def rounding(outputs: Any, activations: Tensor) -> Tensor:
     """How far rounding alone may move a score: a share of the largest value that the model returned."""
     floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point()]
     coarsest = max(torch.finfo(tensor.dtype).eps for tensor in [activations, *floats])
-    return coarsest**0.6 * max(tensor.abs().max() for tensor in floats)  # 7e-5 in float32: many layers add up
+    largest = torch.stack([tensor.abs().max() for tensor in floats]).max()
+    return largest * coarsest**0.6  # 7e-5 of it in float32: many layers add up
