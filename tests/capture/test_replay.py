@@ -86,7 +86,7 @@ class Writes(nn.Module):
         if self.how == "add later":
             x += y
             y = x
-        return self.head(y.mean((-2, -1)))
+        return self.head((x + y).mean((-2, -1)))
 
 
 def both(model, inputs, layer, *, number=0, image=1):

@@ -166,4 +166,4 @@ def rounding(outputs: Any, activations: Tensor) -> Tensor:
     floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point()]
     coarsest = max(torch.finfo(tensor.dtype).eps for tensor in [activations, *floats])
     largest = torch.stack([tensor.abs().max() for tensor in floats]).max()
-    return largest * coarsest**0.6  # 7e-5 of it in float32: many layers add up
+    return torch.mul(largest, coarsest**0.6)  # 7e-5 of it in float32: many layers add up
