@@ -63,6 +63,10 @@ class MapWarning(UserWarning):
     """A map that could not mean anything: all zero, not finite, or nothing positive in it."""
 
 
+class ReplayWarning(UserWarning):
+    """A layer's tail could not be run by itself: the map is right, but the whole model ran for each change."""
+
+
 def warn(message: str, category: type[Warning] = MapWarning) -> None:
     """Warn at the line that called into seewhy, however deep inside it the cause was found."""
     level, frame = 2, sys._getframe(1)

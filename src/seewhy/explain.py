@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from itertools import repeat
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,21 +20,23 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
+from seewhy.capture.replay import remember
 from seewhy.capture.select import Layers, check_ran, find
-from seewhy.capture.tape import along, gradients, guided, record, replacing
+from seewhy.capture.tape import gradients, record, replacing
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, warn
+from seewhy.evidence import Forward, at_least_float32, evidence
 from seewhy.explanation import Concepts, Explanation, Frame
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
 from seewhy.methods.decomposition import factorize
 from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded
+from seewhy.probe import Precision, Probe
 
 Fold = Callable[[Tensor], Tensor]
 
 _INPUT = "input"  # what a map that lies on the input itself goes by
 _FROM_INPUT = {"input_gradients", "guided_gradients", "bias_gradients"}
-_BACKWARD = {"gradients", "curvatures", "input_gradients", "bias_gradients"}
 
 
 @overload
@@ -90,6 +92,10 @@ class Explainer:
     generator: random numbers for the methods that draw; the same seed for every call unless given. All maps of a call
     start from the same state: a map does not depend on what else was asked for.
     labels: a name per class, so that targets can be given by label.
+    batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
+    precision: "bf16" runs changed inputs in bfloat16, where the hardware is fast at it; scores agree to 2 or 3 digits.
+    progress: a bar for methods that run the model often.
+    options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Raises `MethodError`, `LayerError` for what does not exist, when it is made; on a call also `TargetError`,
     `OutputError` and `GradientError`. What the model raises comes through unchanged.
@@ -107,22 +113,32 @@ class Explainer:
         augment_smooth: bool = False,
         generator: Generator | None = None,
         labels: Sequence[str] | None = None,
+        batch_size: int = 32,
+        precision: Precision = "full",
+        progress: bool = False,
+        **options: Any,
     ) -> None:
         self.loaded = model if isinstance(model, Loaded) else None
         module = model.module if isinstance(model, Loaded) else model
         if not isinstance(module, nn.Module):
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
-        self.methods = [registry.get(name) for name in ([method] if isinstance(method, str | Method) else method)]
+        names = [method] if isinstance(method, str | Method) else method
+        self.methods = [registry.get(name, **options) for name in names]
         self.place = None if layers is None else _Place(find(self.model, layers))
         self.grid = grid
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.generator = generator
+        self.batch_size, self.precision, self.progress = batch_size, precision, progress
         self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
         self._places: dict[tuple[int, ...], _Place] = {}
         if fuse not in (None, "mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
+        if batch_size < 1:
+            raise InputError("the batch size is not positive.", got=batch_size)
+        if precision not in ("full", "bf16"):
+            raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
         if not self.methods:
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
         for found in self.methods:
@@ -132,7 +148,8 @@ class Explainer:
                 raise MethodError(
                     f"{found.name} looks at the input, not at a layer.", got="layers=", do="leave layers out"
                 )
-        self._reduce = {"reduce": combine.principal_component} if eigen_smooth else {}
+        if eigen_smooth:
+            self.methods = [registry.get(found, reduce=combine.principal_component) for found in self.methods]
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
         """Explain a batch with the one method there is; see `each`."""
@@ -152,8 +169,8 @@ class Explainer:
         `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class.
         """
-        call, photos, frames = self._prepared(inputs)
-        with guard(self.model):
+        with guard(self.model):  # copies of tensors made under inference_mode are ordinary ones in here
+            call, photos, frames = self._prepared(inputs)
             place, forward = self._first(call, target)
             asked = {found.ask: forward.asked(found.ask) for found in self.methods}
             maps = self._smoothed(place, asked) if self.augment_smooth else self._maps(place, asked)
@@ -187,8 +204,8 @@ class Explainer:
         what else there is in the layer's output, or passes it by, is of the first image. Takes one forward for the
         images and one for the concepts. Raises `LayerError` for more than one layer.
         """
-        call, photos, frames = self._prepared(inputs)
         with guard(self.model):
+            call, photos, frames = self._prepared(inputs)
             place, forward = self._first(call, None)
             if len(forward.activations) != 1:
                 raise LayerError("concepts are those of one layer.", got=", ".join(forward.activations), do="layers=")
@@ -200,7 +217,7 @@ class Explainer:
         return Concepts(maps, vectors, scores, label, call.space, self.labels, frames, photos)
 
     def _scores_of(
-        self, place: _Place, forward: _Forward, label: str, vectors: Float[Tensor, "K C"], fold: Fold
+        self, place: _Place, forward: Forward, label: str, vectors: Float[Tensor, "K C"], fold: Fold
     ) -> Float[Tensor, "K classes"]:
         """The class scores where the layer's output is, at every place, one of `vectors`."""
         kept = forward.activations[label].detach()
@@ -209,7 +226,9 @@ class Explainer:
         spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
         everywhere = first + grids.unfold(fold, spread - folded, first)
         with torch.no_grad(), replacing(place.modules, label, everywhere):
-            outputs = forward.call.repeated(len(vectors)).run(self.model)
+            outputs = forward.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(vectors), 0)).run(
+                self.model
+            )
         return targets.class_scores(outputs).values
 
     def _prepared(self, inputs: Any) -> tuple[Inputs, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
@@ -219,7 +238,7 @@ class Explainer:
             inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
         return Inputs.of(inputs), photos, frames
 
-    def _first(self, call: Inputs, target: Any) -> tuple[_Place, _Forward]:
+    def _first(self, call: Inputs, target: Any) -> tuple[_Place, Forward]:
         """The forward on the caller's inputs, and the place it was recorded at: the layers given, or the best one.
 
         The best is worked out once per input shape, by looking at one forward, and from the last layer with space
@@ -257,13 +276,15 @@ class Explainer:
             do="look for a head with all-zero weights (untrained), a detach(), a saturated output; or pass layers=",
         )
 
-    def _forward(self, call: Inputs, target: Any, place: _Place) -> _Forward:
+    def _forward(self, call: Inputs, target: Any, place: _Place) -> Forward:
         """Run the model once, recording from the first layer of `place` on, or from the input, and score its output."""
         needs = {need for found in self.methods for need in found.needs}
         linear = choosing.linear_layers(self.model) if "weights" in needs else {}
         biases = choosing.biases(self.model) if "bias_gradients" in needs else {}
         biased = {name: self.model.get_submodule(name) for name in biases}
-        image = call.image.clone() if needs & _FROM_INPUT else None
+        replaying = remember(self.model, place.modules) if "replay" in needs else nullcontext(dict)
+        # with no layer to record from, the graph still tells what kind the scores are
+        image = call.image.clone() if needs & _FROM_INPUT or not place.modules else None
         if image is not None and not image.is_floating_point():
             raise InputError(
                 "an input of integers has no gradient.",
@@ -272,10 +293,11 @@ class Explainer:
                 do="convert it before the model does, or choose a method that looks at a layer",
             )
 
-        def run() -> Any:  # a copy goes in: the model may write to it
-            return (call if image is None else call.with_image(image.requires_grad_().clone())).run(self.model)
+        def run() -> Any:  # copies go in: the model may write to them
+            leaf = None if image is None else image.requires_grad_().clone()
+            return call.with_rows(Tensor.clone, leaf).run(self.model)
 
-        with choosing.inputs_of(linear) as classifiers:
+        with choosing.inputs_of(linear) as classifiers, replaying as memories:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)
         check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
@@ -284,9 +306,9 @@ class Explainer:
         activations = {label: kept for (label, kept), (name, _) in calls if place.holds(label, name)}
         added = [(kept, biases[name]) for name, kept in tape.calls if name in biases and kept.ndim == call.image.ndim]
         likely = targets.probabilities(resolved, tape.outputs)
-        return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, image, added)
+        return Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added)
 
-    def _maps(self, place: _Place, asked: Mapping[Any, _Forward]) -> dict[str, dict[str, Tensor]]:
+    def _maps(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
         drawn: dict[str, dict[str, Tensor]] = {}
         for number, (ask, forward) in enumerate(asked.items(), 1):
@@ -295,40 +317,32 @@ class Explainer:
         return drawn
 
     def _drawn(
-        self, place: _Place, forward: _Forward, methods: Sequence[Method], *, last: bool
+        self, place: _Place, forward: Forward, methods: Sequence[Method], *, last: bool
     ) -> dict[str, dict[str, Tensor]]:
         """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
         needs = {need for found in methods for need in found.needs}
         folds = {label: self._fold(label, kept, forward.call) for label, kept in forward.activations.items()}
-        activations = {label: fold(forward.activations[label].detach()) for label, fold in folds.items()}
         generator = self.generator or Generator().manual_seed(0)
         state = generator.get_state()
-        noisy = cache(partial(self._noisy, place, forward, generator))
-        slopes: Iterable[dict[str, Tensor]] = repeat({})
-        if needs & _BACKWARD:
-            keep = not last or bool(needs & {"weights", "guided_gradients"})
-            twice = "curvatures" in needs
-            slopes = gradients(forward.columns, forward.leaves(needs), keep_graph=keep, differentiable=twice)
+        probe = Probe(
+            self.model,
+            forward.call,
+            rebuild(forward.outputs, Tensor.detach),
+            forward.target,
+            at_least_float32(forward.columns.detach()),
+            self.batch_size,
+            self.progress,
+            self.precision,
+        )
+        noisy = partial(self._noisy, place, forward, generator)
         drawn: dict[str, dict[str, list[Tensor]]] = {found.name: {} for found in methods}
-        for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
-            shared: dict[str, Any] = {"generator": generator, **forward.on_the_input(needs, column, slope)}
-            seen: dict[str, dict[str, Any]] = {}
-            for label, fold in folds.items():
-                seen[label] = {"activations": activations[label]}
-                if "gradients" in needs:
-                    seen[label]["gradients"] = fold(slope[label].detach())
-                if "curvatures" in needs:
-                    seen[label]["curvatures"] = fold(along(slope[label], forward.activations[label]))
-                if "weights" in needs:
-                    seen[label]["weights"] = forward.weights(label, activations[label], column)
-                if "noisy_gradients" in needs:
-                    seen[label]["noisy_gradients"] = partial(_stacked, noisy, number, label)
+        for shared, seen in evidence(forward, needs, folds, probe, noisy, keep_graph=not last):
             for found in methods:
                 for label in place.labels(found) or tuple(folds):
                     generator.set_state(state)
-                    values = shared | seen.get(label, {})
+                    values = {"generator": generator, **shared, **seen.get(label, {})}
                     drawn[found.name].setdefault(label, []).append(
-                        found.function(**{need: values[need] for need in found.needs}, **self._reduce)
+                        found.function(**{need: values[need] for need in found.needs})
                     )
         if needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
             generator.set_state(state)
@@ -340,7 +354,7 @@ class Explainer:
         }
 
     def _noisy(
-        self, place: _Place, forward: _Forward, generator: Generator, samples: int, noise: float
+        self, place: _Place, forward: Forward, generator: Generator, samples: int, noise: float
     ) -> list[list[dict[str, Tensor]]]:
         """Of `samples` noisy inputs, for each target, the gradients (B, C, *grid) by layer.
 
@@ -375,9 +389,9 @@ class Explainer:
                 expected="(B, C, *grid), with a grid of more than one place and the input's aspect ratio",
                 do="pass an earlier layer, or grid=, a function from this output to (B, C, *grid)",
             )
-        return lambda tensor: _float(fold(tensor))
+        return lambda tensor: at_least_float32(fold(tensor))
 
-    def _smoothed(self, place: _Place, asked: Mapping[Any, _Forward]) -> dict[str, dict[str, Tensor]]:
+    def _smoothed(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
         """The mean of the maps over all views of the inputs, each put back in place; the targets stay as they were."""
         totals = self._maps(place, asked)
         views = combine.views()
@@ -412,84 +426,6 @@ class _Place:
         if self.label is None:
             return ()
         return self.stages if method.staged else (self.label,)
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """One forward, recorded and scored; everything but `call` is still in the graph.
-
-    image: the leaf that went in, where it was recorded from there. biased: outputs of layers with the bias in them.
-    """
-
-    call: Inputs
-    outputs: Any
-    activations: dict[str, Tensor]
-    target: targets.Target
-    scores: Tensor
-    probabilities: Tensor | None
-    classifiers: Sequence[tuple[nn.Module, Tensor]]
-    image: Tensor | None = None
-    biased: Sequence[tuple[Tensor, Tensor]] = field(default=())
-
-    @property
-    def columns(self) -> Tensor:
-        """Scores (B, T), T = 1 for (B,)."""
-        return self.scores if self.scores.ndim == 2 else self.scores[:, None]
-
-    def scored(self, target: targets.Target) -> _Forward:
-        """The same forward with another target."""
-        return replace(self, target=target, scores=targets.checked(target(self.outputs), self.call.batch))
-
-    def asked(self, ask: Callable[[targets.Target, Any], targets.Target] | None) -> _Forward:
-        """The same forward with the target that `ask` makes of this one."""
-        return self if ask is None else self.scored(ask(self.target, self.outputs))
-
-    def leaves(self, needs: Set[str]) -> dict[str, Tensor]:
-        """What the scores' gradient is wanted at. No layer has a space in its name."""
-        leaves = dict(self.activations) if needs & {"gradients", "curvatures"} else {}
-        if "input_gradients" in needs and self.image is not None:
-            leaves["the input"] = self.image
-        if "bias_gradients" in needs:
-            leaves |= {f"bias {number}": output for number, (output, _) in enumerate(self.biased)}
-        return leaves
-
-    def on_the_input(self, needs: Set[str], column: Tensor, slope: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What methods need that is no layer's, for one target's scores (B,), in float32 at least."""
-        values: dict[str, Any] = {"inputs": _float(self.call.image)}
-        if "input_gradients" in needs:
-            values["input_gradients"] = _float(slope["the input"].detach())
-        if "bias_gradients" in needs:
-            values["bias_gradients"] = [
-                _float(slope[f"bias {number}"].detach()) * _float(bias).reshape(-1, *[1] * (output.ndim - 2))
-                for number, (output, bias) in enumerate(self.biased)
-            ]
-        if "guided_gradients" in needs and self.image is not None:
-            with guided(column):
-                values["guided_gradients"] = _float(torch.autograd.grad(column.sum(), self.image, retain_graph=True)[0])
-        return values
-
-    def reached(self) -> set[str]:
-        """The labels of the activations at which the first target's gradient is not zero."""
-        slopes = next(gradients(self.columns[:, :1], self.activations, keep_graph=True))
-        return {label for label, slope in slopes.items() if bool(slope.any())}
-
-    def weights(self, label: str, activations: Tensor, column: Tensor) -> Tensor:
-        """The classifier's weights (B, C) on the layer's channels for one target's scores (B,)."""
-        logits = targets.scores_tensor(self.outputs)
-        selectors = torch.autograd.grad(column.sum(), logits, retain_graph=True)[0].flatten(1)
-        return choosing.classifier_weights(self.classifiers, label, activations, selectors)
-
-
-def _stacked(
-    noisy: Callable[[int, float], list[list[dict[str, Tensor]]]], number: int, label: str, samples: int, noise: float
-) -> Tensor:
-    """The gradients (N, B, C, *grid) of the target `number` at one layer, of all noisy runs."""
-    return torch.stack([run[number][label] for run in noisy(samples, noise)])
-
-
-def _float(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _are_photos(inputs: Any) -> bool:

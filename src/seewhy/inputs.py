@@ -67,19 +67,16 @@ class Inputs:
 
         return Inputs(*rebuild((self.args, self.kwargs), change))
 
-    def with_image(self, image: Tensor) -> Inputs:
-        """The same inputs with `image` in place of theirs."""
-        old = self.image
-        return Inputs(*rebuild((self.args, self.kwargs), lambda tensor: image if tensor is old else tensor))
+    def with_rows(self, rows: Callable[[Tensor], Tensor], image: Tensor | None = None) -> Inputs:
+        """The same inputs with every tensor of the batch changed by `rows`; the image replaced, if one is given."""
+        own = self.image
 
-    def repeated(self, count: int) -> Inputs:
-        """The first image and what goes with it, `count` times."""
-        batch = self.batch
+        def change(tensor: Tensor) -> Tensor:
+            if tensor is own and image is not None:
+                return image
+            return rows(tensor) if tensor.ndim and tensor.shape[0] == self.batch else tensor
 
-        def repeat(tensor: Tensor) -> Tensor:
-            return tensor[:1].expand(count, *tensor.shape[1:]) if tensor.ndim and len(tensor) == batch else tensor
-
-        return Inputs(*rebuild((self.args, self.kwargs), repeat))
+        return Inputs(*rebuild((self.args, self.kwargs), change))
 
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)

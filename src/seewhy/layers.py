@@ -45,7 +45,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
             calls.append((name, tuple(activation.shape)))
 
     with guard(model), torch.no_grad(), after_forward(modules, note):
-        call.run(model)
+        call.with_rows(Tensor.clone).run(model)
     labels = call_labels([name for name, _ in calls])
     return [
         Seen(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.capture.nested import children
+from seewhy.capture.nested import children, rebuild, tensors
 from seewhy.errors import OutputError, TargetError, TargetTypeError
 
 # an index, a label, one per image, or (B, T) for T per image; None is the predicted class
 Classes = int | str | Sequence[Any] | Tensor | np.ndarray[Any, Any] | None
 Target = Callable[[Any], Tensor]
+
+Kind = Literal["scores", "one logit", "probabilities"]  # what a model's class scores are
 
 _SCORE_KEYS = ("logits", "out", "scores", "pred", "prediction")
 _SHAPE_ONLY = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "Clone", "ToCopy")
@@ -34,9 +36,10 @@ class Category:
     """
 
     index: Classes = None
+    kind: Kind | None = field(default=None, repr=False, compare=False)  # filled in by `resolve`
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        return _pick(class_scores(outputs).values, self.index)
+        return _pick(class_scores(outputs, self.kind).values, self.index)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class Probability:
 
     index: Classes = None
     multi_label: bool = False
+    kind: Kind | None = field(default=None, repr=False, compare=False)  # filled in by `resolve`
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        scores = class_scores(outputs)
+        scores = class_scores(outputs, self.kind)
         if scores.kind == "probabilities":
             return _pick(scores.values, self.index)
         sigmoid = self.multi_label or scores.kind == "one logit"
@@ -60,9 +64,10 @@ class Contrast:
 
     index: Classes = None
     against: Classes = None
+    kind: Kind | None = field(default=None, repr=False, compare=False)  # filled in by `resolve`
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        values = class_scores(outputs).values
+        values = class_scores(outputs, self.kind).values
         picked = _pick(values, self.index)
         if self.against is None:
             total = values.sum(1).reshape(-1, *[1] * (picked.ndim - 1))
@@ -81,9 +86,10 @@ class Finer:
     index: Int[Tensor, "B *T"]
     against: Int[Tensor, "B *T N"]
     strength: float = 1.0
+    kind: Kind | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        values = class_scores(outputs).values
+        values = class_scores(outputs, self.kind).values
         others = values.gather(1, self.against.flatten(1)).reshape(self.against.shape).mean(-1)
         return _pick(values, self.index) - self.strength * others
 
@@ -100,12 +106,13 @@ def finer(target: Target, outputs: Any, *, count: int = 3, strength: float = 1.0
             expected="a class, or none for the predicted one",
             do="for other targets use the base method, or Contrast",
         )
-    values = class_scores(outputs).values.detach()
+    values = class_scores(outputs, target.kind).values.detach()
     index = torch.as_tensor(target.index)
     chosen = index.reshape(len(values), -1)
     distance = (values[:, None] - values.gather(1, chosen)[..., None]).abs()
     nearest = distance.scatter(2, chosen[..., None], torch.inf).sort(dim=-1, stable=True).indices
-    return Finer(index, nearest[..., : min(count, values.shape[1] - 1)].reshape(*index.shape, -1), strength)
+    nearest = nearest[..., : min(count, values.shape[1] - 1)].reshape(*index.shape, -1)
+    return Finer(index, nearest, strength, target.kind)
 
 
 @dataclass(frozen=True)
@@ -113,13 +120,14 @@ class ClassScores:
     """Scores (B, K) and what they are."""
 
     values: Float[Tensor, "B K"]
-    kind: Literal["scores", "one logit", "probabilities"]
+    kind: Kind
 
 
-def class_scores(outputs: Any) -> ClassScores:
+def class_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
     """The class scores (B, K) in a model's output; one logit of any trailing shape becomes two classes.
 
-    Raises `OutputError`, listing keys and shapes, where there are none.
+    What kind they are is told from the operation that made them, which an output without a graph does not show; then
+    it has to be given. Raises `OutputError`, listing keys and shapes, where there are none.
     """
     found = scores_tensor(outputs)
     values = found.flatten(1) if found.ndim > 1 else found[:, None]
@@ -130,12 +138,13 @@ def class_scores(outputs: Any) -> ClassScores:
             expected="(B, K), with trailing dimensions of 1 or none",
             do="pass a function of the output as target, such as lambda output: output[:, 3].mean((-2, -1))",
         )
-    last = _last_operation(found)
-    if values.shape[1] == 1:
-        if last == "Sigmoid":
-            return ClassScores(torch.cat([1 - values, values], 1), "probabilities")
-        return ClassScores(torch.cat([-values, values], 1), "one logit")
-    return ClassScores(values, "probabilities" if last in ("Softmax", "Sigmoid") else "scores")
+    single = values.shape[1] == 1
+    if kind is None:
+        bounded = _last_operation(found) in (("Sigmoid",) if single else ("Softmax", "Sigmoid"))
+        kind = "probabilities" if bounded else "one logit" if single else "scores"
+    if single:
+        values = torch.cat([1 - values if kind == "probabilities" else -values, values], 1)
+    return ClassScores(values, kind)
 
 
 def resolve(target: Classes | Target, outputs: Any, *, batch: int, labels: Sequence[str] | None = None) -> Target:
@@ -147,7 +156,8 @@ def resolve(target: Classes | Target, outputs: Any, *, batch: int, labels: Seque
     """
     if callable(target) and not isinstance(target, Category | Probability | Contrast):
         return target
-    values = class_scores(outputs).values
+    scores = class_scores(outputs)
+    values, kind = scores.values, scores.kind
     if values.shape[0] != batch:
         raise OutputError(
             "the model's output does not have one row per image.",
@@ -158,8 +168,38 @@ def resolve(target: Classes | Target, outputs: Any, *, batch: int, labels: Seque
         target = Category(target)
     index = values.argmax(1) if target.index is None else _indices(target.index, values, labels)
     if isinstance(target, Contrast) and target.against is not None:
-        return Contrast(index, _others(target.against, values, labels))
-    return dataclasses.replace(target, index=index)
+        return Contrast(index, _others(target.against, values, labels), kind)
+    return dataclasses.replace(target, index=index, kind=kind)
+
+
+def for_rows(
+    target: Target, outputs: Any, images: Int[Tensor, " N"], original: Any, batch: int
+) -> Float[Tensor, "N *T"]:
+    """The scores of N rows of `outputs`, row n by what a resolved `target` asks of image `images[n]`.
+
+    A function is called with batches like the `original` outputs of `batch` images, which it was made for: rows stand
+    in their image's place, and images without a row in this round keep what the model gave for them.
+    """
+    if isinstance(target, Category | Probability | Contrast | Finer):
+        index = torch.as_tensor(target.index)
+        images = images.to(index.device)
+        if isinstance(target, Finer):
+            target = dataclasses.replace(target, against=target.against[images])
+        return dataclasses.replace(target, index=index[images])(outputs)
+    turns = (images[:, None] == images).tril(-1).sum(1)  # the number of earlier rows of the same image
+    scores, order = [], []
+    for turn in range(int(turns.max()) + 1):
+        rows = (turns == turn).nonzero()[:, 0]
+        before = tensors(original)
+
+        def in_place(after: Tensor, rows: Tensor = rows, before: Iterator[Tensor] = before) -> Tensor:
+            kept = next(before).detach()
+            per_image = after.ndim > 0 and after.shape[0] == len(images) and kept.shape[0] == batch
+            return kept.index_copy(0, images[rows], after[rows].to(kept.dtype)) if per_image else after
+
+        scores.append(checked(target(rebuild(outputs, in_place)), batch)[images[rows]])
+        order.append(rows)
+    return torch.cat(scores)[torch.cat(order).argsort()]
 
 
 def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import GradientError, MapWarning, MethodError, TargetError
-from tests.contracts.zoo import CASES, CLASSES, Case, LeftInTrainMode
+from tests.contracts.zoo import CASES, CHEAP, CLASSES, Case, LeftInTrainMode
 
 METHODS = list(seewhy.methods.available())
 BY_NAME = {case.name: case for case in CASES}
@@ -29,7 +29,7 @@ def explain(case: Case, method: str, model: nn.Module, *args, **options) -> seew
     """`seewhy.explain`, at a pooled layer for the method that asks for one; a dull map is no concern here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)
-        return seewhy.explain(model, *args, method=method, **options)
+        return seewhy.explain(model, *args, method=method, **CHEAP.get(method, {}), **options)
 
 
 def last(explanation: seewhy.Explanation) -> Tensor:
@@ -274,13 +274,16 @@ def test_map_is_that_of_eval_mode(case: Case, method: str) -> None:
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
     model, inputs = case.model(), case.inputs(3)
     together = explain(case, method, model, inputs)
+    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
     for number in range(3):
         alone = explain(case, method, model, inputs[number : number + 1])
         assert alone.layers == together.layers
         assert case.layer in alone.layers or alone.layers == ("input",)
         for name, grid in alone.maps.items():
             scale = float(grid.abs().max())
-            torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale)
+            # what is told from differences of scores is known to the rounding of a score, however small it is
+            rounding = 2e-6 * float(alone.scores.abs()) if asks else 0
+            torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale + rounding)
 
 
 @every_method
@@ -337,14 +340,20 @@ DEEP = ("resnet", "vgg_like", "mobilenet")
     ("case", "method"), [pair for pair in PAIRS if not (pair.values[0].name in DEEP and pair.values[1] in DECIDE)]
 )
 def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method: str) -> None:
-    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits."""
+    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits.
+
+    Of methods that tell scores apart less remains: a difference within two roundings of a score is none.
+    """
     inputs = case.inputs()
-    expected = explain(case, method, case.model(), inputs, 1).maps
+    expected = explain(case, method, case.model(), inputs, 1)
     found = explain(case, method, case.model().bfloat16(), inputs.bfloat16(), 1).maps
-    for name, grid in expected.items():
+    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    resolved = 2 * 2**-8 * float(expected.outputs.abs().max()) if asks else 0
+    for name, grid in expected.maps.items():
         assert found[name].dtype == torch.float32
         similarity = torch.cosine_similarity(found[name].flatten(), grid.flatten(), dim=0)
-        assert similarity > 0.97, f"{name}: {similarity:.4f}"
+        error = (found[name] - grid).square().mean().sqrt()
+        assert similarity > 0.97 or error <= resolved, f"{name}: {similarity:.4f}, {error:.1e} off"
 
 
 @pytest.fixture
@@ -472,7 +481,7 @@ def test_nothing_outlives_the_explanation(method: str) -> None:
 
     for name in ("layer1", "layer3", "layer4", "avgpool"):
         model.get_submodule(name).register_forward_hook(watch)
-    explainer = seewhy.Explainer(model, method)
+    explainer = seewhy.Explainer(model, method, **CHEAP.get(method, {}))
     gc.collect()
     gc.disable()
     try:

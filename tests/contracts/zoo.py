@@ -14,8 +14,19 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import BasicBlock
+from torchvision.ops import Conv2dNormActivation
 
 CLASSES = 10
+
+# Options that make a method cheap: the promises do not depend on them.
+CHEAP = {
+    "rise": {"masks": 40, "cells": 4},
+    "ss_cam": {"samples": 2, "noise": 0.1},
+    "is_cam": {"steps": 2},
+    "opti_cam": {"steps": 3},
+    "group_cam": {"groups": 8, "sigma": 2.0},
+    "occlusion": {"window": 8, "stride": 8},
+}
 
 
 class VggLike(nn.Module):
@@ -95,6 +106,24 @@ class OneSigmoid(nn.Module):
         return torch.sigmoid(self.head(F.adaptive_avg_pool2d(self.body(image), 1)))
 
 
+class _ThinResNet(models.ResNet):
+    """One block per stage, with an eighth of ResNet-18's channels: some methods run it once per channel."""
+
+    def __init__(self) -> None:
+        super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
+        self.fc = nn.Linear(64, CLASSES)
+
+    def _make_layer(self, block, planes, *args, **kwargs):
+        return super()._make_layer(block, planes // 8, *args, **kwargs)
+
+
+def _mobilenet() -> nn.Module:
+    model = models.mobilenet_v2(num_classes=CLASSES, width_mult=0.35)
+    model.features[18] = Conv2dNormActivation(112, 64, kernel_size=1, activation_layer=nn.ReLU6)
+    model.classifier[1] = nn.Linear(64, CLASSES)
+    return model
+
+
 def _volumes() -> nn.Module:
     return nn.Sequential(
         nn.Conv3d(1, 8, 3, stride=2, padding=1), nn.BatchNorm3d(8), nn.ReLU(inplace=True),
@@ -143,7 +172,7 @@ def _built(case: Case) -> nn.Module:
 
 
 CASES = [
-    Case("resnet", lambda: models.ResNet(BasicBlock, [1, 1, 1, 1], CLASSES), (3, 64, 64), "layer4", True),
+    Case("resnet", _ThinResNet, (3, 64, 64), "layer4", True),
     Case("vgg_like", VggLike, (3, 64, 64), "features", False),
     Case(
         "densenet",
@@ -152,7 +181,7 @@ CASES = [
         "features",
         False,  # a ReLU stands between the layer and the average
     ),
-    Case("mobilenet", lambda: models.mobilenet_v2(num_classes=CLASSES, width_mult=0.35), (3, 64, 64), "features", True),
+    Case("mobilenet", _mobilenet, (3, 64, 64), "features", True),
     Case("convnext", _convnext, (3, 32, 48), "features", False),
     Case("volumes", _volumes, (1, 8, 16, 16), "4", True),
     Case("small_cnn", SmallCnn, (3, 32, 32), "conv2", False),

@@ -1,10 +1,10 @@
-"""The one place where a hook is attached to a module: read and change what passes through a model's layers."""
+"""The one place where something is attached to a module: read and change what passes through a model's layers."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
@@ -87,6 +87,39 @@ def after_forward(layers: Mapping[str, nn.Module], answer: Answer) -> Iterator[N
 
     with around(layers, visit):
         yield
+
+
+# (module, its own forward, positional and keyword arguments of the call) -> what the call returns
+Stand = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+@contextmanager
+def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterator[None]:
+    """While the block lasts, `stand_in` answers the calls of `modules`, in this thread only.
+
+    The caller's own hooks run around it, as around the forward.
+    """
+    owner = threading.get_ident()
+    with ExitStack() as stack:
+        for module in modules:
+            found = module.__dict__.get("forward")
+
+            def forward(
+                *args: Any, _module: nn.Module = module, _own: Callable[..., Any] = module.forward, **kwargs: Any
+            ) -> Any:
+                if threading.get_ident() != owner:
+                    return _own(*args, **kwargs)
+                return stand_in(_module, _own, args, kwargs)
+
+            stack.callback(_put_forward, module, found)
+            module.__dict__["forward"] = forward
+        yield
+
+
+def _put_forward(module: nn.Module, forward: Callable[..., Any] | None) -> None:
+    del module.__dict__["forward"]
+    if forward is not None:
+        module.__dict__["forward"] = forward
 
 
 @contextmanager

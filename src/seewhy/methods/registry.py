@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.errors import MethodError
@@ -21,6 +22,9 @@ Need = Literal[
     "gradients",
     "weights",
     "generator",
+    "scores",
+    "score",
+    "replay",
     "curvatures",
     "noisy_gradients",
     "inputs",
@@ -29,8 +33,12 @@ Need = Literal[
     "bias_gradients",
 ]
 
+# (image of each of N rows, maker of the rows of these numbers: (n,) -> (n, C, *space)) -> their scores (N,).
+# Rows are made and run a batch at a time, so that only a batch of them exists at once.
+Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float[Tensor, " N"]]
+
 # the files of this folder that hold methods, in the order they are listed
-_FAMILIES = ("gradient", "decomposition", "pixel", "combined")
+_FAMILIES = ("gradient", "decomposition", "pixel", "perturbation", "combined")
 _methods: dict[str, Method] = {}
 
 
@@ -43,12 +51,14 @@ class Method:
     (samples, noise) -> (N, B, C, *space), the gradients for that many inputs with noise of that share of their range.
     inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has them.
     bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
+    scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
+    activations (see `Ask`).
     generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
     which weighted channels (B, C, *space) become one map.
 
-    cost: forward and backward passes, in words. staged: it looks at the last layer of every resolution unless told
-    where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is explained
-    instead of the one that was asked for.
+    cost: forward and backward passes for each target, in words. staged: it looks at the last layer of every resolution
+    unless told where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is
+    explained instead of the one that was asked for.
     """
 
     name: str

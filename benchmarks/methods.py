@@ -1,0 +1,277 @@
+"""What each method costs, against plain inference and against the same method of grad-cam and torchcam, in one run.
+
+    PYTHONPATH=src python benchmarks/methods.py
+
+Prints a table and writes benchmarks/results/methods.md. Everything that is compared is run in turn, several times, and
+the median is told. Methods that run the model per channel are shown on resnet18's `layer1`, which has 64 channels; the
+cost per masked image is that of any layer. grad-cam's ablation is timed on the first 32 channels, and scaled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_grad_cam
+import torch
+import torchcam.methods
+import torchvision
+from pytorch_grad_cam.ablation_layer import AblationLayer
+from torch import Tensor, nn
+
+import seewhy
+from seewhy.errors import MethodError
+from seewhy.methods.registry import Method
+
+PER_CHANNEL = {"score_cam": {}, "ss_cam": {"samples": 2}, "is_cam": {"steps": 2}, "gscore_cam": {"channels": 64}}
+OPTIONS = {**PER_CHANNEL, "rise": {"masks": 64}, "occlusion": {"window": 56, "stride": 28}, "opti_cam": {"steps": 10}}
+TORCHCAM_OPTIONS = {"ss_cam": {"num_samples": 2}, "is_cam": {"num_samples": 2}}
+ALIASES = {"GradCAMpp": "grad_cam_plus_plus", "SmoothGradCAMpp": "smooth_grad_cam_plus_plus"}
+CATEGORY, PEER_CHANNELS = 281, 32
+
+Row = tuple[str, ...]
+
+
+def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Seconds for each, the median of `repeats` rounds in which all take their turn, after a round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn or repeats == 1:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def network(name: str) -> nn.Module:
+    """A torchvision model with random weights, and batch norms that know one batch."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 224, 224))
+    return model.eval()
+
+
+def grad_cam_classes() -> dict[str, Any]:
+    found = {name: cls for name, cls in vars(pytorch_grad_cam).items() if isinstance(cls, type)}
+    return _by_method(found)
+
+
+def torchcam_classes() -> dict[str, Any]:
+    return _by_method({name: cls for name, cls in vars(torchcam.methods).items() if isinstance(cls, type)})
+
+
+def _by_method(classes: dict[str, Any]) -> dict[str, Any]:
+    matched = {}
+    for name, cls in classes.items():
+        try:
+            matched[seewhy.methods.get(ALIASES.get(name, name)).name] = cls
+        except MethodError:
+            continue
+    return matched
+
+
+def target(output: Tensor) -> Tensor:
+    """grad-cam's idea of a target: one image's scores."""
+    return output[CATEGORY]
+
+
+def run_grad_cam(cls: Any, model: nn.Module, layer: nn.Module, images: Tensor) -> Any:
+    with cls(model=model, target_layers=[layer]) as cam:
+        cam.batch_size = 32
+        return torch.tensor(cam(input_tensor=images, targets=[target] * len(images)))
+
+
+def run_torchcam(cls: Any, model: nn.Module, layer: nn.Module, images: Tensor, options: dict[str, Any]) -> Any:
+    with cls(model, layer, **options) as extractor:
+        output = model(images)
+        return extractor([CATEGORY] * len(images), output)[0].detach()
+
+
+class FirstChannels(AblationLayer):
+    """grad-cam's ablation of the first channels only."""
+
+    def activations_to_be_ablated(self, activations: Any, _: float = 1.0) -> Any:
+        self.indices = super().activations_to_be_ablated(activations, 1.0)[:PEER_CHANNELS]
+        return self.indices
+
+
+def row_of(method: Method, model: nn.Module, images: Tensor, peers: tuple[Any, Any], repeats: int) -> Row:
+    layer = "layer1" if method.name in PER_CHANNEL else "layer4"
+    options = OPTIONS.get(method.name, {})
+    layers = {"layers": layer} if method.layered else {}
+    explainer = seewhy.Explainer(model, method.name, **layers, **options)
+    batch = images[:1] if method.family == "perturbation" else images
+    module = model.get_submodule(layer)
+
+    def inference() -> Tensor:
+        with torch.no_grad():
+            return model(batch)
+
+    runs: dict[str, Callable[[], Any]] = {"inference": inference, "seewhy": lambda: explainer(batch, CATEGORY)}
+    theirs, others = peers
+    if theirs and method.name != "ablation_cam":
+        runs["grad-cam"] = lambda: run_grad_cam(theirs, model, module, batch)
+    if others:
+        peer_options = TORCHCAM_OPTIONS.get(method.name, {})
+        runs["torchcam"] = lambda: run_torchcam(others, model, module, batch, peer_options)
+    found = medians(runs, repeats)
+    what = ", ".join([layer] if method.layered else []) + "".join(f" {name}={value}" for name, value in options.items())
+    ratios = [f"{found[peer] / found['seewhy']:.2f}" if peer in found else "" for peer in ("grad-cam", "torchcam")]
+    return (
+        method.name,
+        what.strip(),
+        str(len(batch)),
+        f"{found['seewhy'] * 1e3:,.0f}",
+        f"{found['seewhy'] / found['inference']:.2f}",
+        *ratios,
+    )
+
+
+def ablation(name: str, images: Tensor) -> Row:
+    """Our ablation of all channels of the last block, against grad-cam's on some of them, scaled."""
+    model = network(name)
+    layer = f"layer4.{len(model.layer4) - 1}"
+    module = model.get_submodule(layer)
+    explainer = seewhy.Explainer(model, "ablation_cam", layers=layer)
+    ours = medians({"": lambda: explainer(images, CATEGORY)}, 3)[""]
+    kept: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _m, _a, output: kept.append(output.detach()))
+    score = model(images)[:, CATEGORY].detach()
+    handle.remove()
+    with pytorch_grad_cam.AblationCAM(model=model, target_layers=[module], ablation_layer=FirstChannels()) as cam:
+        start = time.perf_counter()
+        weights = cam.get_cam_weights(images, module, [target], kept[0].numpy(), None)
+        theirs = (time.perf_counter() - start) * kept[0].shape[1] / PEER_CHANNELS
+    # a map of the layer's own channels, one at a time, gives the weights back
+    spied: list[Tensor] = []
+
+    def spy(weighted: Tensor) -> Tensor:
+        spied.append(weighted)
+        return weighted.sum(1)
+
+    explainer._options["reduce"] = spy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        explainer(images, CATEGORY)
+    total = kept[0].flatten(2).sum(-1)
+    alive = total[:, :PEER_CHANNELS] != 0
+    found = (spied[0].flatten(2).sum(-1) / total)[:, :PEER_CHANNELS] * score.sign()
+    difference = (found - torch.tensor(weights)[:, :PEER_CHANNELS])[alive].abs().max()
+    return (
+        name,
+        layer,
+        str(kept[0].shape[1]),
+        f"{ours:.2f}",
+        f"{theirs:.1f}",
+        f"{theirs / ours:,.0f}",
+        f"{float(difference):.0e}",
+    )
+
+
+def score_cam(model: nn.Module, images: Tensor, repeats: int) -> list[Row]:
+    """Speed and agreement on `layer1`; grad-cam's resizing, which aligns corners, is given ours for the comparison."""
+    explainers = {
+        "seewhy": seewhy.Explainer(model, "score_cam", layers="layer1"),
+        "seewhy bf16": seewhy.Explainer(model, "score_cam", layers="layer1", precision="bf16"),
+    }
+    runs: dict[str, Callable[[], Any]] = {
+        "seewhy": lambda: explainers["seewhy"](images, CATEGORY).heatmap,
+        "grad-cam": lambda: run_grad_cam(pytorch_grad_cam.ScoreCAM, model, model.layer1, images),
+        "torchcam": lambda: run_torchcam(torchcam.methods.ScoreCAM, model, model.layer1, images, {}),
+    }
+    found = medians(runs, repeats)
+    start = time.perf_counter()
+    half = explainers["seewhy bf16"](images, CATEGORY).heatmap
+    found["seewhy bf16"] = time.perf_counter() - start
+    reference = runs["seewhy"]()
+    aligned, nn.UpsamplingBilinear2d = nn.UpsamplingBilinear2d, _half_pixel  # type: ignore[assignment, misc]
+    try:
+        same = runs["grad-cam"]()
+    finally:
+        nn.UpsamplingBilinear2d = aligned  # type: ignore[misc]
+    best = min(found["grad-cam"], found["torchcam"])
+    correlation = float(torch.corrcoef(torch.stack([reference.flatten(), half.flatten()]))[0, 1])
+    agreement = {
+        "seewhy": f"grad-cam with half-pixel resizing differs by {float((reference - same).abs().max()):.0e}",
+        "seewhy bf16": f"correlation with float32 {correlation:.4f}",
+    }
+    return [
+        (name, f"{took / 64 * 1e3:.1f}", f"{best / took:.2f}", agreement.get(name, "")) for name, took in found.items()
+    ]
+
+
+def _half_pixel(size: Any) -> nn.Module:
+    return nn.Upsample(size=size, mode="bilinear", align_corners=False)
+
+
+def table(head: Row, rows: list[Row]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def hardware() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{cpu} ({capability}), {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods.md")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    start = time.perf_counter()
+    size = arguments.size
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    model = network("resnet18")
+    grad_cam, torch_cam = grad_cam_classes(), torchcam_classes()
+    rows = []
+    for name, method in seewhy.methods.available().items():
+        rows.append(row_of(method, model, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
+        print(*rows[-1], sep="  ", flush=True)
+    scores = score_cam(model, images[:1], arguments.repeats)
+    ablations = [ablation(name, images[:1]) for name in ("resnet18", "resnet50")]
+    head = ("method", "at", "images", "ms", "/ inference", "grad-cam / seewhy", "torchcam / seewhy")
+    text = f"""# What each method costs
+
+{hardware()}; resnet18, random weights, {size} x {size}; medians of {arguments.repeats} rounds in which all take turns.
+Ratios above 1 say how many times longer the peer takes. {time.perf_counter() - start:.0f} s in all.
+
+{table(head, rows)}
+
+## score_cam, resnet18 `layer1`, 64 channels
+
+{table(("", "ms per masked image", "faster than the best peer", "agreement"), scores)}
+
+bfloat16 pays where the processor has it (AVX512-BF16, AMX) and on GPUs; elsewhere it is emulated.
+
+## ablation_cam, last block
+
+grad-cam's time is that of its first {PEER_CHANNELS} channels, scaled to all.
+
+{table(("model", "layer", "channels", "seewhy, s", "grad-cam, s", "faster", "largest weight difference"), ablations)}
+"""
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

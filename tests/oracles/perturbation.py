@@ -1,0 +1,135 @@
+"""The methods of `seewhy.methods.perturbation`, a change at a time: the whole model in float64 for one image each time.
+
+`model(image, layer=None)` takes a numpy image (c, *size) to a score; `layer`, a function of the layer's activations
+(C, *space), changes what the layer returns. `A` (C, *space) is what it returned.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from tests.oracles import arrays
+
+
+def _weighted(weights, A):
+    total = np.zeros(A.shape[1:])
+    for weight, channel in zip(weights, A, strict=True):
+        total += weight * channel
+    return total
+
+
+def _softmax(values):
+    shifted = [math.exp(value - max(values)) for value in values]
+    return [value / math.fsum(shifted) for value in shifted]
+
+
+def _mask(channel, size):
+    """Enlarged first, then scaled to [0, 1]; nothing passes where there is nothing to scale."""
+    large = arrays.resize(channel, size)
+    low, high = large.min(), large.max()
+    return (large - low) / (high - low) if high > low else np.zeros(size)
+
+
+def ablation_cam(model, image, A, baseline=0.0):
+    """Desai and Ramaswamy 2020, eq. 3, over |S|."""
+    score = model(image)
+    weights = []
+    for k in range(len(A)):
+
+        def without(activations, k=k):
+            changed = activations.copy()
+            changed[k] = baseline
+            return changed
+
+        weights.append((score - model(image, without)) / abs(score))
+    return _weighted(weights, A)
+
+
+def score_cam(model, image, A):
+    """Wang et al. 2020, algorithm 1; the score of the black image is taken off before the softmax."""
+    black = model(np.zeros_like(image))
+    return _weighted(_softmax([model(image * _mask(channel, image.shape[1:])) - black for channel in A]), A)
+
+
+def ss_cam(model, image, A, noises):
+    """`noises` (samples, C, *space), added to the activations that become masks."""
+    scores = [
+        math.fsum(model(image * _mask(A[k] + noise[k], image.shape[1:])) for noise in noises) / len(noises)
+        for k in range(len(A))
+    ]
+    return _weighted(_softmax(scores), A)
+
+
+def is_cam(model, image, A, steps):
+    """The mean over masks times 1/steps, 2/steps, ..., 1."""
+    scores = []
+    for channel in A:
+        mask = _mask(channel, image.shape[1:])
+        scores.append(math.fsum(model(image * mask * step / steps) for step in range(1, steps + 1)) / steps)
+    return _weighted(_softmax(scores), A)
+
+
+def gscore_cam(model, image, A, g, channels):
+    """Score-CAM among the channels with the largest mean gradient."""
+    order = sorted(range(len(A)), key=lambda k: -g[k].mean())[:channels]
+    weights = _softmax([model(image * _mask(A[k], image.shape[1:])) for k in order])
+    return _weighted(weights, A[order])
+
+
+def group_cam(model, image, A, g, groups, quantile, sigma):
+    """Masks of groups of channels bring the image back into a blurred one."""
+    blurred = np.stack([arrays.blur(plane, sigma) for plane in image])
+    total = np.zeros(A.shape[1:])
+    size = len(A) // groups
+    for start in range(0, len(A), size):
+        part = _weighted([g[k].mean() for k in range(start, start + size)], A[start : start + size])
+        part = np.maximum(part, 0)
+        part = np.where(part > np.quantile(part, quantile), part, 0)
+        mask = _mask(part, image.shape[1:])
+        total += (model(image * mask + blurred * (1 - mask)) - model(blurred)) * part
+    return total
+
+
+def recipro_cam(model, image, A, kernel):
+    """`kernel`: offset -> share, of what is left around each place."""
+    scores = np.zeros(A.shape[1:])
+    for place in itertools.product(*map(range, A.shape[1:])):
+
+        def left(activations, place=place):
+            changed = np.zeros_like(activations)
+            for offset, share in kernel.items():
+                near = tuple(np.add(place, offset))
+                if all(0 <= at < side for at, side in zip(near, activations.shape[1:], strict=True)):
+                    changed[(slice(None), *near)] = share * activations[(slice(None), *near)]
+            return changed
+
+        scores[place] = model(image, left)
+    return scores - scores.min()
+
+
+def rise(model, image, masks, keep):
+    """Petsiuk et al. 2018, eq. 6, of scores less their mean."""
+    scores = [model(image * mask) for mask in masks]
+    mean = math.fsum(scores) / len(scores)
+    total = np.zeros(image.shape[1:])
+    for score, mask in zip(scores, masks, strict=True):
+        total += (score - mean) * mask
+    return total / (len(masks) * keep)
+
+
+def occlusion(model, image, window, stride, baseline):
+    """Every pixel: the mean of S - S(hidden) over the windows on it."""
+    score = model(image)
+    sides = image.shape[1:]
+    lost, count = np.zeros(sides), np.zeros(sides)
+    corners = [range(0, max(side - window, 0) + stride, stride) for side in sides]
+    for corner in itertools.product(*corners):
+        inside = tuple(slice(start, start + window) for start in corner)
+        changed = image.copy()
+        changed[(slice(None), *inside)] = baseline
+        lost[inside] += score - model(changed)
+        count[inside] += 1
+    return lost / count
