@@ -45,7 +45,8 @@ class Explainer:
     model: any `nn.Module`, in whatever mode; or what `seewhy.load` returned.
     method: a name from `seewhy.methods.available()`.
     layers: names, patterns or modules, one or several; None chooses the last with space that the score depends on.
-    grid: a function from the layer's output to (B, C, *space), for layouts that are not recognised.
+    grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or a
+    linear function from the layer's output to (B, C, *space).
     fuse: how several layers become one heatmap: "mean", "max" or "product".
     eigen_smooth: the first principal component of the weighted activations instead of their sum.
     augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
@@ -62,7 +63,7 @@ class Explainer:
         method: str = "grad_cam",
         *,
         layers: choosing.Layers | None = None,
-        grid: Fold | None = None,
+        grid: Fold | tuple[int, ...] | None = None,
         fuse: combine.Fuse = "mean",
         eigen_smooth: bool = False,
         augment_smooth: bool = False,
@@ -82,6 +83,7 @@ class Explainer:
         self.generator = generator
         self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
         self._places: dict[tuple[int, ...], _Place] = {}
+        self._grids: dict[tuple[tuple[int, ...], str], grids.Grid] = {}
         if fuse not in ("mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
         if eigen_smooth and not self.method.reduces:
@@ -132,7 +134,8 @@ class Explainer:
         for group in choosing.growing(candidates):
             modules = {seen.name: self.model.get_submodule(seen.name) for seen in group}
             forward = self._forward(call, target, _Place(modules))
-            reached = forward.reached()
+            self._grids |= {(signature, seen.label): seen.grid for seen in group if seen.grid is not None}
+            reached = forward.reached({seen.label: seen.grid.fold for seen in group if seen.grid is not None})
             for seen in group:
                 if seen.label in reached:
                     reason = choosing.reason(seen, candidates)
@@ -186,19 +189,21 @@ class Explainer:
 
     def _fold(self, label: str, kept: Tensor, call: Inputs) -> Callable[[Tensor], Tensor]:
         """What takes this layer's tensors to (B, C, *grid), in float32 at least."""
-        shape = tuple(kept.shape)
-        if self.grid is not None:
-            fold = self.grid
-        elif shape[0] == call.batch and (found := grids.read(shape, call.space)):
-            fold = found.fold
-        else:
-            raise LayerError(
-                f"the output of {label} does not lie over the input.",
-                got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
-                expected="(B, C, *grid), with a grid of more than one place and the input's aspect ratio",
-                do="pass an earlier layer, or grid=, a function from this output to (B, C, *grid)",
-            )
+        fold = self.grid if callable(self.grid) else self._grid(label, tuple(kept.shape), call).fold
         return lambda tensor: fold(tensor).to(torch.promote_types(tensor.dtype, torch.float32))
+
+    def _grid(self, label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
+        """The layer's grid, worked out once per input shape: from its own shape, or by looking at one forward."""
+        key = tuple(call.image.shape[1:]), label
+        if key not in self._grids:
+            given = self.grid if isinstance(self.grid, tuple) else None
+            found = grids.readings(shape, call.space, call.batch, grid=given)
+            if given is None and (len(found) != 1 or len(shape) == 3):
+                found = [
+                    grid for seen in choosing.look(self.model, call) if seen.label == label for grid in seen.readings
+                ]
+            self._grids[key] = _only(found, label, shape, call)
+        return self._grids[key]
 
     def _smoothed(self, place: _Place, forward: _Forward) -> dict[str, Tensor]:
         """The mean of the maps over all views of the inputs, each put back in place; the target stays as it was."""
@@ -236,16 +241,34 @@ class _Forward:
         """Scores (B, T), T = 1 for (B,)."""
         return self.scores if self.scores.ndim == 2 else self.scores[:, None]
 
-    def reached(self) -> set[str]:
-        """The labels of the activations at which the first target's gradient is not zero."""
+    def reached(self, folds: Mapping[str, Fold]) -> set[str]:
+        """The labels of the activations at whose places, tokens beside the grid left out, the first target's gradient
+        is not zero.
+        """
         slopes = next(gradients(self.columns[:, :1], self.activations, keep_graph=True))
-        return {label for label, slope in slopes.items() if bool(slope.any())}
+        return {label for label, slope in slopes.items() if label in folds and bool(folds[label](slope).any())}
 
     def weights(self, label: str, activations: Tensor, column: Tensor) -> Tensor:
         """The classifier's weights (B, C) on the layer's channels for one target's scores (B,)."""
         logits = targets.scores_tensor(self.outputs)
         selectors = torch.autograd.grad(column.sum(), logits, retain_graph=True)[0].flatten(1)
         return choosing.classifier_weights(self.classifiers, label, activations, selectors)
+
+
+def _only(found: Sequence[grids.Grid], label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
+    """The one grid that a layer's output can have; an error says what was found instead."""
+    if len(found) == 1:
+        return found[0]
+    raise LayerError(
+        f"the output of {label} can lie over the input in several ways."
+        if found
+        else f"the output of {label} does not lie over the input.",
+        got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
+        expected="one of: " + "; ".join(grid.layout for grid in found)
+        if found
+        else "a map or a sequence of tokens with more than one place and the input's aspect ratio",
+        do="pass grid=, the size of the grid or a function from this output to (B, C, *grid), or another layer",
+    )
 
 
 def _are_photos(inputs: Any) -> bool:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,6 +101,33 @@ def _volumes() -> nn.Module:
     )  # fmt: skip
 
 
+class TokensFirst(nn.Module):
+    """torch's own transformer as it comes: (N, B, C), and a patch embedding that unfolds instead of convolving."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3 * 8 * 8, 24)
+        block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.1, activation="gelu", norm_first=True)
+        self.encoder = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = F.unfold(image, 8, stride=8).permute(2, 0, 1)
+        return self.head(self.encoder(self.embed(patches)).mean(0))
+
+
+def _vit(**options: object) -> nn.Module:
+    return timm.models.VisionTransformer(
+        img_size=(32, 48), patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=CLASSES, **options
+    )
+
+
+def _swin() -> nn.Module:
+    return timm.models.SwinTransformer(
+        img_size=(32, 48), window_size=2, embed_dim=16, depths=(1, 2), num_heads=(1, 2), num_classes=CLASSES
+    )
+
+
 def _convnext() -> nn.Module:
     blocks = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]
     model = ConvNeXt(blocks, num_classes=CLASSES)
@@ -151,4 +179,9 @@ CASES = [
     Case("left_in_train_mode", LeftInTrainMode, (3, 32, 32), "body", True),
     Case("called_twice", CalledTwice, (3, 32, 32), "relu#1", True),
     Case("one_sigmoid", OneSigmoid, (3, 32, 32), "body", True),
+    # the last block of a class token's ViT has no gradient at the patches
+    Case("class_token", lambda: _vit(), (3, 32, 48), "blocks.1", False),
+    Case("registers", lambda: _vit(class_token=False, reg_tokens=4, global_pool="avg"), (3, 32, 48), "norm", False),
+    Case("swin", _swin, (3, 32, 48), "norm", True),
+    Case("tokens_first", TokensFirst, (3, 32, 48), "encoder", True),
 ]
