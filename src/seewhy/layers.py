@@ -33,8 +33,9 @@ class Seen:
     """One call of one layer during a forward: what it returned, by shape, and how that can lie over the input.
 
     depth: how far into the forward it returned, 0 to 1, counted to where nothing but vectors is left. within: the
-    names of the layers it is a part of that made a tensor of their own. answer: it has the channels of an output with
-    space, so it is what the model says, and not why.
+    names of the layers it is a part of that made a tensor of their own; none for the norm through which such a layer is
+    entered, which is as good as the trunk and better: before a LayerNorm, HiResCAM and its like are zero. answer: it
+    has the channels of an output with space, so it is what the model says, and not why.
     """
 
     label: str  # "layer4", or "relu#0", "relu#1" for a layer that ran more than once
@@ -109,6 +110,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
     call = inputs if isinstance(inputs, Inputs) else Inputs.of(inputs)
     modules = {name: module for name, module in model.named_modules() if name}
     calls: list[tuple[str, tuple[int, ...]]] = []
+    entrances: set[int] = set()
     returned: dict[int, tuple[int, ReferenceType[Tensor]]] = {}  # by id: the latest call that returned this tensor
     passing: set[str] = set()
     axes: dict[tuple[int, ...], set[int]] = {}
@@ -120,9 +122,15 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
         number, reference = returned.get(id(activation), (0, None))
         if reference is not None and reference() is activation and calls[number][0].startswith(f"{name}."):
             passing.add(name)
+        if (given := activation_in(args)) is not None and "Norm" in type(modules[name]).__name__:
+            number, reference = returned.get(id(given), (0, None))
+            if reference is not None and reference() is given:
+                inside = name.rpartition(".")[0] + "."
+                if not calls[number][0].startswith(inside):
+                    entrances.add(len(calls))
         returned[id(activation)] = len(calls), ref(activation)
         calls.append((name, tuple(activation.shape)))
-        for tensor, width, possible in _channels(modules[name], activation_in(args), activation):
+        for tensor, width, possible in _channels(modules[name], given, activation):
             known = {axis for axis in possible if tensor.ndim > 2 and tensor.shape[axis] == width}
             widths.add(width)
             if len(known) == 1:
@@ -149,7 +157,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
                 shape,
                 found,
                 depth=min(1.0, (number + 1) / last),
-                within=tuple(outer for outer in _around(name) if outer in own),
+                within=() if number in entrances else tuple(outer for outer in _around(name) if outer in own),
                 answer=any(shape[grid.channel_axis] in dense for grid in found),
             )
         )
