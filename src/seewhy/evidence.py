@@ -68,10 +68,13 @@ class Forward:
             leaves |= {f"bias {number}": output for number, (output, _) in enumerate(self.biased)}
         return leaves
 
-    def reached(self) -> set[str]:
-        """The labels of the activations at which the first target's gradient is not zero."""
+    def reached(self, folds: Mapping[str, Callable[[Tensor], Tensor]]) -> set[str]:
+        """The labels of the activations at whose places the first target's gradient is not zero.
+
+        A fold leaves out the tokens beside the grid: a class token that is reached has no place.
+        """
         slopes = next(gradients(self.columns[:, :1], self.activations, keep_graph=True))
-        return {label for label, slope in slopes.items() if bool(slope.any())}
+        return {label for label, slope in slopes.items() if label in folds and bool(folds[label](slope).any())}
 
     def weights(self, label: str, activations: Tensor, column: Tensor) -> Tensor:
         """The classifier's weights (B, C) on the layer's channels for one target's scores (B,)."""

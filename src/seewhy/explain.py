@@ -85,7 +85,8 @@ class Explainer:
     model: any `nn.Module`, in whatever mode; or what `seewhy.load` returned.
     method: a name from `seewhy.methods.available()`, or several of them for `each`.
     layers: names, patterns or modules, one or several; None chooses the last with space that the score depends on.
-    grid: a function from the layer's output to (B, C, *space), for layouts that are not recognised.
+    grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or a
+    linear function from the layer's output to (B, C, *space).
     fuse: how several layers become one heatmap: "mean", "max" or "product"; the method's own way unless given.
     eigen_smooth: the first principal component of the weighted activations instead of their sum.
     augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
@@ -107,7 +108,7 @@ class Explainer:
         method: str | Method | Sequence[str | Method] = "grad_cam",
         *,
         layers: Layers | None = None,
-        grid: Fold | None = None,
+        grid: Fold | tuple[int, ...] | None = None,
         fuse: combine.Fuse | None = None,
         eigen_smooth: bool = False,
         augment_smooth: bool = False,
@@ -133,6 +134,7 @@ class Explainer:
         self.batch_size, self.precision, self.progress = batch_size, precision, progress
         self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
         self._places: dict[tuple[int, ...], _Place] = {}
+        self._grids: dict[tuple[tuple[int, ...], str], grids.Grid] = {}
         if fuse not in (None, "mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
         if batch_size < 1:
@@ -255,7 +257,8 @@ class Explainer:
         for group in choosing.growing(candidates):
             modules = {seen.name: self.model.get_submodule(seen.name) for seen in group}
             forward = self._forward(call, target, _Place(modules))
-            reached = forward.reached()
+            self._grids |= {(signature, seen.label): seen.grid for seen in group if seen.grid is not None}
+            reached = forward.reached({seen.label: seen.grid.fold for seen in group if seen.grid is not None})
             for seen in group:
                 if seen.label in reached:
                     staged = any(found.staged for found in self.methods)
@@ -377,19 +380,21 @@ class Explainer:
 
     def _fold(self, label: str, kept: Tensor, call: Inputs) -> Callable[[Tensor], Tensor]:
         """What takes this layer's tensors to (B, C, *grid), in float32 at least."""
-        shape = tuple(kept.shape)
-        if self.grid is not None:
-            fold = self.grid
-        elif shape[0] == call.batch and (found := grids.read(shape, call.space)):
-            fold = found.fold
-        else:
-            raise LayerError(
-                f"the output of {label} does not lie over the input.",
-                got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
-                expected="(B, C, *grid), with a grid of more than one place and the input's aspect ratio",
-                do="pass an earlier layer, or grid=, a function from this output to (B, C, *grid)",
-            )
+        fold = self.grid if callable(self.grid) else self._grid(label, tuple(kept.shape), call).fold
         return lambda tensor: at_least_float32(fold(tensor))
+
+    def _grid(self, label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
+        """The layer's grid, worked out once per input shape: from its own shape, or by looking at one forward."""
+        key = tuple(call.image.shape[1:]), label
+        if key not in self._grids:
+            given = self.grid if isinstance(self.grid, tuple) else None
+            found = grids.readings(shape, call.space, call.batch, grid=given)
+            if given is None and (len(found) != 1 or len(shape) == 3):
+                found = [
+                    grid for seen in choosing.look(self.model, call) if seen.label == label for grid in seen.readings
+                ]
+            self._grids[key] = _only(found, label, shape, call)
+        return self._grids[key]
 
     def _smoothed(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
         """The mean of the maps over all views of the inputs, each put back in place; the targets stay as they were."""
@@ -426,6 +431,22 @@ class _Place:
         if self.label is None:
             return ()
         return self.stages if method.staged else (self.label,)
+
+
+def _only(found: Sequence[grids.Grid], label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
+    """The one grid that a layer's output can have; an error says what was found instead."""
+    if len(found) == 1:
+        return found[0]
+    raise LayerError(
+        f"the output of {label} can lie over the input in several ways."
+        if found
+        else f"the output of {label} does not lie over the input.",
+        got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
+        expected="one of: " + "; ".join(grid.layout for grid in found)
+        if found
+        else "a map or a sequence of tokens with more than one place and the input's aspect ratio",
+        do="pass grid=, the size of the grid or a function from this output to (B, C, *grid), or another layer",
+    )
 
 
 def _are_photos(inputs: Any) -> bool:

@@ -112,7 +112,7 @@ def _features(label: str, output: Any, call: Inputs, pooled: bool) -> Tensor:
             got=type(output).__name__ if activation is None else f"shape {shape} for {call.batch} images",
             expected="a floating point tensor whose first dimension is the batch",
         )
-    grid = read(shape, call.space)
+    grid = read(shape, call.space, call.batch)
     folded = activation if grid is None else grid.fold(activation)
     if not pooled or activation.ndim == 2:
         return folded

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,6 +133,42 @@ def _volumes() -> nn.Module:
     )  # fmt: skip
 
 
+class TokensFirst(nn.Module):
+    """Sequences as torch has them by default, (N, B, C), and a patch embedding that unfolds instead of convolving."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3 * 8 * 8, 24)
+        self.blocks = nn.Sequential(*[nn.Sequential(nn.LayerNorm(24), nn.Linear(24, 24), nn.GELU()) for _ in range(2)])
+        self.qkv = nn.Linear(24, 72)
+        self.norm = nn.LayerNorm(24)
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.blocks(self.embed(F.unfold(image, 8, stride=8).permute(2, 0, 1).contiguous()))
+        query, key, value = self.qkv(x).transpose(0, 1).chunk(3, -1)
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(0, 1)
+        return self.head(self.norm(x + attended.contiguous()).mean(0))
+
+
+def _vit(**options: object) -> nn.Module:
+    model = timm.models.VisionTransformer(
+        img_size=(32, 48), patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=CLASSES, **options
+    )
+    for module in model.modules():
+        if isinstance(module, nn.Linear):  # at birth so small that in bf16 the blocks would not matter
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if isinstance(module, nn.LayerNorm):  # XGrad-CAM divides by a channel's sum, which would almost cancel
+            nn.init.uniform_(module.bias, 1, 2)
+    return model
+
+
+def _swin() -> nn.Module:
+    return timm.models.SwinTransformer(
+        img_size=(32, 48), window_size=2, embed_dim=16, depths=(1, 2), num_heads=(1, 2), num_classes=CLASSES
+    )
+
+
 def _convnext() -> nn.Module:
     blocks = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]
     model = ConvNeXt(blocks, num_classes=CLASSES)
@@ -188,4 +225,9 @@ CASES = [
     Case("left_in_train_mode", LeftInTrainMode, (3, 32, 32), "body", True),
     Case("called_twice", CalledTwice, (3, 32, 32), "relu#1", True),
     Case("one_sigmoid", OneSigmoid, (3, 32, 32), "body", True),
+    # the last block of a class token's ViT has no gradient at the patches
+    Case("class_token", lambda: _vit(), (3, 32, 48), "blocks.2.norm1", False),
+    Case("registers", lambda: _vit(class_token=False, reg_tokens=4, global_pool="avg"), (3, 32, 48), "norm", False),
+    Case("swin", _swin, (3, 32, 48), "norm", True),
+    Case("tokens_first", TokensFirst, (3, 32, 48), "norm", True),
 ]

@@ -123,7 +123,8 @@ class _Buffer:
 
     def restore(self) -> None:
         if self.version is None or self.tensor._version != self.version:
-            self.tensor.copy_(self.copy)
+            with torch.inference_mode(self.version is None):  # such a tensor is written to in its own mode only
+                self.tensor.copy_(self.copy)
 
 
 def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], list[_Buffer]]:

@@ -129,7 +129,7 @@ def _painted(maps: Float[Tensor, "N *rgb H W"], colormap: str | Colormap) -> NDA
 
 def _over(label: str, activation: Tensor, call: Inputs) -> Float[Tensor, "B C *space"]:
     shape = tuple(activation.shape)
-    grid = read(shape, call.space) if shape and shape[0] == call.batch else None
+    grid = read(shape, call.space, call.batch)
     if grid is None:
         raise LayerError(
             f"the output of {label} does not lie over the input, so it has no maps.",
