@@ -241,7 +241,7 @@ def test_layers_by_module() -> None:
         ({"layers": "layer5"}, LayerError, r"no layer 'layer5'(.|\n)*expected: layer4"),
         ({"layers": []}, LayerError, r"no layer was given"),
         ({"layers": nn.ReLU()}, LayerError, r"not part of this model"),
-        ({"layers": 4}, LayerError, r"by name, pattern or module(.|\n)*got: 4"),
+        ({"layers": 4}, LayerError, r"by name, pattern, module or type(.|\n)*got: 4"),
         ({"method": "grad_cat"}, MethodError, r"no method 'grad_cat'(.|\n)*expected: grad_cam"),
         ({"method": 3}, MethodError, r"by its name"),
         ({"fuse": "sum"}, InputError, r'"mean", "max" or "product"'),

@@ -123,7 +123,7 @@ class Explainer:
         if not isinstance(module, nn.Module):
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
-        names = [method] if isinstance(method, str | Method) else method
+        names = list(method) if isinstance(method, Sequence) and not isinstance(method, str) else [method]
         self.methods = [registry.get(name, **options) for name in names]
         self.place = None if layers is None else _Place(find(self.model, layers))
         self.grid = grid

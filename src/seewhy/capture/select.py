@@ -35,7 +35,7 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
 
 def entries(layers: Layers) -> list[Layer]:
     """`layers` as a list; raises `LayerError` if it is empty."""
-    wanted = [layers] if isinstance(layers, str | nn.Module | type) else list(layers)
+    wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
     if not wanted:
         raise LayerError("no layer was given.", got="an empty list", do="leave layers out to have one chosen")
     return wanted
