@@ -91,9 +91,9 @@ def readings(
 
 
 def read(shape: Shape, space: Shape, batch: int) -> Grid | None:
-    """The grid of a map that its shape alone tells; None for tokens, for what has none, and for what could have two."""
+    """The grid of a map by its shape alone, channels first where either could be; None for tokens and what has none."""
     found = readings(shape, space, batch) if len(shape) > 3 else []
-    return found[0] if len(found) == 1 else None
+    return found[0] if found else None
 
 
 def unfold(fold: Callable[[Tensor], Tensor], folded: Tensor, like: Tensor) -> Tensor:

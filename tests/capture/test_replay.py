@@ -125,8 +125,8 @@ MIDDLES = [
     ("resnet", "layer2"),
     ("resnet", "layer2.0.conv1"),  # the downsampled identity is computed after it
     ("resnet", "layer2.0.bn2"),  # out += identity, then an in-place ReLU
-    ("resnet", "layer4.1"),
-    ("resnet", "layer4.1.bn1"),
+    ("resnet", "layer4.0"),
+    ("resnet", "layer4.0.bn1"),
     ("densenet", "features.denseblock2.denselayer1"),
     ("densenet", "features"),
     ("mobilenet", "features.17.conv.0.0"),

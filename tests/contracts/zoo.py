@@ -108,14 +108,14 @@ class OneSigmoid(nn.Module):
 
 
 class _ThinResNet(models.ResNet):
-    """One block per stage, with an eighth of ResNet-18's channels: some methods run it once per channel."""
+    """One block per stage, with a quarter of ResNet-18's channels: some methods run it once per channel."""
 
     def __init__(self) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
-        self.fc = nn.Linear(64, CLASSES)
+        self.fc = nn.Linear(128, CLASSES)
 
     def _make_layer(self, block, planes, *args, **kwargs):
-        return super()._make_layer(block, planes // 8, *args, **kwargs)
+        return super()._make_layer(block, planes // 4, *args, **kwargs)
 
 
 def _mobilenet() -> nn.Module:

@@ -385,7 +385,7 @@ def test_a_sigmoid_is_told_from_a_logit_when_nothing_is_recorded():
 
 def test_options_reach_the_method_and_unknown_ones_are_refused():
     model = small(2)
-    with pytest.raises(MethodError, match=r"rise has no option mask(.|\n)*expected: masks, cells, keep"):
+    with pytest.raises(MethodError, match=r"rise has no option mask(.|\n)*expected: masks=2000, cells=7, keep=0.5"):
         seewhy.Explainer(model, "rise", mask=3)
     with pytest.raises(MethodError, match=r"grad_cam has no option layer\."):
         seewhy.Explainer(model, layer="1")
