@@ -15,6 +15,7 @@ from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.replay import Memory
 from seewhy.capture.tape import along, gradients, guided
+from seewhy.errors import MethodError
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Ask
 from seewhy.probe import Probe
@@ -101,7 +102,14 @@ def evidence(
 
     @cache
     def replays(label: str) -> Callable[[int], Ask]:
-        return probe.layer(forward.memories[label], forward.activations[label].detach(), folds[label])
+        activation = forward.activations[label].detach()
+        if activation.shape[0] != forward.call.batch:
+            raise MethodError(
+                f"{label} cannot be replayed: the images are not its output's first dimension.",
+                got=f"shape {tuple(activation.shape)} for {forward.call.batch} image(s)",
+                do="choose a method that changes the input, such as score_cam, or one of gradients",
+            )
+        return probe.layer(forward.memories[label], activation, folds[label])
 
     for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
         shared = _on_the_input(forward, needs, column, slope)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy import grid as grids
 from seewhy import layers as choosing
@@ -300,7 +301,9 @@ class Explainer:
             leaf = None if image is None else image.requires_grad_().clone()
             return call.with_rows(Tensor.clone, leaf).run(self.model)
 
-        with choosing.inputs_of(linear) as classifiers, replaying as memories:
+        # fused attention cannot be differentiated twice
+        attention = sdpa_kernel(SDPBackend.MATH) if "curvatures" in needs else nullcontext()
+        with choosing.inputs_of(linear) as classifiers, replaying as memories, attention:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)
         check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)

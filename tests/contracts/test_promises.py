@@ -50,6 +50,8 @@ EVERY_FORMULA = ("resnet", "volumes", "one_sigmoid")  # the others of a kind: en
 def applies(case: Case, method: str) -> bool:
     if method == "cam":
         return case.averaged
+    if case.name == "tokens_first" and "replay" in seewhy.methods.get(method).needs:
+        return False
     return method in FIRST_OF_KIND or case.name in EVERY_FORMULA
 
 
@@ -619,3 +621,10 @@ def test_a_forward_in_another_thread_is_not_recorded() -> None:
 def test_cam_is_refused_without_a_global_average(case: Case) -> None:
     with pytest.raises(MethodError, match="global average"):
         seewhy.explain(case.model(), case.inputs(), method="cam")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "replay" in seewhy.methods.get(name).needs])
+def test_replay_is_refused_where_the_images_do_not_come_first(method: str) -> None:
+    case = BY_NAME["tokens_first"]
+    with pytest.raises(MethodError, match=r"cannot be replayed(.|\n)*score_cam"):
+        seewhy.explain(case.model(), case.inputs(), method=method)
