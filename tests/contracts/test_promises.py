@@ -336,11 +336,16 @@ def test_a_model_made_under_inference_mode_can_be_explained(case: Case) -> None:
 # what decides by sign, threshold or rank decides otherwise here and there after rounding, in deep random nets too often
 DECIDE = ("fem", "finer_cam", "guided_backprop", "guided_grad_cam")
 DEEP = ("resnet", "vgg_like", "mobilenet")
+# a LayerNorm's channels sum to zero, and the sum over channels decides a component's sign: by rounding, there
+UNSIGNED = ("tokens_first", "eigen_cam")
 
 
-@pytest.mark.parametrize(
-    ("case", "method"), [pair for pair in PAIRS if not (pair.values[0].name in DEEP and pair.values[1] in DECIDE)]
-)
+def survives_rounding(case: Case, method: str) -> bool:
+    """Whether a map of bf16 weights can be expected to look like that of float32 weights."""
+    return not (case.name in DEEP and method in DECIDE) and (case.name, method) != UNSIGNED
+
+
+@pytest.mark.parametrize(("case", "method"), [pair for pair in PAIRS if survives_rounding(*pair.values)])
 def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method: str) -> None:
     """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits.
 
