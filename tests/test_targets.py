@@ -25,11 +25,11 @@ LABELS = ["tabby, tabby cat", "tiger cat", "dog", "Great White Shark, white shar
 
 
 def scores(target: Any, outputs: Any = OUTPUTS, batch: int = 2, labels: Any = LABELS) -> Any:
-    return targets.resolve(target, outputs, batch=batch, labels=labels)(outputs)
+    return targets.resolve(target, outputs, targets.Context(batch, labels=labels))(outputs)
 
 
 def image_of(target: Any) -> list[Any]:
-    return targets.resolve(target, OUTPUTS, batch=2, labels=LABELS).index.tolist()
+    return targets.resolve(target, OUTPUTS, targets.Context(2, labels=LABELS)).index.tolist()
 
 
 # which class
@@ -70,7 +70,7 @@ def test_a_numpy_int_is_a_class():
 
 
 def test_predicted_class_stays_when_the_output_changes():
-    target = targets.resolve(None, OUTPUTS, batch=2)
+    target = targets.resolve(None, OUTPUTS, targets.Context(2))
     assert target == Category(target.index)
     assert target.index.tolist() == [1, 3]
     assert target(-OUTPUTS).tolist() == [-4, -2.5]
@@ -78,7 +78,7 @@ def test_predicted_class_stays_when_the_output_changes():
 
 @pytest.mark.parametrize("kind", [Category, Probability, Contrast])
 def test_predicted_class_is_made_definite_in_every_kind_of_target(kind):
-    target = targets.resolve(kind(), OUTPUTS, batch=2)
+    target = targets.resolve(kind(), OUTPUTS, targets.Context(2))
     assert isinstance(target, kind)
     assert target.index.tolist() == [1, 3]
 
@@ -321,7 +321,7 @@ def test_one_logit_explains_the_predicted_side(shape, batch):
     """Image 0 says yes (0.7), image 1 says no (-1.2): the score of no is 1.2."""
     outputs = torch.tensor([0.7, -1.2]).reshape(shape)
     assert scores(None, outputs).tolist() == pytest.approx([0.7, 1.2])
-    assert targets.resolve(None, outputs, batch=2).index.tolist() == [1, 0]
+    assert targets.resolve(None, outputs, targets.Context(2)).index.tolist() == [1, 0]
     for index, expected in ((0, 0.7), (1, 1.2)):
         assert scores(None, outputs[index : index + 1], batch=1).tolist() == pytest.approx([expected])
 

@@ -12,28 +12,38 @@ if TYPE_CHECKING:
     from seewhy.explain import Explainer, explain
     from seewhy.explanation import Explanation
     from seewhy.models import load
-    from seewhy.targets import Category, Contrast, Probability
+    from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text
 
 __version__ = "0.1.0"
 
 # Public names are imported when first used, so that `seewhy --help` does not wait for torch.
 _HOMES = {
+    "Box": "targets",
     "Category": "targets",
     "Contrast": "targets",
     "Explainer": "explain",
     "Explanation": "explanation",
+    "Pixel": "targets",
     "Probability": "targets",
+    "Region": "targets",
+    "Similarity": "targets",
+    "Text": "targets",
     "explain": "explain",
     "load": "models",
 }
 _MODULES = ("errors", "methods", "render", "targets")
 
 __all__ = [
+    "Box",
     "Category",
     "Contrast",
     "Explainer",
     "Explanation",
+    "Pixel",
     "Probability",
+    "Region",
+    "Similarity",
+    "Text",
     "errors",
     "explain",
     "load",

@@ -24,7 +24,7 @@ from seewhy.errors import GradientError, InputError, InputTypeError, LayerError,
 from seewhy.explanation import Explanation
 from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
-from seewhy.models.loaded import Loaded
+from seewhy.models.loaded import Loaded, own_labels
 
 Fold = Callable[[Tensor], Tensor]
 
@@ -80,7 +80,8 @@ class Explainer:
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.generator = generator
-        self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
+        self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
+        self._features: dict[tuple[targets.Encode, str], Tensor] = {}
         self._places: dict[tuple[int, ...], _Place] = {}
         if fuse not in ("mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
@@ -100,6 +101,7 @@ class Explainer:
             inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
         call = Inputs.of(inputs)
         with guard(self.model):
+            call = call.laid_out(self.model)
             place, forward = self._first(call, target)
             maps = self._smoothed(place, forward) if self.augment_smooth else self._maps(forward)
         explanation = Explanation(
@@ -109,7 +111,8 @@ class Explainer:
             outputs=rebuild(forward.outputs, Tensor.detach),
             targets=forward.target,
             method=self.method.name,
-            size=call.space,
+            size=call.size,
+            extents=None if call.canvas is None else call.canvas.extents,
             fuse=self.fuse,
             labels=self.labels,
             frames=frames,
@@ -125,8 +128,7 @@ class Explainer:
         The best is worked out once per input shape, by looking at one forward, and from the last layer with space
         backwards for one that the score's gradient reaches. What was recorded there is used, not recorded again.
         """
-        signature = tuple(call.image.shape[1:])
-        if place := self.place or self._places.get(signature):
+        if place := self.place or self._places.get(call.signature):
             return place, self._forward(call, target, place)
         candidates = choosing.candidates(choosing.look(self.model, call), call.space)
         for group in choosing.growing(candidates):
@@ -136,7 +138,7 @@ class Explainer:
             for seen in group:
                 if seen.label in reached:
                     reason = choosing.reason(seen, candidates)
-                    place = self._places[signature] = _Place({seen.name: modules[seen.name]}, seen.label, reason)
+                    place = self._places[call.signature] = _Place({seen.name: modules[seen.name]}, seen.label, reason)
                     return place, replace(forward, activations={seen.label: forward.activations[seen.label]})
         raise GradientError(
             "the score's gradient is zero at every layer with space.",
@@ -150,18 +152,28 @@ class Explainer:
         linear = choosing.linear_layers(self.model) if "weights" in self.method.needs else {}
         with choosing.inputs_of(linear) as classifiers:
             tape = record(lambda: call.run(self.model), place.modules)
-        ran = {name for name, _ in tape.calls}
+        ran = {recorded.layer for recorded in tape.calls}
         if idle := [name for name in place.modules if name not in ran]:
             raise LayerError(
                 f"{', '.join(idle)} did not run in this forward.",
                 expected="a layer that the model calls, as layer(x), and that returns a floating point tensor",
                 do="`seewhy layers` lists the layers that ran",
             )
-        resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
+        resolved = targets.resolve(target, tape.outputs, self._context(call))
         scores = targets.checked(resolved(tape.outputs), call.batch)
         activations = {label: kept for label, kept in tape.activations.items() if place.label in (None, label)}
         likely = targets.probabilities(resolved, tape.outputs)
         return _Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers)
+
+    def _context(self, call: Inputs) -> targets.Context:
+        return targets.Context(
+            batch=call.batch,
+            sizes=call.sizes,
+            labels=self.labels,
+            embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
+            encode=self.loaded.embed_text if self.loaded else None,
+            features=self._features,
+        )
 
     def _maps(self, forward: _Forward) -> dict[str, Tensor]:
         """The method's map at each layer for every target: (B, [T,] *grid), signed."""
@@ -194,7 +206,7 @@ class Explainer:
         else:
             raise LayerError(
                 f"the output of {label} does not lie over the input.",
-                got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
+                got=f"shape {shape} for {call.batch} inputs of size {call.space}",
                 expected="(B, C, *grid), with a grid of more than one place and the input's aspect ratio",
                 do="pass an earlier layer, or grid=, a function from this output to (B, C, *grid)",
             )
@@ -205,7 +217,8 @@ class Explainer:
         seen = self._maps(forward)
         others = combine.views()[1:]
         for view in others:
-            again = self._forward(forward.call.seen_as(view.apply), forward.target, place)
+            target = targets.mirrored(forward.target) if view.mirrored else forward.target
+            again = self._forward(forward.call.seen_as(view.apply), target, place)
             seen = {label: seen[label] + view.undo(drawn) for label, drawn in self._maps(again).items()}
         return {label: total / (1 + len(others)) for label, total in seen.items()}
 

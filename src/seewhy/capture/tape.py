@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,14 @@ from seewhy.capture.nested import rebuild, tensors
 from seewhy.errors import GradientError
 
 
+class Call(NamedTuple):
+    """What one call of a layer returned; for a layer that returns several, one of them: its `level` is "[0]", say."""
+
+    layer: str
+    level: str
+    activation: Tensor
+
+
 @dataclass(frozen=True)
 class Tape:
     """What one forward left: its outputs, and the activations of every call of the chosen layers, in order.
@@ -26,13 +34,13 @@ class Tape:
     """
 
     outputs: Any
-    calls: list[tuple[str, Tensor]]
+    calls: list[Call]
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        """By layer: "layer4", or "relu#0", "relu#1" for a layer that ran more than once."""
-        labels = call_labels([name for name, _ in self.calls])
-        return {label: activation for label, (_, activation) in zip(labels, self.calls, strict=True)}
+        """By layer: "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level."""
+        labels = call_labels([call.layer + call.level for call in self.calls])
+        return {label: call.activation for label, call in zip(labels, self.calls, strict=True)}
 
 
 def call_labels(names: Sequence[str]) -> list[str]:
@@ -45,9 +53,25 @@ def call_labels(names: Sequence[str]) -> list[str]:
     return labels
 
 
+def activations_in(output: Any) -> dict[str, Tensor]:
+    """The activations in what a layer returned: the first floating point tensor, in whatever nesting, as "".
+
+    Of a plain dict, such as a feature pyramid returns, each level: "[0]", "[pool]". (A dataclass that is a mapping too,
+    as transformers has them, holds one activation in several stages, not several activations.)
+    """
+    if isinstance(output, Mapping) and not is_dataclass(output):
+        return {f"[{key}]": value for key, value in output.items() if _is_activation(value)}
+    first = next(filter(_is_activation, tensors(output)), None)
+    return {} if first is None else {"": first}
+
+
 def activation_in(output: Any) -> Tensor | None:
-    """The activation in what a layer returned: the first floating point tensor, in whatever nesting."""
-    return next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+    """The first of them."""
+    return next(iter(activations_in(output).values()), None)
+
+
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def gradients(
@@ -90,17 +114,16 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module]) -> Tape:
 
 
 def _run(forward: Callable[[], Any], layers: Mapping[str, nn.Module], mode: AbstractContextManager[Any]) -> Tape:
-    calls: list[tuple[str, Tensor]] = []
+    calls: list[Call] = []
 
     def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
-        activation = activation_in(output)
-        if activation is None:
-            return None
-        torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
-        kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
-        calls.append((name, kept))
-        goes_on = kept.clone()
-        return rebuild(output, lambda tensor: goes_on if tensor is activation else tensor)
+        going_on: dict[int, Tensor] = {}
+        for level, activation in activations_in(output).items():
+            torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+            kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
+            calls.append(Call(name, level, kept))
+            going_on[id(activation)] = kept.clone()
+        return rebuild(output, lambda tensor: going_on.get(id(tensor), tensor)) if going_on else None
 
     with torch.no_grad(), after_forward(layers, splice), mode:
         outputs = forward()

@@ -6,7 +6,7 @@ import dataclasses
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,12 +99,16 @@ class Preprocess:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in eval mode, its preprocessing, a name per class where they are known, and what it is called."""
+    """A model in eval mode, its preprocessing, a name per class where they are known, and what it is called.
+
+    embed_text: its text side, if it has one, from N prompts to embeddings (N, D). The module then gives an embedding.
+    """
 
     module: nn.Module
     preprocess: Preprocess
     labels: tuple[str, ...] | None
     name: str
+    embed_text: Callable[[Sequence[str]], Tensor] | None = None
 
     def prepare(
         self, photos: Sequence[Any]
@@ -124,6 +128,14 @@ class Loaded:
     def to(self, device: torch.device | str) -> Loaded:
         """The same on `device`; the module itself moves. Raises `ModelError` if the device cannot be used."""
         return dataclasses.replace(self, module=self.module.to(usable(device)))
+
+
+def own_labels(module: nn.Module) -> tuple[str, ...] | None:
+    """The names of the classes that a model of transformers carries in its `config`, by index."""
+    names = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(names, Mapping) or sorted(names) != list(range(len(names))):
+        return None
+    return tuple(str(names[index]) for index in range(len(names)))
 
 
 def usable(device: torch.device | str) -> torch.device:

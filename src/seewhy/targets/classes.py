@@ -1,11 +1,10 @@
-"""What is explained: from a model's output to one score per image and target."""
+"""Class scores: which class, its score, its probability, its score against others."""
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,14 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.capture.nested import children
 from seewhy.errors import OutputError, TargetError, TargetTypeError
+from seewhy.targets.context import Context
+from seewhy.targets.outputs import advice, described, scores_tensor
 
 # an index, a label, one per image, or (B, T) for T per image; None is the predicted class
 Classes = int | str | Sequence[Any] | Tensor | np.ndarray[Any, Any] | None
-Target = Callable[[Any], Tensor]
 
-_SCORE_KEYS = ("logits", "out", "scores", "pred", "prediction")
 _SHAPE_ONLY = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "Clone", "ToCopy")
 
 
@@ -38,6 +36,9 @@ class Category:
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
         return _pick(class_scores(outputs).values, self.index)
 
+    def resolved(self, outputs: Any, context: Context) -> Category:
+        return Category(_definite(self.index, outputs, context))
+
 
 @dataclass(frozen=True)
 class Probability:
@@ -52,6 +53,9 @@ class Probability:
             return _pick(scores.values, self.index)
         sigmoid = self.multi_label or scores.kind == "one logit"
         return _pick(scores.values.sigmoid() if sigmoid else scores.values.softmax(1), self.index)
+
+    def resolved(self, outputs: Any, context: Context) -> Probability:
+        return Probability(_definite(self.index, outputs, context), self.multi_label)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Contrast:
             return picked - (total - picked) / (values.shape[1] - 1)
         others = values[:, torch.as_tensor(self.against, device=values.device)].mean(1)
         return picked - others.reshape(-1, *[1] * (picked.ndim - 1))
+
+    def resolved(self, outputs: Any, context: Context) -> Contrast:
+        index = _definite(self.index, outputs, context)
+        if self.against is None:
+            return Contrast(index)
+        return Contrast(index, _others(self.against, class_scores(outputs).values, context.labels))
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def class_scores(outputs: Any) -> ClassScores:
             "the model gives a score per class and place, not one per class.",
             got=f"an output of shape {tuple(found.shape)}",
             expected="(B, K), with trailing dimensions of 1 or none",
-            do="pass a function of the output as target, such as lambda output: output[:, 3].mean((-2, -1))",
+            do=advice(outputs, "pass Region(category) or Pixel(category, row, column) as target, or a function"),
         )
     last = _last_operation(found)
     if values.shape[1] == 1:
@@ -101,49 +111,38 @@ def class_scores(outputs: Any) -> ClassScores:
     return ClassScores(values, "probabilities" if last in ("Softmax", "Sigmoid") else "scores")
 
 
-def resolve(target: Classes | Target, outputs: Any, *, batch: int, labels: Sequence[str] | None = None) -> Target:
-    """`target` made definite for these outputs: class targets hold an index per image, (B,) or (B, T).
+def _definite(classes: Classes, outputs: Any, context: Context) -> Int[Tensor, "B *T"]:
+    """`classes` as indices; None is the class that `outputs` predict, so that it stays when the image is changed later.
 
-    None becomes the class that `outputs` predict, so that it stays the same when the image is changed later.
     Raises `TargetError` for a class out of range, an unknown label or a wrong count, `TargetTypeError` for a boolean
-    or a float.
+    or a float, `OutputError` for the predicted class of an embedding.
     """
-    if callable(target) and not isinstance(target, Category | Probability | Contrast):
-        return target
-    values = class_scores(outputs).values
-    if values.shape[0] != batch:
+    scores = class_scores(outputs)
+    if scores.values.shape[0] != context.batch:
         raise OutputError(
             "the model's output does not have one row per image.",
-            got=f"scores of shape {tuple(values.shape)} for {batch} images",
+            got=f"scores of shape {tuple(scores.values.shape)} for {context.batch} images",
             do="pass a function of the output as target that returns a score per image",
         )
-    if not isinstance(target, Category | Probability | Contrast):
-        target = Category(target)
-    index = values.argmax(1) if target.index is None else _indices(target.index, values, labels)
-    if isinstance(target, Contrast) and target.against is not None:
-        return Contrast(index, _others(target.against, values, labels))
-    return dataclasses.replace(target, index=index)
-
-
-def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
-    """The probability of the classes of a resolved `target`; None for a function, which need not be about classes."""
-    if not isinstance(target, Category | Probability | Contrast):
-        return None
-    return Probability(target.index, getattr(target, "multi_label", False))(outputs)
-
-
-def checked(scores: Any, batch: int) -> Float[Tensor, "B *T"]:
-    """What a target returned, if it is a score per image (and target): (B,) or (B, T); a scalar will do for B = 1."""
-    if not isinstance(scores, Tensor):
-        raise TargetTypeError("the target function did not return a tensor.", got=type(scores).__name__)
-    found: Tensor = scores[None] if scores.ndim == 0 and batch == 1 else scores
-    if found.ndim not in (1, 2) or found.shape[0] != batch or not found.is_floating_point():
-        raise TargetError(
-            "the target function did not return a score per image.",
-            got=f"{scores.dtype} of shape {tuple(scores.shape)}",
-            expected=f"floating point of shape ({batch},), or ({batch}, T) for T targets",
+    if classes is not None:
+        return indices(classes, scores.values, context.labels)
+    if context.embeds or _has_unit_length(scores):
+        raise OutputError(
+            "the model gives an embedding, and its dimensions are not classes: none is the predicted one.",
+            got=described(outputs),
+            do='pass Similarity(embedding) as target, or Text("...") for a model with a text side',
         )
-    return found
+    return scores.values.argmax(1)
+
+
+def _has_unit_length(scores: ClassScores) -> bool:
+    """Whether every row is a vector of length 1, with a negative number in it: what normalised embeddings are."""
+    if scores.kind != "scores" or scores.values.shape[1] < 3:
+        return False
+    values = scores.values.detach()
+    lengths = torch.linalg.vector_norm(values.float(), dim=1)
+    rounding = 4 * torch.finfo(values.dtype).eps
+    return bool(((lengths - 1).abs() <= rounding).all() & (values < 0).any(1).all())
 
 
 def find_label(text: str, labels: Sequence[str] | None) -> int:
@@ -175,30 +174,6 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
     raise TargetError(f"no class is called {text!r}.", expected=f"one of the {len(labels)} labels, or a part of one")
 
 
-def scores_tensor(outputs: Any) -> Tensor:
-    """The tensor of class scores in a model's output, as it stands there. Raises `OutputError` if it cannot be told."""
-    if isinstance(outputs, Tensor) and outputs.ndim > 0:
-        return outputs
-    entries: dict[Any, Any] = dict(children(outputs))
-    if isinstance(outputs, Mapping) or not isinstance(outputs, tuple | list):
-        for key in _SCORE_KEYS:
-            if isinstance(found := entries.get(key), Tensor):
-                return found
-    floats = [entry for entry in entries.values() if isinstance(entry, Tensor) and entry.is_floating_point()]
-    if len(floats) == 1:
-        return floats[0]
-    shapes = ", ".join(
-        f"{key!r}: {tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__}"
-        for key, entry in entries.items()
-    )
-    raise OutputError(
-        "the class scores were not found in the model's output.",
-        got=f"{type(outputs).__name__} with {shapes or 'nothing in it'}",
-        expected="a tensor, a container with one tensor, or an entry called " + ", ".join(map(repr, _SCORE_KEYS)),
-        do="pass a function of the output as target, such as lambda output: output['scores'][:, 3]",
-    )
-
-
 def _last_operation(tensor: Tensor) -> str:
     """The name of the operation that made `tensor`, changes of shape left out: "Sigmoid", "Addmm", ..."""
     node = tensor.grad_fn
@@ -219,13 +194,16 @@ def _pick(values: Float[Tensor, "B K"], index: Any) -> Float[Tensor, "B *T"]:
     return values.gather(1, index)
 
 
-def _indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "B *T"]:
+def indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "B *T"]:
     """One class, a class per image, or T per image, as indices (B,) or (B, T) in range."""
-    batch = values.shape[0]
-    index = _numbers(classes, values, labels)
+    return per_image(_in_range(numbers(classes, labels), values), values.shape[0])
+
+
+def per_image(index: Int[Tensor, "*shape"], batch: int) -> Int[Tensor, "B *T"]:
+    """A number for all images, for each, or T for each: (B,) or (B, T)."""
     if index.ndim == 0:
         return index.expand(batch)
-    if index.ndim > 2 or index.shape[0] != batch:
+    if index.ndim > 2 or index.shape[0] != batch or index.numel() == 0:
         raise TargetError(
             "the number of targets does not match the batch.",
             got=f"targets of shape {tuple(index.shape)} for {batch} image{'s'[: batch != 1]}",
@@ -234,9 +212,23 @@ def _indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] |
     return index
 
 
+def numbers(classes: Any, labels: Sequence[str] | None) -> Int[Tensor, "*shape"]:
+    """Indices and labels, in whatever nesting of equal lengths, as indices."""
+    if isinstance(classes, Tensor | np.ndarray):
+        index = torch.as_tensor(classes)
+        if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
+            raise _not_an_index(index.dtype)
+        return index.detach().long()
+    rows = _read(classes, labels)
+    widths = {len(row) if isinstance(row, list) else None for row in rows} if isinstance(rows, list) else {None}
+    if len(widths) > 1:
+        raise TargetError("the images have different numbers of targets.", got=classes, expected="the same T for each")
+    return torch.tensor(rows, dtype=torch.long)
+
+
 def _others(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, " A"]:
     """The classes to compare with, the same for every image."""
-    index = _numbers(classes, values, labels).reshape(-1)
+    index = _in_range(numbers(classes, labels), values).reshape(-1)
     if index.numel() == 0:
         raise TargetError(
             "there is no class to compare with.", got="an empty list", do="pass against=None for all others"
@@ -244,20 +236,8 @@ def _others(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | 
     return index
 
 
-def _numbers(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "*shape"]:
-    if isinstance(classes, Tensor | np.ndarray):
-        index = torch.as_tensor(classes)
-        if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-            raise _not_an_index(index.dtype)
-        index = index.detach().long()
-    else:
-        rows = _read(classes, labels)
-        widths = {len(row) if isinstance(row, list) else None for row in rows} if isinstance(rows, list) else {None}
-        if len(widths) > 1:
-            raise TargetError(
-                "the images have different numbers of targets.", got=classes, expected="the same T for each"
-            )
-        index = torch.tensor(rows, dtype=torch.long)
+def _in_range(index: Int[Tensor, "*shape"], values: Float[Tensor, "B K"]) -> Int[Tensor, "*shape"]:
+    """`index` on the device of `values`, if each of it is one of the K."""
     count = values.shape[1]
     if index.numel() and not (index.min() >= 0 and index.max() < count):
         wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
