@@ -277,16 +277,23 @@ _BLANKS = (
 
 
 def _warn_of_blanks(explanation: Explanation) -> None:
-    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
-    verdicts = []
-    for grid in explanation.maps.values():
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
+
+    A pyramid is judged as a whole: a detector reads each box from the level that fits its size.
+    """
+    layers: dict[str, list[Tensor]] = {}
+    for label, grid in explanation.maps.items():
         places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
+        layers.setdefault(label.partition("[")[0], []).append(places)
+    verdicts = []
+    for levels in layers.values():
+        places = torch.cat(levels, -1)
         problems = (~places.isfinite().all(-1), ~places.any(-1), ~(places > 0).any(-1))
-        verdict = torch.zeros(len(explanation), dtype=torch.long, device=grid.device)
+        verdict = torch.zeros(len(explanation), dtype=torch.long, device=places.device)
         for number, found in reversed(list(enumerate(problems, 1))):
             verdict = torch.where(found.any(-1), number, verdict)
         verdicts.append(verdict)
-    for label, row in zip(explanation.maps, torch.stack(verdicts).tolist(), strict=True):
+    for label, row in zip(layers, torch.stack(verdicts).tolist(), strict=True):
         for number, (problem, advice) in enumerate(_BLANKS, 1):
             if images := [image for image, told in enumerate(row) if told == number]:
                 which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")

@@ -56,11 +56,12 @@ def call_labels(names: Sequence[str]) -> list[str]:
 def activations_in(output: Any) -> dict[str, Tensor]:
     """The activations in what a layer returned: the first floating point tensor, in whatever nesting, as "".
 
-    Of a plain dict, such as a feature pyramid returns, each level: "[0]", "[pool]". (A dataclass that is a mapping too,
-    as transformers has them, holds one activation in several stages, not several activations.)
+    Of a plain dict, such as a feature pyramid returns, each level of more than one place: "[0]", "[1]". (A dataclass
+    that is a mapping too, as transformers has them, holds stages of one activation rather than several.)
     """
     if isinstance(output, Mapping) and not is_dataclass(output):
-        return {f"[{key}]": value for key, value in output.items() if _is_activation(value)}
+        levels = {f"[{key}]": value for key, value in output.items() if _is_activation(value)}
+        return {key: level for key, level in levels.items() if level.shape[2:].numel() > 1}
     first = next(filter(_is_activation, tensors(output)), None)
     return {} if first is None else {"": first}
 

@@ -117,6 +117,8 @@ def _definite(classes: Classes, outputs: Any, context: Context) -> Int[Tensor, "
     Raises `TargetError` for a class out of range, an unknown label or a wrong count, `TargetTypeError` for a boolean
     or a float, `OutputError` for the predicted class of an embedding.
     """
+    if classes is None and (context.embeds or context.encode is not None):
+        raise _is_an_embedding(outputs)
     scores = class_scores(outputs)
     if scores.values.shape[0] != context.batch:
         raise OutputError(
@@ -126,13 +128,17 @@ def _definite(classes: Classes, outputs: Any, context: Context) -> Int[Tensor, "
         )
     if classes is not None:
         return indices(classes, scores.values, context.labels)
-    if context.embeds or _has_unit_length(scores):
-        raise OutputError(
-            "the model gives an embedding, and its dimensions are not classes: none is the predicted one.",
-            got=described(outputs),
-            do='pass Similarity(embedding) as target, or Text("...") for a model with a text side',
-        )
+    if _has_unit_length(scores):
+        raise _is_an_embedding(outputs)
     return scores.values.argmax(1)
+
+
+def _is_an_embedding(outputs: Any) -> OutputError:
+    return OutputError(
+        "the model gives an embedding, and its dimensions are not classes: none is the predicted one.",
+        got=described(outputs),
+        do='pass Similarity(embedding) as target, or Text("...") for a model with a text side',
+    )
 
 
 def _has_unit_length(scores: ClassScores) -> bool:
