@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 SHAPES = ("background", "disc", "square", "triangle")
+COLOURS = torch.tensor([[0.5, 0.5, 0.5], [0.85, 0.2, 0.2], [0.2, 0.7, 0.25], [0.2, 0.3, 0.85]])
 
 
 class Scenes(NamedTuple):
@@ -42,8 +43,8 @@ def scenes(count: int, *, shapes: int = 2, size: int = 64, seed: int = 0) -> Sce
 
     images = uniform(0.3, 0.6, count, 3, 1, 1) + uniform(-0.15, 0.15, count, 3, size, size)
     for number in range(shapes):
-        colour = uniform(0, 1, count, 3, 1, 1).round() * 0.8 + 0.1
-        images = torch.where(masks[:, None, number], colour, images)
+        colours = COLOURS[kinds[:, number], :, None, None] + uniform(-0.1, 0.1, count, 3, 1, 1)
+        images = torch.where(masks[:, None, number], colours, images)
     boxes = torch.stack([x - radius, y - radius, x + radius, y + radius], -1)
     return Scenes(images, kinds, masks, boxes)
 

@@ -69,9 +69,10 @@ def test_a_target_on_its_own_counts_in_places_of_the_output():
 
 
 def test_a_mask_of_odd_size_is_averaged_over_what_each_place_covers():
-    """3 rows onto 2: rows 0-1 and 1-2, as PyTorch's area rule has it; the middle row counts half in both."""
-    found = scores(Region(0, torch.ones(3, 6)), sizes=((3, 6),) * 2)
-    assert found == pytest.approx([3.5, 35])
+    """3 rows onto 2: the upper place covers rows 0 and 1, all of the mask, the lower one 1 and 2, half of it."""
+    where = torch.ones(3, 6)
+    where[2] = 0
+    assert scores(Region(0, where), sizes=((3, 6),) * 2) == pytest.approx([(6 + 15 / 2) / 4.5, 30])
 
 
 def test_one_logit_per_place_is_two_classes():
