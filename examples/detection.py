@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from scenes import SHAPES, Scenes, scenes, share_inside
 from torch import Tensor, nn
-from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork
 
 import seewhy
@@ -38,12 +38,13 @@ class Backbone(nn.Module):
 
 
 def _block(before: int, after: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()] + [
-        nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()
+    return [
+        nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
+        nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
     ]  # fmt: skip
 
 
-def train(steps: int = 120) -> nn.Module:
+def train(steps: int = 60) -> nn.Module:
     """A detector of discs, squares and triangles in images of 64 x 64."""
     torch.manual_seed(0)
     anchors = AnchorGenerator(((14, 18), (22, 28)), ((1.0,),) * 2)

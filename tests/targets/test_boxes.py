@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models import detection, resnet18
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -59,7 +58,7 @@ def found(target, outputs=LISTED, batch=2, labels=None):
         pytest.param(Box("car"), [0.8, 0.6], [2, 2], id="the best by label"),
         pytest.param(Box(index=[2, 0]), [0.3, 0.6], [1, 2], id="by number"),
         pytest.param(Box(index=0), [0.9, 0.6], [1, 2], id="one number for all"),
-        pytest.param(Box(box=[[21, 0, 41, 20], [50, 10, 90, 30]]), [0.8, 0.6], [2, 2], id="nearest; the first if equal"),
+        pytest.param(Box(box=[[21, 0, 41, 20], [50, 10, 90, 30]]), [0.8, 0.6], [2, 2], id="nearest, first if equal"),
         pytest.param(Box(box=[[21.5, 0, 41.5, 20], [50, 10, 90, 30]]), [0.3, 0.6], [1, 2], id="nearest"),
         pytest.param(
             Box([2, 2], box=[[21.5, 0, 41.5, 20], [50, 10, 90, 30]]), [0.8, 0.6], [2, 2], id="nearest of a class"

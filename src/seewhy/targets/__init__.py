@@ -5,7 +5,7 @@ from seewhy.targets.classes import Category, Classes, ClassScores, Contrast, Pro
 from seewhy.targets.context import Context, Encode
 from seewhy.targets.outputs import scores_tensor
 from seewhy.targets.regions import Pixel, Region
-from seewhy.targets.resolving import Target, checked, mirrored, probabilities, resolve
+from seewhy.targets.resolving import Target, checked, classes, mirrored, probabilities, resolve
 from seewhy.targets.text import Similarity, Text
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Text",
     "checked",
     "class_scores",
+    "classes",
     "find_label",
     "mirrored",
     "probabilities",

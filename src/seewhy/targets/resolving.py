@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import TargetError, TargetTypeError
+from seewhy.targets.boxes import Box
 from seewhy.targets.classes import Category, Classes, Contrast, Probability
 from seewhy.targets.context import Context
+from seewhy.targets.regions import Region
 
 Target = Callable[[Any], Tensor]
 
@@ -43,6 +45,15 @@ def resolve(target: Classes | Target, outputs: Any, context: Context) -> Target:
 def mirrored(target: Target) -> Target:
     """A resolved `target` for the same images with left and right exchanged."""
     return target.mirrored() if isinstance(target, _Placed) else target
+
+
+def classes(target: Any) -> Any:
+    """The classes that a resolved `target` is about, (B,) or (B, T); None for one that is about something else."""
+    if isinstance(target, Category | Probability | Contrast):
+        return target.index
+    if isinstance(target, Region):
+        return target.category
+    return target.label if isinstance(target, Box) else None
 
 
 def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
