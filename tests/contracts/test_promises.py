@@ -526,7 +526,7 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, l
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     kilobytes, objects = json.loads(done.stdout)
-    assert kilobytes < 4 * 1024
+    assert kilobytes < 16 * 1024  # the high-water mark of the allocator creeps by some 4 MiB; a leak of inputs is 94
     assert objects < 500
 
 
