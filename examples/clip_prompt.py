@@ -65,7 +65,7 @@ def main(path: Path = Path("clip_prompt.png")) -> None:
     model, seen = train(), scenes(12)
     both = ((seen.kinds == 1) | (seen.kinds == 2)).all(1)
     seen = Scenes(*(part[both][:3] for part in seen))
-    explainer = seewhy.Explainer(model, "hires_cam", layers="features")
+    explainer = seewhy.Explainer(model, "hires_cam")
     for kind, other in ((1, 2), (2, 1)):
         target = seewhy.Text(f"a {SHAPES[kind]}", against=f"a {SHAPES[other]}", encode=model.embed_text)
         explanation = explainer(seen.images, target)

@@ -69,7 +69,7 @@ def train(steps: int = 60) -> nn.Module:
 def explain(model: nn.Module, seen: Scenes) -> seewhy.Explanation:
     """A map for each of the true boxes of each image: the detection that overlaps it most is explained."""
     target = seewhy.Box(label=seen.kinds, box=seen.boxes)
-    return seewhy.explain(model, list(seen.images), target, method="layer_cam", layers="backbone.fpn", labels=SHAPES)
+    return seewhy.explain(model, list(seen.images), target, method="layer_cam", labels=SHAPES)
 
 
 def main(path: Path = Path("detection.png")) -> None:

@@ -53,7 +53,7 @@ def train(steps: int = 80) -> nn.Module:
 def explain(model: nn.Module, seen: Scenes) -> seewhy.Explanation:
     """For each object of each image a map of what speaks for its class inside its mask."""
     target = seewhy.Region(seen.kinds, seen.masks)
-    return seewhy.explain(model, seen.images, target, method="layer_cam", layers="backbone", labels=SHAPES)
+    return seewhy.explain(model, seen.images, target, method="layer_cam", labels=SHAPES)
 
 
 def main(path: Path = Path("segmentation.png")) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from scenes import SHAPES, Scenes, scenes, share_inside
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 import seewhy
 
@@ -35,16 +35,9 @@ def train(steps: int = 120) -> nn.Module:
     return model.eval()
 
 
-def grid(tokens: Tensor) -> Tensor:
-    """(B, 1 + 8 x 8, C), the class token first, as (B, C, 8, 8)."""
-    return tokens[:, 1:].mT.unflatten(2, (8, 8))
-
-
 def explain(model: nn.Module, seen: Scenes) -> seewhy.Explanation:
-    """A map for the true class. After the last block only the class token counts, so the one before is looked at."""
-    return seewhy.explain(
-        model, seen.images, seen.kinds[:, 0], method="hires_cam", layers="blocks.0", grid=grid, labels=SHAPES
-    )
+    """A map for the true class. After the last block only the class token counts, so a layer before it is chosen."""
+    return seewhy.explain(model, seen.images, seen.kinds[:, 0], method="hires_cam", labels=SHAPES)
 
 
 def main(path: Path = Path("vit.png")) -> None:

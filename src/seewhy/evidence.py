@@ -74,6 +74,8 @@ class Forward:
 
         A fold leaves out the tokens beside the grid: a class token that is reached has no place.
         """
+        if not self.columns.requires_grad:
+            return set()
         slopes = next(gradients(self.columns[:, :1], self.activations, keep_graph=True))
         return {label for label, slope in slopes.items() if label in folds and bool(folds[label](slope).any())}
 

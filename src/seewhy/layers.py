@@ -67,7 +67,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
             number, reference = returned.get(id(activation), (0, None))
             if reference is not None and reference() is activation and calls[number][0].startswith(f"{name}."):
                 passing.add(name)
-            if given is not None and "Norm" in type(modules[name]).__name__:
+            if given is not None and _is_norm(modules[name]):
                 number, reference = returned.get(id(given), (0, None))
                 if reference is not None and reference() is given:
                     inside = name.rpartition(".")[0] + "."
@@ -112,6 +112,11 @@ def _around(name: str) -> Iterator[str]:
     """The names of the modules that the one called `name` is a part of."""
     while name := name.rpartition(".")[0]:
         yield name
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it is a normalisation of whatever library, and not a convolution with one after it."""
+    return "Norm" in type(module).__name__ and not any(isinstance(part, _ConvNd) for part in module.modules())
 
 
 def _channels(module: nn.Module, given: Tensor | None, made: Tensor) -> Iterator[tuple[Tensor, int, set[int]]]:
@@ -186,8 +191,7 @@ def candidates(seen: Sequence[Seen], space: tuple[int, ...]) -> list[Seen]:
             expected=f"a map or a sequence of tokens with the aspect ratio of {space}",
             do="pass layers= and grid=, the size of the grid or a function from the layer's output to (B, C, *space)",
         )
-    places = {call.name for call in with_grid}
-    return sorted(coarser or with_grid, key=lambda call: (call.answer, not places.isdisjoint(call.within)))
+    return sorted(coarser or with_grid, key=lambda call: (call.answer, bool(call.within)))
 
 
 def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
