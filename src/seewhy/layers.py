@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -16,12 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.hooks import after_forward
-from seewhy.capture.nested import tensors
+from seewhy.capture.hooks import Passed, after_forward, around
 from seewhy.capture.tape import activation_in, activations_in, call_labels
 from seewhy.errors import LayerError, MethodError
 from seewhy.grid import Evidence, Grid, readings
 from seewhy.inputs import Inputs
+from seewhy.targets.outputs import answers
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Seen:
     """One call of one layer during a forward: what it returned, by shape, and how that can lie over the input.
 
     depth: how far into the forward it returned, 0 to 1, counted to where nothing but vectors is left. within: the
-    names of the layers it is a part of that made a tensor of their own; none for the norm through which such a layer is
-    entered, which is as good as the trunk and better: before a LayerNorm, HiResCAM and its like are zero. answer: it
-    has the channels of an output with space, so it is what the model says, and not why.
+    names of the layers it is a part of that made a tensor of their own or were given queries; none for the norm through
+    which such a layer is entered, which is as good as the trunk and better: before a LayerNorm, HiResCAM and its like
+    are zero. answer: it has the channels of an output with space, so it is what the model says, and not why. handed: it
+    was given an activation to make it of, as a position embedding is not.
     """
 
     label: str  # "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level of a pyramid
@@ -42,6 +44,7 @@ class Seen:
     depth: float = 1.0
     within: tuple[str, ...] = ()
     answer: bool = False
+    handed: bool = True
 
     @property
     def grid(self) -> Grid | None:
@@ -54,15 +57,15 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
     model = unwrap(model)
     call = inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, model)
     modules = {name: module for name, module in model.named_modules() if name}
-    calls: list[tuple[str, str, tuple[int, ...]]] = []  # layer, level, shape
+    calls: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = []  # layer, level, shape, that of what was given
     entrances: set[int] = set()
     returned: dict[int, tuple[int, ReferenceType[Tensor]]] = {}  # by id: the latest call that returned this tensor
     passing: set[str] = set()
     axes: dict[tuple[int, ...], set[int]] = {}
     widths: set[int] = set()
 
-    def note(name: str, args: tuple[Any, ...], output: Any) -> None:
-        given = activation_in(args)
+    def note(name: str, passed: Passed, output: Any) -> None:
+        given = activation_in(tuple(passed.values()))
         for level, activation in activations_in(output).items():
             number, reference = returned.get(id(activation), (0, None))
             if reference is not None and reference() is activation and calls[number][0].startswith(f"{name}."):
@@ -74,24 +77,25 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
                     if not calls[number][0].startswith(inside):
                         entrances.add(len(calls))
             returned[id(activation)] = len(calls), ref(activation)
-            calls.append((name, level, tuple(activation.shape)))
+            calls.append((name, level, tuple(activation.shape), () if given is None else tuple(given.shape)))
             for tensor, width, possible in _channels(modules[name], given, activation):
                 known = {axis for axis in possible if tensor.ndim > 2 and tensor.shape[axis] == width}
                 widths.add(width)
                 if len(known) == 1:
                     axes.setdefault(tuple(tensor.shape), set()).update(known)
 
-    with guard(model), torch.no_grad(), after_forward(modules, note):
+    with guard(model), torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
         outputs = call.with_rows(Tensor.clone).run(model)
     evidence = _evidence(model, call, axes, widths)
-    dense = {output.shape[1] for output in tensors(outputs) if output.ndim > 3}
-    own = {name for name, _, shape in calls if len(shape) > 2} - passing
-    labels = call_labels([name + level for name, level, _ in calls])
+    dense = {output.shape[1] for output in answers(outputs) if output.ndim > 3}
+    own = {name for name, _, shape, _ in calls if len(shape) > 2} - passing
+    own |= {name for name, *_, given in calls if len(given) == 3 and evidence.queries & {*given[:2]}}
+    labels = call_labels([name + level for name, level, *_ in calls])
     last = max(
-        (number for number, (*_, shape) in enumerate(calls, 1) if sum(size > 1 for size in shape[1:]) > 1), default=1
+        (number for number, (*_, shape, _) in enumerate(calls, 1) if sum(size > 1 for size in shape[1:]) > 1), default=1
     )
     seen = []
-    for number, (label, (name, _, shape)) in enumerate(zip(labels, calls, strict=True)):
+    for number, (label, (name, _, shape, given)) in enumerate(zip(labels, calls, strict=True)):
         found = tuple(readings(shape, call.space, call.batch, evidence))
         seen.append(
             Seen(
@@ -103,6 +107,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
                 depth=min(1.0, (number + 1) / last),
                 within=() if number in entrances else tuple(outer for outer in _around(name) if outer in own),
                 answer=any(shape[grid.channel_axis] in dense for grid in found),
+                handed=bool(given),
             )
         )
     return seen
@@ -157,6 +162,7 @@ def _evidence(model: nn.Module, call: Inputs, axes: Mapping[tuple[int, ...], Set
         lengths={shape[1] for shape, known in axes.items() if len(shape) == 3 and known == {-1}},
         prefixes=_learned_tokens(model) | {getattr(source, "num_prefix_tokens", 0) for source in sources},
         suffix=max(getattr(source, "num_detection_tokens", 0) for source in sources),
+        queries={number for source in sources if (number := getattr(source, "num_queries", None))},
         tokens_first=any(not getattr(source, "batch_first", True) for source in sources),
     )
 
@@ -177,12 +183,13 @@ _EARLY = 0.25  # up to this share of the forward a layer holds edges and colours
 def candidates(seen: Sequence[Seen], space: tuple[int, ...]) -> list[Seen]:
     """The calls that a map could be drawn from, the best first.
 
-    They have a grid that can be told, coarser than the input where there is such a one, and are not of the first
-    quarter. Later layers come first, but those of the trunk before those inside a layer that makes a tensor of its own
-    of theirs (a residual block, an attention), and maps with the channels of an output with space, which are what the
-    model says and not why, last of all.
+    They are made of an activation, have a grid that can be told, coarser than the input where there is such a one, and
+    are not of the first quarter. Later layers come first, but those of the trunk before those inside a layer that makes
+    a tensor of its own of theirs (a residual block, an attention), and maps with the
+    channels of an output with space, which are what the model says and not why, last of all.
     """
-    with_grid = [call for call in reversed(seen) if call.grid is not None and call.depth > _EARLY]
+    made = [call for call in reversed(seen) if call.handed and call.depth > _EARLY]
+    with_grid = [call for call in made if call.grid is not None]
     coarser = [call for call in with_grid if call.grid is not None and call.grid.space[-2:] != space[-2:]]
     if not with_grid:
         raise LayerError(
@@ -209,13 +216,13 @@ def stages(seen: Sequence[Seen]) -> list[Seen]:
 
 
 def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
-    """`chosen`, and with it what the same layer returned in other resolutions, if each of its calls has its own.
+    """`chosen`, and with it whatever the same layer returned, if that is of several resolutions. In order of calls.
 
-    A detector's pyramid, or its head that runs over every level, reads each box from one of them. In order of calls.
+    A detector's pyramid, or its head that runs over every level, reads each box from one of them.
     """
     levels = [call for call in reversed(seen) if call.name == chosen.name]
     spaces = {call.grid.space for call in levels if call.grid is not None}
-    return levels if len(spaces) == len(levels) else [chosen]
+    return levels if len(spaces) > 1 else [chosen]
 
 
 def reason(chosen: Seen, seen: Sequence[Seen]) -> str:

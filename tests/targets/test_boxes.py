@@ -202,7 +202,9 @@ def anchors(count):
 SMALL = {"min_size": 64, "max_size": 96}
 DETECTORS = {
     "faster_rcnn": lambda: detection.FasterRCNN(backbone([1, 2, 3, 4]), 3, box_score_thresh=0.0, **SMALL),
-    "mask_rcnn": lambda: detection.MaskRCNN(backbone([1, 2, 3, 4]), 3, box_score_thresh=0.0, **SMALL),
+    "mask_rcnn": lambda: detection.MaskRCNN(
+        backbone([1, 2, 3, 4]), 3, box_score_thresh=0.0, box_detections_per_img=10, **SMALL
+    ),
     "retinanet": lambda: detection.RetinaNet(
         backbone([2, 3, 4]), 3, score_thresh=0.0, anchor_generator=anchors(4), **SMALL
     ),
@@ -224,21 +226,23 @@ PHOTOS = [torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(number))
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_two_boxes_of_one_image_have_two_maps(name):
-    """A random detector scores all boxes nearly alike; the maps of two far apart must still not be each other's."""
+    """Need 1: one map per detected box, no layer named; the whole pyramid is looked at.
+
+    A random detector scores all boxes nearly alike; the maps of two far apart must still not be each other's.
+    """
     model = detector(name)
     with torch.no_grad():
         plain = model(PHOTOS)
     corners = plain[0]["boxes"]
     far = int((corners[:, :2] - corners[0, :2]).abs().sum(1).argmax())
-    layer = "backbone" if name == "ssd" else "backbone.fpn"
     target = Box(index=[[0, far], [0, 1]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)
-        explanation = seewhy.explain(model, PHOTOS, target, layers=layer, method="layer_cam")
+        explanation = seewhy.explain(model, PHOTOS, target, method="layer_cam")
     torch.testing.assert_close(explanation.scores[0], plain[0]["scores"][[0, far]])
     torch.testing.assert_close(explanation.targets.box[0], corners[[0, far]])
     assert len(explanation.maps) > 1
-    assert all(label.startswith(layer + "[") for label in explanation.maps)
+    assert all(label.startswith("backbone[") for label in explanation.maps)
     first, second = torch.cat([grid[0].flatten(1) for grid in explanation.maps.values()], 1)
     assert float(first.abs().max()) > 0
     assert float(second.abs().max()) > 0

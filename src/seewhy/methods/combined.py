@@ -38,5 +38,12 @@ def refine(base: str | Method) -> Method:
     )
 
 
+def _d_rise() -> Method:
+    """RISE with the masks of the paper, of how surely each detection is found again; see `targets.redetected`."""
+    rise = get("rise", masks=5000, cells=16)
+    return replace(rise, name="d_rise", source="arXiv:2006.03204", ask=targets.redetected)
+
+
+add(_d_rise())
 add(replace(finer("grad_cam"), name="finer_cam"))
 add(replace(refine("grad_cam_plus_plus"), name="refine_cam"))

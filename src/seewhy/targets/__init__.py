@@ -1,6 +1,6 @@
 """What is explained: from a model's output to one score per image and target."""
 
-from seewhy.targets.boxes import Box
+from seewhy.targets.boxes import Box, Redetected, redetected
 from seewhy.targets.classes import (
     Category,
     Classes,
@@ -29,6 +29,7 @@ __all__ = [
     "Finer",
     "Pixel",
     "Probability",
+    "Redetected",
     "Region",
     "Similarity",
     "Target",
@@ -41,6 +42,7 @@ __all__ = [
     "for_rows",
     "mirrored",
     "probabilities",
+    "redetected",
     "resolve",
     "scores_tensor",
 ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.errors import OutputError, TargetError
 from seewhy.targets.classes import Classes, numbers, per_image
 from seewhy.targets.context import Context
-from seewhy.targets.outputs import described, is_detections, named, scores_tensor
+from seewhy.targets.outputs import described, is_detections, scores_tensor
+from seewhy.targets.outputs import named as entries
 
 _SAME = 0.5  # boxes whose intersection over union is this or more are taken for one object
 
@@ -25,7 +27,8 @@ class Box:
     label: its class; None takes what the model detected. box: (x0, y0, x1, y1) in pixels of the input; the detection
     of the highest intersection over union is meant, from 0.5 on. index: its number in the model's own order.
     With neither it is the detection of the highest score. Each may be one for all images, one per image, (B,) or
-    (B, 4), or T per image, (B, T) or (B, T, 4). sizes: (B, 2) heights and widths of the inputs, filled in when called.
+    (B, 4), or T per image, (B, T) or (B, T, 4). sizes, named: (B, 2) heights and widths of the inputs, and how many
+    classes have a name; filled in when called.
 
     For torchvision's detectors (a dict of boxes, labels and scores per image), transformers' queries (`logits` and
     `pred_boxes`) and raw (B, 4 + K, N) tensors of centres, sizes and scores (YOLO). The score is the model's own: a
@@ -37,9 +40,10 @@ class Box:
     box: Any = None
     index: Any = None
     sizes: Int[Tensor, "B 2"] | None = None
+    named: int | None = None
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        images = _detections(outputs, self.sizes)
+        images = _detections(outputs, self.sizes, self.named)
         if not isinstance(self.label, Tensor) or self.box is None:
             return self.resolved(outputs, Context(len(images)))(outputs)
         labels = self.label.reshape(len(images), -1)
@@ -53,14 +57,15 @@ class Box:
     def resolved(self, outputs: Any, context: Context) -> Box:
         """With the label and the box of what was found, and the sizes of the inputs."""
         sizes = self.sizes if context.sizes is None else torch.tensor([size[-2:] for size in context.sizes])
-        images = _detections(outputs, sizes)
+        named = None if context.labels is None else len(context.labels)
+        images = _detections(outputs, sizes, named)
         if len(images) != context.batch:
             raise OutputError(
                 "the model's output does not have one row per image.",
                 got=f"{len(images)} rows for {context.batch} images",
             )
-        if self.label is None and named(outputs, ("pred_boxes",)):
-            images = [_without_no_object(image, context) for image in images]
+        if self.label is None and entries(outputs, ("pred_boxes",)):
+            images = [_without_no_object(image, named) for image in images]
         label = None if self.label is None else per_image(numbers(self.label, context.labels), context.batch)
         index = None if self.index is None else per_image(numbers(self.index, None), context.batch)
         box = None if self.box is None else _box_per_image(torch.as_tensor(self.box), context.batch)
@@ -68,31 +73,102 @@ class Box:
         found = [[_found(image, number, *want) for want in wanted[number]] for number, image in enumerate(images)]
         labels = torch.tensor([[label for label, _ in row] for row in found])
         boxes = torch.stack([torch.stack([box for _, box in row]) for row in found])
-        return Box(labels, boxes, None, sizes) if several else Box(labels[:, 0], boxes[:, 0], None, sizes)
+        labels, boxes = (labels, boxes) if several else (labels[:, 0], boxes[:, 0])
+        return Box(labels, boxes, None, sizes, named)
 
     def mirrored(self) -> Box:
         """The same objects where left and right are exchanged."""
         assert self.sizes is not None
         x0, y0, x1, y1 = self.box.unbind(-1)
         width = self.sizes[:, 1].to(x0).reshape(-1, *[1] * (x0.ndim - 1))
-        return Box(self.label, torch.stack([width - x1, y0, width - x0, y1], -1), None, self.sizes)
+        return replace(self, box=torch.stack([width - x1, y0, width - x0, y1], -1))
+
+
+@dataclass(frozen=True)
+class Redetected:
+    """How surely the same object is detected still, for each image and target: what D-RISE asks of a masked image.
+
+    The largest product, over the detections there are, of a box's intersection over union with `box` and the cosine of
+    its class probabilities with `likely` (Petsiuk et al. 2021, arXiv:2006.03204; without its objectness, which none of
+    the known outputs gives apart). 0 where nothing is detected. Made by `redetected`.
+    """
+
+    label: Int[Tensor, "B *T"]
+    box: Float[Tensor, "B *T 4"]
+    likely: Float[Tensor, "B *T K"]
+    sizes: Int[Tensor, "B 2"] | None
+    named: int | None
+
+    def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
+        images = _detections(outputs, self.sizes, self.named)
+        boxes = self.box.reshape(len(images), -1, 4)
+        likely = self.likely.reshape(*boxes.shape[:2], -1)
+        scores = [
+            torch.stack([_likeness(image, box, classes) for box, classes in zip(*wanted, strict=True)])
+            for image, *wanted in zip(images, boxes, likely, strict=True)
+        ]
+        return torch.stack(scores).reshape(self.label.shape)
+
+
+def redetected(target: Any, outputs: Any) -> Redetected:
+    """The same detections as `target`, a resolved `Box`, by where they are and by the probability of every class.
+
+    Raises `TargetError` for any other target. torchvision's detectors give one label and its score instead of all
+    probabilities: there the cosine is 1 for the same label and 0 for another one, so it does not count how sure the
+    detector is, but whether and where it sees the object.
+    """
+    if not isinstance(target, Box):
+        raise TargetError(
+            "only a detection can be looked for again in a masked image.",
+            got=type(target).__name__,
+            expected="Box(...), one or several of the model's detections",
+            do="pass Box() as target for the best one; for other targets use rise",
+        )
+    images = _detections(outputs, target.sizes, target.named)
+    assert isinstance(target.label, Tensor)
+    labels, boxes = target.label.reshape(len(images), -1), target.box.reshape(len(images), -1, 4)
+    width = max(image.likely.shape[1] for image in images)
+    rows = []
+    for image, *wanted in zip(images, labels, boxes, strict=True):
+        places = [_find(image, label, None, box) for label, box in zip(*wanted, strict=True)]
+        likely = image.likely.detach()[[place[0] for place in places if place is not None]]
+        rows.append(F.pad(likely, (0, width - likely.shape[1])))
+    likely = torch.stack(rows).reshape(*target.label.shape, width)
+    return Redetected(target.label, target.box, likely, target.sizes, target.named)
+
+
+def _likeness(image: _Detections, box: Float[Tensor, "4"], likely: Float[Tensor, " K"]) -> Float[Tensor, ""]:
+    if not len(image.boxes):
+        return image.boxes.sum()
+    known = min(image.likely.shape[1], len(likely))  # listed labels may end anywhere: a class beyond is not detected
+    shared = image.likely[:, :known] @ likely[:known].to(image.likely)
+    cosine = shared / (image.likely.norm(dim=1) * likely.norm()).clamp(min=torch.finfo(shared.dtype).tiny)
+    alike: Tensor = _overlap(image.boxes, box.to(image.boxes)) * cosine
+    return alike.max()
 
 
 class _Detections(NamedTuple):
-    """One image's boxes (x0, y0, x1, y1) in pixels, and for each the score of each class; -inf: it is not of it."""
+    """One image's boxes (x0, y0, x1, y1) in pixels, and for each the score of each class; -inf: it is not of it.
+
+    likely: the classes' probabilities.
+    """
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, "N K"]
+    likely: Float[Tensor, "N K2"]
 
 
-def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None) -> list[_Detections]:
+def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, named: int | None) -> list[_Detections]:
     """The boxes of each image in a detector's output. Raises `OutputError` if it is of no kind that is known."""
     if is_detections(outputs):
         return [_labelled(image["boxes"], image["scores"], image["labels"]) for image in outputs]
-    if boxes := named(outputs, ("pred_boxes",)):
+    if boxes := entries(outputs, ("pred_boxes",)):
         sides = torch.ones(len(boxes[0]), 2) if sizes is None else sizes
         scale = sides.to(boxes[0]).flip(1).repeat(1, 2)[:, None]  # (width, height, width, height)
-        return list(map(_Detections, _corners(boxes[0]) * scale, scores_tensor(outputs)))
+        scores = scores_tensor(outputs)
+        # one column more than there are names stands for no object, and then a softmax is meant
+        likely = scores.softmax(-1)[..., :named] if named == scores.shape[-1] - 1 else scores.sigmoid()
+        return list(map(_Detections, _corners(boxes[0]) * scale, scores, likely))
     raw = scores_tensor(outputs)
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:
         raise OutputError(
@@ -101,23 +177,24 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None) -> list[_Detecti
             expected="a dict of boxes, labels and scores per image; logits and pred_boxes; or (B, 4 + K, N)",
             do="pass a function of the output as target",
         )
-    return list(map(_Detections, _corners(raw[:, :4].mT), raw[:, 4:].mT))
+    return list(map(_Detections, _corners(raw[:, :4].mT), raw[:, 4:].mT, raw[:, 4:].mT))
 
 
 def _labelled(boxes: Tensor, scores: Tensor, labels: Tensor) -> _Detections:
     classes = int(labels.max()) + 1 if labels.numel() else 1
     none = scores.new_full((len(scores), classes), -torch.inf)
-    return _Detections(boxes, none.scatter(1, labels[:, None], scores[:, None]))
+    found = none.scatter(1, labels[:, None], scores[:, None])
+    return _Detections(boxes, found, torch.where(found.isfinite(), found, 0))
 
 
-def _without_no_object(image: _Detections, context: Context) -> _Detections:
+def _without_no_object(image: _Detections, named: int | None) -> _Detections:
     """`image` without the class "no object", which some query models have after those that have a name."""
-    if context.labels is None:
+    if named is None:
         raise TargetError(
             "which class to explain cannot be told: the last one may stand for no object at all.",
             do="pass Box(label=...), or labels=[...] with a name per class",
         )
-    return image._replace(scores=image.scores[:, : len(context.labels)])
+    return image._replace(scores=image.scores[:, :named])
 
 
 def _corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:

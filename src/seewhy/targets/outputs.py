@@ -8,10 +8,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.capture.nested import children
+from seewhy.capture.nested import children, tensors
 from seewhy.errors import OutputError
 
-_SCORES = ("logits", "out", "scores", "pred", "prediction", "logits_per_image")
+_SCORES = ("logits", "pred_logits", "out", "scores", "pred", "prediction", "logits_per_image")
 _EMBEDDINGS = ("image_embeds", "image_features", "embeddings", "embedding", "pooler_output")
 
 
@@ -30,6 +30,11 @@ def scores_tensor(outputs: Any) -> Tensor:
         expected="a tensor, a container with one tensor, or an entry called " + ", ".join(map(repr, _SCORES)),
         do=advice(outputs, "pass a function of the output as target, such as lambda output: output['scores'][:, 3]"),
     )
+
+
+def answers(outputs: Any) -> list[Tensor]:
+    """What a model says rather than why: the tensors called scores or masks in its output, or all where none is."""
+    return named(outputs, (*_SCORES, "masks_queries_logits")) or list(tensors(outputs))
 
 
 def embedding_tensor(outputs: Any, width: int) -> Float[Tensor, "B D"]:

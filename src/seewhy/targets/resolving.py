@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seewhy.capture.nested import rebuild, tensors
 from seewhy.errors import TargetError, TargetTypeError
-from seewhy.targets.boxes import Box
+from seewhy.targets.boxes import Box, Redetected
 from seewhy.targets.classes import Category, Classes, Contrast, Finer, Probability
 from seewhy.targets.context import Context
 from seewhy.targets.regions import Region
@@ -57,7 +57,7 @@ def for_rows(
     A function is called with batches like the `original` outputs of `batch` images, which it was made for: rows stand
     in their image's place, and images without a row in this round keep what the model gave for them.
     """
-    if isinstance(target, _Resolvable | Finer):
+    if isinstance(target, _Resolvable | Finer | Redetected):
         of_rows: Target = rebuild(target, lambda per_image: per_image[images.to(per_image.device)])
         return of_rows(outputs)
     turns = (images[:, None] == images).tril(-1).sum(1)  # the number of earlier rows of the same image
@@ -82,7 +82,7 @@ def classes(target: Any) -> Any:
         return target.index
     if isinstance(target, Region):
         return target.category
-    return target.label if isinstance(target, Box) else None
+    return target.label if isinstance(target, Box | Redetected) else None
 
 
 def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
