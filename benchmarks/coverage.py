@@ -28,10 +28,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 300  # for one model, on a shared core
 CLASSES = 10
+DRAWS = 4  # batches of images: noise of one network and one input is not evidence
 SIZE, LARGE = (128, 192), (224, 320)  # not square, where the model allows
 
 Built = tuple[nn.Module, Any, Callable[[Any], Tensor] | None]  # model, inputs, target
@@ -226,18 +228,46 @@ def judge(suite: str, name: str) -> dict[str, Any]:
     return row
 
 
-def awaken(model: nn.Module, run: Callable[[], Any]) -> None:
-    """Make random weights pass signals on: no head of zeros, and norms that know the statistics of one batch."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
+def awaken(model: nn.Module, inputs: Any) -> None:
+    """Make random weights pass signals on: no zeros, no layer scales near zero, and norms that know some batches.
+
+    A norm behind a global average sees as few values as there are images: the variance of two can be almost zero, and
+    what that divides explodes. So the statistics are the mean of those of several batches.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     with torch.no_grad():
-        run()
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim > 1 and not parameter.any() and isinstance(module, nn.Linear | nn.Conv2d):
+                    nn.init.normal_(parameter, std=0.02)
+                elif parameter is not getattr(module, "bias", None) and near_zero(parameter):
+                    nn.init.ones_(parameter)
+        for norm in norms:
+            norm.train().reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+        for seed in range(DRAWS if norms else 0):
+            answer(model, inputs, redrawn(inputs, seed))
     model.eval()
+
+
+def near_zero(parameter: Tensor) -> bool:
+    """Whether a parameter is a scale that starts at zero, or so near that what it scales would not matter."""
+    low, high = parameter.aminmax()
+    return parameter.numel() > 1 and bool(low == high) and abs(high.item()) < 0.1
+
+
+def redrawn(inputs: Any, seed: int) -> Tensor:
+    """Another batch of images like those in `inputs`."""
+    return torch.randn(first(inputs).shape, generator=torch.Generator().manual_seed(100 + seed))
+
+
+def first(inputs: Any) -> Tensor:
+    return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+
+
+def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
+    """The model's outputs for `inputs` with another image in them."""
+    return model(**{**inputs, next(iter(inputs)): image}) if isinstance(inputs, dict) else model(image)
 
 
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
