@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy import grid as grids
 from seewhy import layers as choosing
 from seewhy import targets
+from seewhy.capture.attention import Attention, attend
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
 from seewhy.capture.replay import remember
@@ -33,10 +34,12 @@ from seewhy.methods.decomposition import factorize
 from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded
 from seewhy.probe import Precision, Probe
+from seewhy.tokens import Tokens, by_layer, over_the_image, sequences
 
 Fold = Callable[[Tensor], Tensor]
 
 _INPUT = "input"  # what a map that lies on the input itself goes by
+_ATTENTION = "attention"  # what a map of all attention over the image's tokens goes by
 _FROM_INPUT = {"input_gradients", "guided_gradients", "bias_gradients"}
 
 
@@ -136,6 +139,7 @@ class Explainer:
         self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
         self._places: dict[tuple[int, ...], _Place] = {}
         self._grids: dict[tuple[tuple[int, ...], str], grids.Grid] = {}
+        self._sequences: dict[tuple[int, ...], dict[int, grids.Grid]] = {}
         if fuse not in (None, "mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
         if batch_size < 1:
@@ -148,8 +152,9 @@ class Explainer:
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
             if layers is not None and not found.layered:
+                where = "all attention" if found.attends else "the input"
                 raise MethodError(
-                    f"{found.name} looks at the input, not at a layer.", got="layers=", do="leave layers out"
+                    f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=combine.principal_component) for found in self.methods]
@@ -288,7 +293,8 @@ class Explainer:
         biased = {name: self.model.get_submodule(name) for name in biases}
         replaying = remember(self.model, place.modules) if "replay" in needs else nullcontext(dict)
         # with no layer to record from, the graph still tells what kind the scores are
-        image = call.image.clone() if needs & _FROM_INPUT or not place.modules else None
+        attends = "places" in needs
+        image = call.image.clone() if needs & _FROM_INPUT or not (place.modules or attends) else None
         if image is not None and not image.is_floating_point():
             raise InputError(
                 "an input of integers has no gradient.",
@@ -303,8 +309,11 @@ class Explainer:
 
         # fused attention cannot be differentiated twice
         attention = sdpa_kernel(SDPBackend.MATH) if "curvatures" in needs else nullcontext()
-        with choosing.inputs_of(linear) as classifiers, replaying as memories, attention:
-            tape = record(run, {**biased, **place.modules}, from_start=image is not None)
+        attending: AbstractContextManager[list[Attention]] = nullcontext([])
+        if attends:
+            attending = attend(self.model, call.batch)
+        with choosing.inputs_of(linear) as classifiers, replaying as memories, attention, attending as attended:
+            tape = record(run, {**biased, **place.modules}, from_start=attends or image is not None)
         check_ran(place.modules, [name for name, _ in tape.calls])
         resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
         scores = targets.checked(resolved(tape.outputs), call.batch)
@@ -312,7 +321,26 @@ class Explainer:
         activations = {label: kept for (label, kept), (name, _) in calls if place.holds(label, name)}
         added = [(kept, biases[name]) for name, kept in tape.calls if name in biases and kept.ndim == call.image.ndim]
         likely = targets.probabilities(resolved, tape.outputs)
-        return Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added)
+        tokens = self._tokens(attended, call) if attends else None
+        return Forward(
+            call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added, tokens
+        )
+
+    def _tokens(self, attended: Sequence[Attention], call: Inputs) -> Tokens:
+        """The attention over the image's tokens; how these lie over it is given, or worked out once per input shape."""
+        signature = tuple(call.image.shape[1:])
+        if self.grid is None and signature not in self._sequences:
+            self._sequences[signature] = sequences(self.model, call)
+        folds: dict[int, Fold] = {}
+        for length in {seen.columns for seen in attended}:
+            if callable(self.grid):
+                folds[length] = self.grid
+            elif self.grid is not None:
+                given = grids.readings((call.batch, length, 1), call.space, call.batch, grid=self.grid)
+                folds.update((length, found.fold) for found in given)
+            elif found := self._sequences[signature].get(length):
+                folds[length] = found.fold
+        return over_the_image(attended, call.batch, folds)
 
     def _maps(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
@@ -341,8 +369,9 @@ class Explainer:
             self.precision,
         )
         noisy = partial(self._noisy, place, forward, generator)
+        by_layer = partial(self._by_layer, forward)
         drawn: dict[str, dict[str, list[Tensor]]] = {found.name: {} for found in methods}
-        for shared, seen in evidence(forward, needs, folds, probe, noisy, keep_graph=not last):
+        for shared, seen in evidence(forward, needs, folds, probe, noisy, by_layer, keep_graph=not last):
             for found in methods:
                 for label in place.labels(found) or tuple(folds):
                     generator.set_state(state)
@@ -380,6 +409,18 @@ class Explainer:
             slopes = gradients(again.columns, again.activations)
             runs.append([{label: fold(slope[label]) for label, fold in folds.items()} for slope in slopes])
         return runs
+
+    def _by_layer(self, forward: Forward) -> list[list[Tensor]]:
+        """See `tokens.by_layer`."""
+        if forward.tokens is None:
+            return []
+        return by_layer(
+            self.model,
+            forward.call,
+            forward.tokens,
+            lambda outputs: replace(forward, outputs=outputs).scored(forward.target).columns,
+            lambda attended: self._tokens(attended, forward.call),
+        )
 
     def _fold(self, label: str, kept: Tensor, call: Inputs) -> Callable[[Tensor], Tensor]:
         """What takes this layer's tensors to (B, C, *grid), in float32 at least."""
@@ -430,7 +471,7 @@ class _Place:
     def labels(self, method: Method) -> tuple[str, ...]:
         """The calls that `method` looks at; none where the caller named the modules, and all of their calls count."""
         if not method.layered:
-            return (_INPUT,)
+            return (_ATTENTION if method.attends else _INPUT,)
         if self.label is None:
             return ()
         return self.stages if method.staged else (self.label,)
