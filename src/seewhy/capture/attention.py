@@ -22,7 +22,7 @@ from seewhy.capture.hooks import Finish, Passed, around
 _PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attention:
     """One call of attention, everything in the graph if the forward is recorded.
 
@@ -167,19 +167,17 @@ def _undispatched(func: Any) -> Any:
 def chain(calls: Sequence[Attention], batch: int, lengths: Collection[int]) -> list[Attention]:
     """The self-attention of the image's tokens, in order, and last what reads them, if that is an attention too.
 
-    lengths: how many tokens a sequence that lies over the image can have; the last of `calls` with columns of such a
-    length tells which it is. What runs beside, such as a text encoder, is left out. Empty if there is none, or where
-    some blocks of the same stack look at windows, or at fewer tokens.
+    lengths: how many tokens a sequence that lies over the image can have; the longest is taken, so that a text encoder
+    beside is left out. Empty if there is none, or where some blocks of the same stack look at windows, or at fewer
+    tokens.
     """
-    chained: list[Attention] = []
-    others: list[Attention] = []
-    for call in reversed(calls):
-        whole = call.probabilities.ndim == 4 and call.probabilities.shape[0] == batch
-        fits = call.rows == call.columns == chained[-1].columns if chained else call.columns in lengths
-        (chained if whole and fits else others).append(call)
+    whole = [call for call in calls if call.probabilities.ndim == 4 and call.probabilities.shape[0] == batch]
+    longest = max((call.columns for call in whole if call.columns in lengths), default=0)
+    over = [call for call in whole if call.columns == longest]
+    chained = [call for call in over[:-1] if call.rows == longest] + over[-1:]
     kinds = {_kind(call) for call in chained}
-    broken = any(_kind(call) in kinds and call.rows == call.columns for call in others)
-    return [] if broken else chained[::-1]
+    broken = any(_kind(call) in kinds and call.rows == call.columns for call in calls if call not in chained)
+    return [] if broken else chained
 
 
 def blocks(calls: Sequence[Attention]) -> list[str]:

@@ -159,14 +159,13 @@ def vit_cx(
 ) -> Float[Tensor, "B *size"]:
     """What is left of the score of an image seen through groups of like channels of its tokens (Xie et al. 2023).
 
-    Channels become masks M in [0, 1]; those of a cosine distance below `distance` are added up. The weight of a mask is
-    S(M X + (1 - M) e) - S(X + (1 - M) e), where e is normal, its deviation `noise`. A place has the weights of the masks
-    on it by their shares in their sum there. The mean weight is taken off, where the paper adds S(X): it is the same at
-    all places, and what is positive is above the average.
+    Channels become masks M in [0, 1]; those of a cosine distance below `distance` are added up. A mask's weight is
+    S(M X + (1 - M) e) - S(X + (1 - M) e), where e is normal, its deviation `noise`. A place has the weights of the
+    masks on it by their shares in the sum of all there, over the number of masks. The mean weight is taken off, where
+    the paper adds S(X): either is the same at all places, and so what is positive is above the average.
     """
-    size, axes = tuple(inputs.shape[2:]), tuple(range(2, inputs.ndim))
-    channels = arrays.rescale(arrays.resize(activations, size), axes)
-    masks = [_grouped(image[image.flatten(1).any(1)], distance) for image in channels]
+    size = tuple(inputs.shape[2:])
+    masks = [_grouped(_scaled(arrays.resize(image, size)), distance) for image in activations]
     images = torch.cat([torch.full((len(found),), image) for image, found in enumerate(masks)]).to(inputs.device)
     numbers = torch.cat([torch.arange(len(found)) for found in masks]).tolist()
     every = torch.cat(masks)[:, None]
@@ -190,6 +189,12 @@ def vit_cx(
     return torch.stack(maps)
 
 
+def _scaled(masks: Float[Tensor, "N *size"]) -> Float[Tensor, "K *size"]:
+    """Masks scaled to [0, 1], but for those that are constant."""
+    scaled = arrays.rescale(masks, tuple(range(1, masks.ndim)))
+    return scaled[scaled.flatten(1).any(1)]
+
+
 def _grouped(masks: Float[Tensor, "N *size"], distance: float) -> Float[Tensor, "K *size"]:
     """Masks added up by complete linkage: two groups are one while all their masks are within a cosine `distance`."""
     rows = F.normalize(masks.flatten(1), dim=1)
@@ -204,4 +209,4 @@ def _grouped(masks: Float[Tensor, "N *size"], distance: float) -> Float[Tensor, 
         group[group == merged] = kept
     _, member = torch.unique(group, return_inverse=True)
     sums = masks.new_zeros(int(member.max()) + 1 if len(member) else 0, *masks.shape[1:]).index_add(0, member, masks)
-    return arrays.rescale(sums, tuple(range(1, sums.ndim)))
+    return _scaled(sums)
