@@ -19,13 +19,16 @@ from seewhy.errors import MethodError
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Ask
 from seewhy.probe import Probe
+from seewhy.tokens import Tokens
 
 Fold = Callable[[Tensor], Tensor]
 Values = dict[str, Any]
 # (samples, deviation of the noise) -> for each noisy run, for each target, the gradients (B, C, *grid) by layer
 Noisy = Callable[[int, float], list[list[dict[str, Tensor]]]]
+# for each target, the gradients at each layer's attention of the score of that layer's tokens
+ByLayer = Callable[[], list[list[Tensor]]]
 
-_BACKWARD = {"gradients", "curvatures", "input_gradients", "bias_gradients"}
+_BACKWARD = {"gradients", "curvatures", "input_gradients", "bias_gradients", "places"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Forward:
     """One forward, recorded and scored; everything but `call` is still in the graph.
 
     memories: what a replay of a layer's call needs. image: the leaf that went in, where it was recorded from there.
-    biased: outputs of layers with the bias in them.
+    biased: outputs of layers with the bias in them. tokens: the attention over the image's tokens.
     """
 
     call: Inputs
@@ -46,6 +49,7 @@ class Forward:
     memories: Mapping[str, Memory]
     image: Tensor | None = None
     biased: Sequence[tuple[Tensor, Tensor]] = field(default=())
+    tokens: Tokens | None = None
 
     @property
     def columns(self) -> Tensor:
@@ -67,6 +71,10 @@ class Forward:
             leaves["the input"] = self.image
         if "bias_gradients" in needs:
             leaves |= {f"bias {number}": output for number, (output, _) in enumerate(self.biased)}
+        if "places" in needs and self.tokens is not None:
+            if "attention_gradients" in needs:
+                leaves |= {f"attention {number}": call.probabilities for number, call in enumerate(self.tokens.calls)}
+            leaves |= {f"attended by {call.rows}": call.output for call in self.tokens.calls}  # the last of each
         return leaves
 
     def reached(self, folds: Mapping[str, Callable[[Tensor], Tensor]]) -> set[str]:
@@ -95,7 +103,14 @@ class Forward:
 
 
 def evidence(
-    forward: Forward, needs: Set[str], folds: Mapping[str, Fold], probe: Probe, noisy: Noisy, *, keep_graph: bool
+    forward: Forward,
+    needs: Set[str],
+    folds: Mapping[str, Fold],
+    probe: Probe,
+    noisy: Noisy,
+    by_layer: ByLayer,
+    *,
+    keep_graph: bool,
 ) -> Iterator[tuple[Values, dict[str, Values]]]:
     """For each target what `needs` names: what is the same for every layer, and what is a layer's, by its label.
 
@@ -104,6 +119,7 @@ def evidence(
     """
     activations = {label: fold(forward.activations[label].detach()) for label, fold in folds.items()}
     once = cache(noisy)
+    layerwise = by_layer() if "layer_attention_gradients" in needs else repeat([])
     slopes: Iterable[dict[str, Tensor]] = repeat({})
     if needs & _BACKWARD:
         keep = keep_graph or bool(needs & {"weights", "guided_gradients"})
@@ -121,8 +137,9 @@ def evidence(
             )
         return probe.layer(forward.memories[label], activation, folds[label])
 
-    for number, (column, slope) in enumerate(zip(forward.columns.unbind(1), slopes, strict=False)):
+    for number, (column, slope, layers) in enumerate(zip(forward.columns.unbind(1), slopes, layerwise, strict=False)):
         shared = _on_the_input(forward, needs, column, slope)
+        shared["layer_attention_gradients"] = [at_least_float32(found) for found in layers]
         shared |= {"scores": probe.scores[:, number], "score": probe.inputs(number)}
         seen: dict[str, Values] = {}
         for label, fold in folds.items():
@@ -157,7 +174,30 @@ def _on_the_input(forward: Forward, needs: Set[str], column: Tensor, slope: Mapp
         with guided(column):
             (found,) = torch.autograd.grad(column.sum(), forward.image, retain_graph=True)
         values["guided_gradients"] = at_least_float32(found)
+    if "places" in needs and forward.tokens is not None:
+        values |= _attention(forward.tokens, slope)
     return values
+
+
+def _attention(tokens: Tokens, slope: Mapping[str, Tensor]) -> Values:
+    """What methods of attention need, for one target. Read are the rows that the score's gradient reaches."""
+    calls, read = tokens.calls, {}
+    for call in calls:
+        reached = (slope[f"attended by {call.rows}"] != 0).any(-1).any(1).to(torch.float32)
+        read[call.rows] = reached / reached.sum(1, keepdim=True).clamp(min=1)
+    return {
+        "attentions": [at_least_float32(call.probabilities.detach()) for call in calls],
+        "attention_logits": [at_least_float32(call.logits.detach()) for call in calls],
+        "attention_gradients": [
+            at_least_float32(slope[label].detach()) for label in slope if label.startswith("attention ")
+        ],
+        "readings": [read[call.rows] for call in calls],
+        "queries": at_least_float32(calls[-1].queries.detach()),
+        "keys": at_least_float32(calls[-1].keys.detach()),
+        "values": at_least_float32(calls[-1].values.detach()),
+        "attended_gradients": at_least_float32(slope[f"attended by {calls[-1].rows}"].detach()),
+        "places": tokens.places,
+    }
 
 
 def _stacked(noisy: Noisy, number: int, label: str, samples: int, noise: float) -> Tensor:

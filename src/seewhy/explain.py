@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy import grid as grids
 from seewhy import layers as choosing
 from seewhy import targets
+from seewhy.capture.attention import Attention, attend
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
 from seewhy.capture.replay import remember
@@ -34,10 +35,12 @@ from seewhy.methods.decomposition import factorize
 from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.probe import Precision, Probe
+from seewhy.tokens import Tokens, by_layer, over_the_image, sequences
 
 Fold = Callable[[Tensor], Tensor]
 
 _INPUT = "input"  # what a map that lies on the input itself goes by
+_ATTENTION = "attention"  # what a map of all attention over the image's tokens goes by
 _FROM_INPUT = {"input_gradients", "guided_gradients", "bias_gradients"}
 
 
@@ -138,6 +141,7 @@ class Explainer:
         self._features: dict[tuple[targets.Encode, str], Tensor] = {}
         self._places: dict[tuple[int, ...], _Place] = {}
         self._grids: dict[tuple[tuple[int, ...], str], grids.Grid] = {}
+        self._sequences: dict[tuple[int, ...], dict[int, grids.Grid]] = {}
         if fuse not in (None, "mean", "max", "product"):
             raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
         if batch_size < 1:
@@ -150,8 +154,9 @@ class Explainer:
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
             if layers is not None and not found.layered:
+                where = "all attention" if found.attends else "the input"
                 raise MethodError(
-                    f"{found.name} looks at the input, not at a layer.", got="layers=", do="leave layers out"
+                    f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=combine.principal_component) for found in self.methods]
@@ -191,7 +196,7 @@ class Explainer:
                 targets=asked[found.ask].target,
                 method=found.name,
                 size=call.size,
-                extents=call.canvas.extents if call.canvas and found.layered else None,
+                extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
                 frames=frames,
@@ -306,7 +311,8 @@ class Explainer:
         biased = {name: self.model.get_submodule(name) for name in biases}
         replaying = remember(self.model, place.modules) if "replay" in needs else nullcontext(dict)
         # with no layer to record from, the graph still tells what kind the scores are
-        image = call.image.clone() if needs & _FROM_INPUT or not place.modules else None
+        attends = "places" in needs
+        image = call.image.clone() if needs & _FROM_INPUT or not (place.modules or attends) else None
         if image is not None and not image.is_floating_point():
             raise InputError(
                 "an input of integers has no gradient.",
@@ -321,8 +327,11 @@ class Explainer:
 
         # fused attention cannot be differentiated twice
         attention = sdpa_kernel(SDPBackend.MATH) if "curvatures" in needs else nullcontext()
-        with choosing.inputs_of(linear) as classifiers, replaying as memories, attention:
-            tape = record(run, {**biased, **place.modules}, from_start=image is not None)
+        attending: AbstractContextManager[list[Attention]] = nullcontext([])
+        if attends:
+            attending = attend(self.model, call.batch)
+        with choosing.inputs_of(linear) as classifiers, replaying as memories, attention, attending as attended:
+            tape = record(run, {**biased, **place.modules}, from_start=attends or image is not None)
         check_ran(place.modules, [made.layer for made in tape.calls])
         resolved = targets.resolve(target, tape.outputs, self._context(call))
         scores = targets.checked(resolved(tape.outputs), call.batch)
@@ -334,7 +343,25 @@ class Explainer:
             if made.layer in biases and made.activation.ndim == 2 + len(call.space)
         ]
         likely = targets.probabilities(resolved, tape.outputs)
-        return Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added)
+        tokens = self._tokens(attended, call) if attends else None
+        return Forward(
+            call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added, tokens
+        )
+
+    def _tokens(self, attended: Sequence[Attention], call: Inputs) -> Tokens:
+        """The attention over the image's tokens; how these lie over it is given, or worked out once per input shape."""
+        if self.grid is None and call.signature not in self._sequences:
+            self._sequences[call.signature] = sequences(self.model, call)
+        folds: dict[int, Fold] = {}
+        for length in {seen.columns for seen in attended}:
+            if callable(self.grid):
+                folds[length] = self.grid
+            elif self.grid is not None:
+                given = grids.readings((call.batch, length, 1), call.space, call.batch, grid=self.grid)
+                folds.update((length, found.fold) for found in given)
+            elif found := self._sequences[call.signature].get(length):
+                folds[length] = found.fold
+        return over_the_image(attended, call.batch, folds)
 
     def _context(self, call: Inputs) -> targets.Context:
         return targets.Context(
@@ -373,8 +400,9 @@ class Explainer:
             self.precision,
         )
         noisy = partial(self._noisy, place, forward, generator)
+        by_layer = partial(self._by_layer, forward)
         drawn: dict[str, dict[str, list[Tensor]]] = {found.name: {} for found in methods}
-        for shared, seen in evidence(forward, needs, folds, probe, noisy, keep_graph=not last):
+        for shared, seen in evidence(forward, needs, folds, probe, noisy, by_layer, keep_graph=not last):
             for found in methods:
                 for label in place.labels(found) or tuple(folds):
                     generator.set_state(state)
@@ -412,6 +440,18 @@ class Explainer:
             slopes = gradients(again.columns, again.activations)
             runs.append([{label: fold(slope[label]) for label, fold in folds.items()} for slope in slopes])
         return runs
+
+    def _by_layer(self, forward: Forward) -> list[list[Tensor]]:
+        """See `tokens.by_layer`."""
+        if forward.tokens is None:
+            return []
+        return by_layer(
+            self.model,
+            forward.call,
+            forward.tokens,
+            lambda outputs: replace(forward, outputs=outputs).scored(forward.target).columns,
+            lambda attended: self._tokens(attended, forward.call),
+        )
 
     def _fold(self, label: str, kept: Tensor, call: Inputs) -> Callable[[Tensor], Tensor]:
         """What takes this layer's tensors to (B, C, *grid), in float32 at least."""
@@ -466,7 +506,7 @@ class _Place:
     def labels(self, method: Method) -> tuple[str, ...]:
         """The calls that `method` looks at; none where the caller named the modules, and all of their calls count."""
         if not method.layered:
-            return (_INPUT,)
+            return (_ATTENTION if method.attends else _INPUT,)
         return self.stages if method.staged else self.chosen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -54,9 +55,17 @@ EVERY_FORMULA = ("resnet", "volumes", "one_sigmoid")  # the others of a kind: en
 def applies(case: Case, method: str) -> bool:
     if method == "cam":
         return case.averaged
-    if case.name == "tokens_first" and "replay" in seewhy.methods.get(method).needs:
+    found = seewhy.methods.get(method)
+    if case.name == "tokens_first" and {"replay", "layer_attention_gradients"} & set(found.needs):
         return False
+    if found.attends:
+        return case.tokens
     return method in FIRST_OF_KIND or case.name in EVERY_FORMULA
+
+
+def home(method: str) -> Case:
+    """A case that the method applies to."""
+    return BY_NAME["class_token" if seewhy.methods.get(method).attends else "resnet"]
 
 
 PAIRS = [
@@ -144,7 +153,7 @@ def test_model_is_as_it_was_when_the_forward_raises(case: Case, error: type[Base
 
 @every_method
 def test_model_is_as_it_was_when_the_target_raises(method: str) -> None:
-    case = BY_NAME["resnet"]
+    case = home(method)
     model = with_history(case.model())
     before = fingerprint(model)
     failure = IndexError("the caller's own")
@@ -248,7 +257,9 @@ def test_a_model_that_writes_to_its_input_and_draws_leaves_both_untouched() -> N
 
 @every_method
 def test_a_generator_decides_what_is_drawn(method: str) -> None:
-    case = BY_NAME["resnet" if method == "cam" else "vgg_like"]  # behind resnet's last layer noise changes no gradient
+    case = (
+        home(method) if method == "cam" or seewhy.methods.get(method).attends else BY_NAME["vgg_like"]
+    )  # behind resnet's last layer noise changes no gradient
     model, inputs = case.model(), case.inputs()
 
     def drawn(seed: int) -> Tensor:
@@ -284,7 +295,7 @@ def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None
     for number in range(3):
         alone = explain(case, method, model, inputs[number : number + 1])
         assert alone.layers == together.layers
-        assert case.layer in alone.layers or alone.layers == ("input",)
+        assert case.layer in alone.layers or alone.layers in (("input",), ("attention",))
         for name, grid in alone.maps.items():
             scale = float(grid.abs().max())
             # what is told from differences of scores is known to the rounding of a score, however small it is
@@ -294,7 +305,7 @@ def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None
 
 @every_method
 def test_several_targets_are_each_like_one(method: str) -> None:
-    case = BY_NAME["resnet"]
+    case = home(method)
     model, inputs = case.model(), case.inputs()
     classes = torch.tensor([[1, 5, 2], [7, 0, 2]])
     generator = torch.Generator()
@@ -483,15 +494,16 @@ def test_an_identity_whose_input_is_overwritten_is_kept() -> None:
 @every_method
 def test_nothing_outlives_the_explanation(method: str) -> None:
     """By reference count alone: no cycle waits for the collector."""
-    case = BY_NAME["resnet"]
+    case = home(method)
     model, inputs = case.model(), case.inputs()
     alive = []
 
     def watch(_: nn.Module, __: object, output: Tensor) -> None:
         alive.append(weakref.ref(output))
 
-    for name in ("layer1", "layer3", "layer4", "avgpool"):
-        model.get_submodule(name).register_forward_hook(watch)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm | nn.AdaptiveAvgPool2d):
+            module.register_forward_hook(watch)
     explainer = seewhy.Explainer(model, method, **CHEAP.get(method, {}))
     gc.collect()
     gc.disable()
@@ -631,6 +643,23 @@ def test_a_forward_in_another_thread_is_not_recorded() -> None:
 def test_cam_is_refused_without_a_global_average(case: Case) -> None:
     with pytest.raises(MethodError, match="global average"):
         seewhy.explain(case.model(), case.inputs(), method="cam")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if seewhy.methods.get(name).attends])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)
+def test_attention_is_refused_where_it_does_not_run_over_the_whole_image(case: Case, method: str) -> None:
+    with pytest.raises(MethodError, match=r"look at all tokens(.|\n)*grad_cam") as caught:
+        seewhy.explain(case.model(), case.inputs(), method=method)
+    got = (
+        r"attention of shapes \(12, 2, 4, 4\), \(48, 1, 4, 4\)" if case.name == "swin" else "a model without attention"
+    )
+    assert re.search(got, str(caught.value))
+
+
+def test_le_grad_is_refused_where_blocks_are_no_modules() -> None:
+    case = BY_NAME["tokens_first"]
+    with pytest.raises(MethodError, match=r"blocks that are modules(.|\n)*attention_relevance"):
+        seewhy.explain(case.model(), case.inputs(), method="le_grad")
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "replay" in seewhy.methods.get(name).needs])

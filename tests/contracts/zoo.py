@@ -180,13 +180,17 @@ def _convnext() -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, an input size for it, its last layer with space, and whether `cam`'s premise holds there."""
+    """A model, an input size for it, its last layer with space, and whether `cam`'s premise holds there.
+
+    tokens: whether attention runs over all of the image.
+    """
 
     name: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     layer: str
     averaged: bool
+    tokens: bool = False
 
     def model(self) -> nn.Module:
         """Random weights, the same each time, with BatchNorm statistics that matter; in eval mode unless stated."""
@@ -226,8 +230,15 @@ CASES = [
     Case("called_twice", CalledTwice, (3, 32, 32), "relu#1", True),
     Case("one_sigmoid", OneSigmoid, (3, 32, 32), "body", True),
     # the last block of a class token's ViT has no gradient at the patches
-    Case("class_token", lambda: _vit(), (3, 32, 48), "blocks.2.norm1", False),
-    Case("registers", lambda: _vit(class_token=False, reg_tokens=4, global_pool="avg"), (3, 32, 48), "norm", False),
+    Case("class_token", lambda: _vit(), (3, 32, 48), "blocks.2.norm1", False, tokens=True),
+    Case(
+        "registers",
+        lambda: _vit(class_token=False, reg_tokens=4, global_pool="avg"),
+        (3, 32, 48),
+        "norm",
+        False,
+        tokens=True,
+    ),
     Case("swin", _swin, (3, 32, 48), "norm", True),
-    Case("tokens_first", TokensFirst, (3, 32, 48), "norm", True),
+    Case("tokens_first", TokensFirst, (3, 32, 48), "norm", True, tokens=True),
 ]

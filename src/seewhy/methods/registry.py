@@ -31,6 +31,16 @@ Need = Literal[
     "input_gradients",
     "guided_gradients",
     "bias_gradients",
+    "attentions",
+    "attention_logits",
+    "attention_gradients",
+    "layer_attention_gradients",
+    "queries",
+    "keys",
+    "values",
+    "attended_gradients",
+    "readings",
+    "places",
 ]
 
 # (image of each of N rows, maker of the rows of these numbers: (n,) -> (n, C, *space)) -> their scores (N,).
@@ -38,7 +48,7 @@ Need = Literal[
 Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float[Tensor, " N"]]
 
 # the files of this folder that hold methods, in the order they are listed
-_FAMILIES = ("gradient", "decomposition", "pixel", "perturbation", "combined")
+_FAMILIES = ("gradient", "decomposition", "pixel", "perturbation", "attention", "combined")
 _methods: dict[str, Method] = {}
 
 
@@ -51,6 +61,8 @@ class Method:
     (samples, noise) -> (N, B, C, *space), the gradients for that many inputs with noise of that share of their range.
     inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has them.
     bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
+    attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
+    over the image's tokens; queries, keys, values, attended_gradients: of the last (see `seewhy.methods.attention`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
     generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
@@ -75,6 +87,11 @@ class Method:
     def layered(self) -> bool:
         """Whether it looks at layers; otherwise its map lies on the input."""
         return "activations" in self.needs
+
+    @property
+    def attends(self) -> bool:
+        """Whether it looks at attention; its map lies on the grid of the tokens."""
+        return "places" in self.needs
 
     @property
     def reduces(self) -> bool:

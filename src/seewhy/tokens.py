@@ -1,0 +1,102 @@
+"""Which attention of a forward runs over the image's tokens, and what each of its layers adds to the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seewhy import layers as choosing
+from seewhy.capture.attention import Attention, attend, blocks, chain
+from seewhy.capture.tape import gradients, record, replacing
+from seewhy.errors import MethodError
+from seewhy.grid import Grid
+from seewhy.inputs import Inputs
+
+Fold = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The attention over an image's tokens, first layer to last, and the fold that takes (n, tokens, C) to the grid."""
+
+    calls: Sequence[Attention]
+    fold: Fold
+
+    @property
+    def pools(self) -> bool:
+        """Whether the last is an attention that reads the tokens, and not one among them."""
+        return self.calls[-1].rows != self.calls[-1].columns
+
+    def places(self, rows: Float[Tensor, "n tokens"]) -> Float[Tensor, "n *space"]:
+        """A value for each token, on the grid of those that are patches."""
+        return self.fold(rows[..., None])[:, 0]
+
+
+def sequences(model: nn.Module, call: Inputs) -> dict[int, Grid]:
+    """The grids of the token sequences (B, tokens, C) of a forward, by their length. Costs that forward."""
+    return {
+        seen.shape[1 - seen.grid.batch_axis]: replace(seen.grid, batch_axis=0)
+        for seen in choosing.look(model, call)
+        if seen.grid is not None and len(seen.shape) == 3
+    }
+
+
+def over_the_image(attended: Sequence[Attention], batch: int, folds: Mapping[int, Fold]) -> Tokens:
+    """The attention of the image's tokens among all that was seen; `folds` of sequences by their length.
+
+    Raises `MethodError` if there is none.
+    """
+    if calls := chain(attended, batch, folds):
+        return Tokens(calls, folds[calls[-1].columns])
+    shapes = sorted({str(tuple(seen.probabilities.shape)) for seen in attended})
+    raise MethodError(
+        "methods of attention need a vision transformer in which all blocks look at all tokens of the image.",
+        got=f"attention of shapes {', '.join(shapes)} for {batch} image(s)" if shapes else "a model without attention",
+        expected="probabilities (images, heads, tokens, tokens), of tokens that lie over the image",
+        do='method="grad_cam", "layer_cam", "vit_cx" or another without places among its needs in `seewhy methods`; or '
+        "grid=, the size of the grid, where the tokens do lie over the image",
+    )
+
+
+def by_layer(
+    model: nn.Module,
+    call: Inputs,
+    tokens: Tokens,
+    score: Callable[[Any], Float[Tensor, "B T"]],
+    find: Callable[[Sequence[Attention]], Tokens],
+) -> list[list[Tensor]]:
+    """For each target, the gradients at each layer's attention of the score that the head gives to that layer's tokens.
+
+    The head is given the mean of a layer's tokens, in place of each of the last layer's. Where an attention pools, it
+    is given the tokens themselves, and the gradient is that at the attention that pools. `tokens` are those of a
+    forward before, `find` what tells them again. Costs a forward, and one for each layer. Raises `MethodError` where
+    the layers are no modules.
+    """
+
+    def run() -> Any:
+        return call.with_rows(Tensor.clone).run(model)
+
+    names = blocks(tokens.calls[:-1] if tokens.pools else tokens.calls)
+    if "" in names:
+        raise MethodError(
+            "le_grad needs blocks that are modules, so that the head can be given what each one returned.",
+            got="attention that the model computes in its own forward",
+            do='method="attention_relevance", or "agcam"',
+        )
+    stack = {name: model.get_submodule(name) for name in names}
+    with attend(model, call.batch) as attended:
+        tape = record(run, stack, from_start=True)
+    found: list[list[Tensor]] = []
+    for layer, returned in zip(find(attended).calls, tape.activations.values(), strict=False):
+        sequence = 1 if returned.shape[1] == layer.rows else 0
+        mean = returned.mean(sequence, keepdim=True).expand_as(returned)
+        with attend(model, call.batch) as again, replacing(stack, names[-1], returned if tokens.pools else mean):
+            scores = score(run())
+        at = find(again).calls[-1] if tokens.pools else layer
+        slopes = gradients(scores, {layer.name: at.probabilities}, keep_graph=True)
+        found.append([slope[layer.name] for slope in slopes])
+    return [list(layers) for layers in zip(*found, strict=True)]
