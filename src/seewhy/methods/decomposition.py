@@ -6,15 +6,19 @@ it is the one that agrees with the sum of the activations over channels.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.errors import InputError
 from seewhy.methods import combine
 from seewhy.methods.registry import method
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
+Kernel = Literal["sigmoid", "linear", "poly", "rbf", "cosine"]
 
 
 @method("eigen_cam", needs=("activations",), source="arXiv:2008.00299")
@@ -27,17 +31,39 @@ def eigen_cam(activations: Layer) -> Map:
 
 
 @method("kpca_cam", needs=("activations",), source="arXiv:2410.00267")
-def kpca_cam(activations: Layer) -> Map:
-    """The first kernel principal component of the places, of the kernel tanh(x.y / C + 1) (Karmani et al. 2024).
+def kpca_cam(activations: Layer, *, kernel: Kernel = "sigmoid", gamma: float | None = None) -> Map:
+    """The first kernel principal component of the places, by default of tanh(x.y / C + 1) (Karmani et al. 2024).
 
-    x and y are two places' activations less their mean over places; the kernel matrix is centred in turn.
+    x and y are two places' activations less their mean over places; the kernel matrix is centred in turn. Kernels are
+    "sigmoid" tanh(gamma x.y + 1), "poly" (gamma x.y + 1)^3, "rbf" exp(-gamma |x - y|^2), "linear" x.y and "cosine",
+    with gamma 1 / C unless given.
     """
     places = combine.places(activations)
     centred = places - places.mean(1, keepdim=True)
-    kernel = (centred @ centred.mT / places.shape[-1] + 1).tanh()
-    rows, columns = kernel.mean(1, keepdim=True), kernel.mean(2, keepdim=True)
-    projection = combine.leading(kernel - rows - columns + rows.mean(2, keepdim=True))
+    found = _kernel(centred @ centred.mT, kernel, 1 / places.shape[-1] if gamma is None else gamma)
+    rows, columns = found.mean(1, keepdim=True), found.mean(2, keepdim=True)
+    projection = combine.leading(found - rows - columns + rows.mean(2, keepdim=True))
     return combine.like(activations, combine.agreeing(projection, centred.sum(-1)))
+
+
+def _kernel(
+    products: Float[Tensor, "B places places"], kernel: Kernel, gamma: float
+) -> Float[Tensor, "B places places"]:
+    """The kernel of each pair of places, from their inner products x.y."""
+    if kernel == "sigmoid":
+        return (gamma * products + 1).tanh()
+    if kernel == "linear":
+        return products
+    if kernel == "poly":
+        return (gamma * products + 1) ** 3
+    squares = products.diagonal(dim1=-2, dim2=-1)
+    if kernel == "rbf":
+        return (-gamma * (squares[:, :, None] + squares[:, None] - 2 * products)).exp()
+    if kernel == "cosine":
+        lengths = squares.sqrt()
+        lengths = torch.where(lengths > 0, lengths, 1)
+        return products / (lengths[:, :, None] * lengths[:, None])
+    raise InputError("unknown kernel.", got=repr(kernel), expected=", ".join(map(repr, get_args(Kernel))))
 
 
 @method("fem", needs=("activations",), source="hal-02963298")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy import arrays
+from seewhy.methods.combine import Reduce, channel_sum
 from seewhy.methods.gradient import grad_cam
 from seewhy.methods.registry import method
 
@@ -21,19 +22,20 @@ Map = Float[Tensor, "B *size"]
     source="arXiv:1905.00780",
     cost="1 forward, 1 backward",
 )
-def full_grad(inputs: Image, input_gradients: Image, bias_gradients: list[Tensor]) -> Map:
+def full_grad(
+    inputs: Image, input_gradients: Image, bias_gradients: list[Tensor], *, reduce: Reduce = channel_sum
+) -> Map:
     """The sizes of the input's and of every bias's part in the score, summed (Srinivas and Fleuret 2019).
 
     f(x) = x . df/dx + sum_b b . df/db for a network of linear layers and ReLUs. Each part is scaled to [0, 1] by its
     own range over all channels and places of an image, then resized; grad-cam scales every channel by itself.
-    The biases are those of convolutions and, with their running statistics, of batch normalisations.
+    The biases are those of convolutions and, with their running statistics, of batch normalisations. `reduce` is given
+    the parts as channels.
     """
     size = tuple(inputs.shape[2:])
-    total = torch.zeros_like(inputs[:, 0])
-    for part in (inputs * input_gradients, *bias_gradients):
-        scaled = arrays.rescale(part.abs(), tuple(range(1, part.ndim))).sum(1)
-        total = total + arrays.resize(scaled, size)
-    return total
+    parts = (part.abs() for part in (inputs * input_gradients, *bias_gradients))
+    scaled = [arrays.rescale(part, tuple(range(1, part.ndim))).sum(1) for part in parts]
+    return reduce(torch.stack([arrays.resize(part, size) for part in scaled], 1))
 
 
 @method("guided_backprop", needs=("guided_gradients",), source="arXiv:1412.6806", cost="1 forward, 1 backward")

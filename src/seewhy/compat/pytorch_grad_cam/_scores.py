@@ -1,0 +1,85 @@
+"""grad-cam's targets, callables on one image's output, as one target of the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seewhy.capture.nested import rebuild
+from seewhy.compat.pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget, ClassifierOutputTarget
+from seewhy.errors import TargetError
+from seewhy.targets import class_scores
+
+ImageTarget = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """The score of each row of the outputs by the target of its image.
+
+    choose: from an image's number to its target; a function, so that no tensor of a target's is taken for one of rows.
+    images: (N,) the image that each row is of. undo: what puts maps in the outputs back in place, where the image was
+    mirrored, so that a target that says where still means it.
+    """
+
+    choose: Callable[[int], ImageTarget]
+    images: Int[Tensor, " N"]
+    undo: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, outputs: Any) -> Float[Tensor, " N"]:
+        if (undo := self.undo) is not None:
+            outputs = rebuild(outputs, lambda tensor: undo(tensor) if tensor.ndim >= 4 else tensor)
+        rows = len(self.images)
+        found = [self.choose(image)(_row(outputs, row, rows)) for row, image in enumerate(self.images.tolist())]
+        if wrong := [tuple(score.shape) for score in found if score.numel() != 1]:
+            raise TargetError(
+                "a target did not return one score for its image.", got=f"shape {wrong[0]}", expected="a scalar"
+            )
+        return torch.stack([score.reshape(()) for score in found])
+
+    def resolved(self, outputs: Any, context: Any) -> PerImage:  # noqa: ARG002
+        """Itself: there is nothing to find out."""
+        return self
+
+    @property
+    def targets(self) -> list[ImageTarget]:
+        """The target of each image, for whom it is handed on to."""
+        return [self.choose(image) for image in self.images.tolist()]
+
+
+def per_image(targets: Sequence[ImageTarget], images: int) -> PerImage:
+    """`targets`, one for each of so many images; grad-cam leaves the maps of those without one at zero."""
+    if len(targets) != images:
+        raise TargetError(
+            "the number of targets does not match the batch.",
+            got=f"{len(targets)} target{'s'[: len(targets) != 1]} for {images} image{'s'[: images != 1]}",
+            do="pass one target for each image",
+        )
+    return PerImage(list(targets).__getitem__, torch.arange(images))
+
+
+def predicted(outputs: Any) -> PerImage:
+    """The class of the highest score of each image; for one logit the side that it is on."""
+    scores = class_scores(outputs)
+    kind = ClassifierOutputTarget if scores.kind == "scores" else BinaryClassifierOutputTarget
+    classes = scores.values.argmax(1).tolist()
+    return per_image([kind(index) for index in classes], len(classes))
+
+
+def highest(outputs: Tensor) -> PerImage:
+    """What grad-cam explains if nothing is asked for: the highest number, which of one logit is the only one."""
+    classes = np.argmax(outputs.detach().cpu().float().numpy(), axis=-1).tolist()
+    return per_image([ClassifierOutputTarget(index) for index in classes], len(classes))
+
+
+def _row(outputs: Any, row: int, rows: int) -> Any:
+    """One image's part of the outputs: an entry of a list, as detectors return, or a row of every tensor."""
+    if isinstance(outputs, list):
+        return outputs[row]
+    return rebuild(outputs, lambda tensor: tensor[row] if tensor.ndim and tensor.shape[0] == rows else tensor)

@@ -1,0 +1,147 @@
+"""What grad-cam 1.5.7 computes where the engine's method of that name computes something else: `upstream_exact`.
+
+Each function takes what its method takes. docs/migration.md says why they differ, and by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy import arrays
+from seewhy.methods import decomposition
+from seewhy.methods.combine import Reduce, channel_sum
+from seewhy.methods.registry import Ask
+
+Layer = Float[Tensor, "B C *space"]
+Map = Float[Tensor, "B *space"]
+
+
+def _spread(weights: Float[Tensor, "B C"], activations: Layer) -> Layer:
+    return weights.reshape(*weights.shape, *[1] * (activations.ndim - 2)) * activations
+
+
+def _over_space(tensor: Layer) -> Float[Tensor, "B C"]:
+    return tensor.flatten(2).sum(-1)
+
+
+def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
+    """With 1e-6 added to the denominator of alpha, which is larger than it where gradients are below 1e-3."""
+    below = 2 * gradients**2 + _spread(_over_space(activations), gradients**3) + 1e-6
+    shares = torch.where(gradients != 0, gradients.clamp(min=0) * gradients**2 / below, 0)
+    return reduce(_spread(_over_space(shares), activations))
+
+
+def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
+    """With 1e-7 added to each channel's sum."""
+    shares = gradients * activations / _spread(_over_space(activations) + 1e-7, torch.ones_like(activations))
+    return reduce(_spread(_over_space(shares), activations))
+
+
+def principal_component(weighted: Layer) -> Map:
+    """Of centred positions, with the sign that LAPACK's singular vector happens to have."""
+    maps = []
+    for image in weighted.detach().cpu():
+        rows = image.flatten(1).mT.nan_to_num(0.0)
+        rows = (rows - rows.mean(0)).numpy()
+        maps.append(torch.from_numpy(rows @ np.linalg.svd(rows, full_matrices=True)[2][0]).reshape(image.shape[1:]))
+    return torch.stack(maps).to(weighted)
+
+
+def eigen_cam(activations: Layer) -> Map:
+    """Of the centred activations, with the sign left to chance."""
+    return principal_component(activations)
+
+
+def eigen_grad_cam(activations: Layer, gradients: Layer) -> Map:
+    """With the sign left to chance."""
+    return principal_component(gradients * activations)
+
+
+def kpca_cam(activations: Layer, *, kernel: decomposition.Kernel = "sigmoid", gamma: float | None = None) -> Map:
+    """With scikit-learn's sign, which makes the largest value in size positive."""
+    found = decomposition.kpca_cam(activations, kernel=kernel, gamma=gamma)
+    space = tuple(range(1, found.ndim))
+    turned = -found.amin(space, keepdim=True) > found.amax(space, keepdim=True)
+    return torch.where(turned, -found, found)
+
+
+def fem(activations: Layer, *, k: float = 2.0) -> Map:
+    """The activations weighted by the share of places above mean + k deviations."""
+    places = activations.flatten(2)
+    threshold = places.mean(-1, keepdim=True) + k * places.std(-1, keepdim=True, correction=0)
+    return _spread((places > threshold).to(places).mean(-1), activations).sum(1)
+
+
+def score_cam(activations: Layer, inputs: Float[Tensor, "B c H W"], score: Ask, *, reduce: Reduce = channel_sum) -> Map:
+    """With masks enlarged by corner-aligned interpolation; for images only."""
+    masks = F.interpolate(activations, tuple(inputs.shape[2:]), mode="bilinear", align_corners=True)
+    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+    masks = (masks - low) / (high - low + 1e-8)
+    images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
+    found = score(images, lambda rows: masks[images[rows], channels[rows], None] * inputs[images[rows]])
+    return reduce(_spread(found.reshape(activations.shape[:2]).softmax(1).to(activations), activations))
+
+
+def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *, reduce: Reduce = channel_sum) -> Map:
+    """The loss divided by the score itself, of a channel put 1e7 below the layer's minimum unless that is 0.
+
+    The minimum is taken again after each channel of a batch, so that a channel's value depends on its place in it.
+    """
+    images, channels = torch.ones(activations.shape[:2]).nonzero().to(activations.device).unbind(1)
+
+    def without(rows: Tensor) -> Tensor:
+        ablated = activations[images[rows]]  # a copy
+        places = torch.arange(len(rows), device=rows.device)
+        low = ablated.amin()
+        value = torch.where(low == 0, low, low - 1e7 * (places + 1))
+        ablated[places, channels[rows]] = value.reshape(-1, *[1] * (ablated.ndim - 2)).to(ablated)
+        return ablated
+
+    found = replay(images, without).reshape(activations.shape[:2])
+    return reduce(_spread(((scores[:, None] - found) / scores[:, None]).to(activations), activations))
+
+
+def full_grad(
+    inputs: Float[Tensor, "B c *size"],
+    input_gradients: Float[Tensor, "B c *size"],
+    bias_gradients: list[Tensor],
+    *,
+    reduce: Reduce = channel_sum,
+) -> Float[Tensor, "B *space"]:
+    """With every channel of every part scaled to [0, 1] by itself.
+
+    What reduces otherwise than by the sum gets them at an eighth of the size, and its result is not cut at zero.
+    """
+    size = tuple(inputs.shape[2:])
+    parts = [_by_channel((inputs * input_gradients).abs())]
+    parts += [arrays.resize(_by_channel(part.abs()).sum(1, keepdim=True), size) for part in bias_gradients]
+    maps = torch.cat(parts, 1)
+    if reduce is channel_sum:
+        return maps.sum(1)
+    found = reduce(arrays.resize(_by_channel(maps), tuple(side // 8 for side in size)))
+    return found - found.amin(tuple(range(1, found.ndim)), keepdim=True)
+
+
+def _by_channel(part: Layer) -> Layer:
+    space = tuple(range(2, part.ndim))
+    part = part - part.amin(space, keepdim=True)
+    return part / (part.amax(space, keepdim=True) + 1e-7)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "x_grad_cam": x_grad_cam,
+    "eigen_cam": eigen_cam,
+    "eigen_grad_cam": eigen_grad_cam,
+    "kpca_cam": kpca_cam,
+    "fem": fem,
+    "score_cam": score_cam,
+    "ablation_cam": ablation_cam,
+    "full_grad": full_grad,
+}

@@ -1,0 +1,82 @@
+"""What chosen layers returned in one forward, and the gradients that a backward pass brought there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.capture.guard import guard, unwrap
+from seewhy.capture.nested import rebuild, tensors
+from seewhy.capture.select import check_ran, find
+from seewhy.capture.tape import record
+
+
+class ActivationsAndGradients:
+    """Runs a model in eval mode and keeps what `target_layers` returned, until the next call, `clear` or `release`.
+
+    activations, gradients: lists in the order of the layers, of a layer called twice both calls in order; the gradients
+    once the caller has differentiated the outputs. With `detach` they are without a graph, on the CPU, and as
+    `reshape_transform` gives them; otherwise as they are in the graph. Nothing stays in the model after a call.
+    """
+
+    called: list[nn.Module]  # the layer of each activation
+    kept: list[Tensor]  # the activations in the graph
+    _slopes: list[Tensor | None]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable[[Any], Tensor] | None = None,
+        detach: bool = True,
+    ) -> None:
+        self.model = model
+        self.target_layers = list(target_layers)
+        self.reshape_transform = reshape_transform
+        self.detach = detach
+        self.clear()
+
+    def __call__(self, x: Any) -> Any:
+        """What the model returns for `x`, in a graph that begins at the layers, or at `x` if that takes a gradient."""
+        self.clear()
+        root = unwrap(self.model)
+        layers = find(root, self.target_layers)
+        from_start = any(tensor.requires_grad for tensor in tensors(x))
+        with guard(root):
+            tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
+        check_ran(layers, [name for name, _ in tape.calls])
+        calls = sorted(tape.calls, key=lambda call: list(layers).index(call[0]))
+        self.called = [layers[name] for name, _ in calls]
+        self.kept = [kept for _, kept in calls]
+        self._slopes = [None] * len(calls)
+        for number, kept in enumerate(self.kept):
+            kept.register_hook(partial(self._slopes.__setitem__, number))  # type: ignore[no-untyped-call]
+        return tape.outputs
+
+    @property
+    def activations(self) -> list[Tensor]:
+        return [self._shown(kept) for kept in self.kept]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        if all(slope is None for slope in self._slopes):
+            return []
+        pairs = zip(self._slopes, self.kept, strict=True)
+        return [self._shown(torch.zeros_like(kept) if slope is None else slope) for slope, kept in pairs]
+
+    def _shown(self, tensor: Tensor) -> Tensor:
+        if not self.detach:
+            return tensor
+        return (tensor if self.reshape_transform is None else self.reshape_transform(tensor)).detach().cpu()
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self.called = []
+        self.kept = []
+        self._slopes = []
+
+    release = clear

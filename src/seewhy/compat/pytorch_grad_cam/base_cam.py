@@ -1,0 +1,238 @@
+"""grad-cam's `BaseCAM`: its names and numpy arrays outside, an `Explainer` inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from seewhy import methods
+from seewhy.capture.guard import guard, unwrap
+from seewhy.capture.nested import rebuild
+from seewhy.capture.tape import gradients
+from seewhy.compat.pytorch_grad_cam import _upstream
+from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
+from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
+from seewhy.explain import Explainer
+from seewhy.methods import Method, combine
+from seewhy.targets import Target
+
+Array = NDArray[np.float32]
+Ask = Callable[[Any, Any], Target]  # (the target asked for, the model's outputs) -> the target explained
+
+
+class Transform(NamedTuple):
+    """A view of the image for `aug_smooth`, with ttach's names."""
+
+    augment_image: Callable[[Tensor], Tensor]
+    deaugment_mask: Callable[[Tensor], Tensor]
+
+
+class BaseCAM:
+    """Maps of where an image spoke for a target. The arguments are grad-cam's, by name and position.
+
+    A class names the engine's `method`. One that defines `get_cam_weights`, `get_cam_image` or `compute_cam_per_layer`
+    itself is called with arrays, as grad-cam calls it. The model is left as it was, and nothing is kept of a call but
+    `outputs`, what the model returned.
+
+    target_layers: a list of modules. reshape_transform: from a layer's output to (B, C, *grid); layouts that the engine
+    recognises need none. tta_transforms: what `aug_smooth` averages over, with ttach's interface.
+    compute_input_gradient, uses_gradients, detach: what a class with its own `get_cam_*` is handed.
+    batch_size: an attribute, how many changed images or activations a method runs at once.
+    upstream_exact: what grad-cam 1.5.7 computes, also where seewhy has reason to compute something else.
+    """
+
+    method: ClassVar[str | None] = None
+    batch_size: int = 16
+    generator: Generator | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable[[Any], Tensor] | None = None,
+        compute_input_gradient: bool = False,
+        uses_gradients: bool = True,
+        tta_transforms: Iterable[Any] | None = None,
+        detach: bool = True,
+        *,
+        upstream_exact: bool = False,
+    ) -> None:
+        self.model = model
+        self.target_layers = list(target_layers)
+        self.reshape_transform = reshape_transform
+        self.compute_input_gradient = compute_input_gradient
+        self.uses_gradients = uses_gradients
+        self.tta_transforms = tta_transforms or [Transform(*view) for view in combine.views()]
+        self.detach = detach
+        self.upstream_exact = upstream_exact
+        self.options: dict[str, Any] = {}  # of the engine's method
+        self.outputs: Any = None
+        self.activations_and_grads = ActivationsAndGradients(model, target_layers, reshape_transform, detach)
+
+    def __call__(
+        self,
+        input_tensor: Tensor,
+        targets: Sequence[ImageTarget] | None = None,
+        aug_smooth: bool = False,
+        eigen_smooth: bool = False,
+    ) -> Array:
+        """Maps (B, H, W) or (B, D, H, W) of the input's size in [0, 1].
+
+        targets: a callable for each image, from its part of the model's output to a score; None is the predicted class.
+        aug_smooth: the mean over six views, mirrored and of other brightness. eigen_smooth: the first principal
+        component of the weighted activations instead of their sum; without effect where there are none.
+        """
+        smooth = self.forward_augmentation_smoothing if aug_smooth else self.forward
+        return smooth(input_tensor, targets, eigen_smooth)
+
+    def forward(
+        self, input_tensor: Tensor, targets: Sequence[ImageTarget] | None = None, eigen_smooth: bool = False
+    ) -> Array:
+        """The maps without `aug_smooth`."""
+        return self.aggregate_multi_layers(self.layer_cams(input_tensor, targets, eigen_smooth)[0])
+
+    def forward_augmentation_smoothing(
+        self, input_tensor: Tensor, targets: Sequence[ImageTarget] | None = None, eigen_smooth: bool = False
+    ) -> Array:
+        """The mean of the maps over `tta_transforms`. What the first view is predicted to be is explained in all."""
+        cams: list[Tensor] = []
+        asked: Any = targets if targets is None else per_image(targets, len(input_tensor))
+        for view in self.tta_transforms:
+            if isinstance(asked, PerImage) and not self.upstream_exact:
+                asked = replace(asked, undo=view.deaugment_mask)
+            layers, explained = self.layer_cams(view.augment_image(input_tensor), asked, eigen_smooth)
+            asked = asked if self.upstream_exact else explained
+            cam = torch.from_numpy(self.aggregate_multi_layers(layers))
+            cams.append(view.deaugment_mask(cam[:, None])[:, 0])
+        return torch.stack(cams).mean(0).numpy()
+
+    def get_cam_weights(
+        self, input_tensor: Tensor, target_layer: Any, targets: Any, activations: Any, grads: Any
+    ) -> NDArray[Any]:
+        """For a subclass to define: the weights (B, C) of the activations' channels."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither get_cam_weights nor get_cam_image.")
+
+    def get_cam_image(
+        self,
+        input_tensor: Tensor,
+        target_layer: Any,
+        targets: Any,
+        activations: Any,
+        grads: Any,
+        eigen_smooth: bool = False,
+    ) -> NDArray[Any]:
+        """The map (B, *grid) of one layer, from its activations (B, C, *grid) and `get_cam_weights`."""
+        weights = torch.as_tensor(self.get_cam_weights(input_tensor, target_layer, targets, activations, grads))
+        shown = torch.as_tensor(activations).detach().cpu()
+        weighted = weights.reshape(*weights.shape, *[1] * (shown.ndim - 2)) * shown
+        return self._reduce(eigen_smooth)(weighted).numpy()
+
+    def compute_cam_per_layer(self, input_tensor: Tensor, targets: Any, eigen_smooth: bool) -> list[Array]:
+        """A map (B, 1, *size) in [0, 1] for each layer of `activations_and_grads`, by `get_cam_image`."""
+        seen = self.activations_and_grads
+        arrays: list[list[Any]] = [
+            [tensor.numpy() if self.detach else tensor for tensor in tensors]
+            for tensors in (seen.activations, seen.gradients)
+        ]
+        cams = []
+        for layer, activations, grads in zip_longest(seen.called, *arrays):  # there may be no gradients
+            cam = self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
+            cams.append(self._scaled(cam, input_tensor))
+        return cams
+
+    def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
+        """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
+        return scale_cam_image(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+
+    def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
+        """The input's (width, height), or (width, height, depth)."""
+        return tuple(reversed(input_tensor.shape[2:]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.activations_and_grads.release()
+
+    def layer_cams(
+        self, input_tensor: Tensor, targets: Any, eigen_smooth: bool, ask: Ask | None = None
+    ) -> tuple[list[Array], Target]:
+        """Each layer's maps (B, 1, *size), and the target made definite; `ask` says what is explained instead of it."""
+        image = input_tensor.to(self.device)
+        target = targets if targets is None or callable(targets) else per_image(targets, len(image))
+        if self.upstream_exact and target is None:
+            ask = ask or (lambda _, outputs: highest(outputs))
+        own = any(getattr(type(self), name) is not getattr(BaseCAM, name) for name in _OWN)
+        return (self._captured if own else self._explained)(image, target, eigen_smooth, ask)
+
+    def _explained(
+        self, image: Tensor, target: Target | None, eigen_smooth: bool, ask: Ask | None
+    ) -> tuple[list[Array], Target]:
+        """The engine's maps."""
+        method = self._engine_method(eigen_smooth)
+        explanation = Explainer(
+            self.model,
+            method if ask is None else replace(method, ask=ask),
+            layers=self.target_layers if method.layered else None,
+            grid=self.reshape_transform,
+            batch_size=self.batch_size,
+            generator=self.generator,
+        )(image, target)
+        self.outputs = explanation.outputs
+        cams = [self._scaled(cam.cpu().numpy(), image) for cam in explanation.maps.values()]
+        return cams, explanation.targets
+
+    def _captured(
+        self, image: Tensor, target: Target | None, eigen_smooth: bool, ask: Ask | None
+    ) -> tuple[list[Array], Target]:
+        """The maps of a class with its own `get_cam_*`: the model runs, is differentiated, and then the class asked."""
+        seen = self.activations_and_grads
+        try:
+            with guard(unwrap(self.model)):
+                leaf = image.detach().clone().requires_grad_(self.compute_input_gradient)
+                outputs = seen(leaf)
+                self.outputs = rebuild(outputs, Tensor.detach)
+                definite: Any = ask(target, outputs) if ask else target or predicted(outputs)
+                if self.uses_gradients:
+                    leaves = {f"layer {number}": kept for number, kept in enumerate(seen.kept)}
+                    leaves |= {"input": leaf} if leaf.requires_grad else {}
+                    scores = definite(outputs)[:, None]
+                    found = next(gradients(scores, leaves, keep_graph=True, differentiable=not self.detach))
+                    leaf.grad = found.get("input")
+                return self.compute_cam_per_layer(leaf, definite.targets, eigen_smooth), definite
+        finally:
+            seen.clear()
+
+    def _engine_method(self, eigen_smooth: bool) -> Method:
+        """The engine's method with this object's options."""
+        if self.method is None:
+            raise NotImplementedError(f"{type(self).__name__} defines neither get_cam_weights nor get_cam_image.")
+        found = methods.get(self.method)
+        if self.upstream_exact and found.name in _upstream.FUNCTIONS:
+            found = replace(found, function=_upstream.FUNCTIONS[found.name])
+        options = {"reduce": self._reduce(eigen_smooth)} if eigen_smooth and found.reduces else {}
+        return methods.get(found, **options, **self.options)
+
+    def _reduce(self, eigen_smooth: bool) -> combine.Reduce:
+        if not eigen_smooth:
+            return combine.channel_sum
+        return _upstream.principal_component if self.upstream_exact else combine.principal_component
+
+    def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
+        return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+
+
+_OWN = ("get_cam_weights", "get_cam_image", "compute_cam_per_layer")  # what a class that makes its map itself defines

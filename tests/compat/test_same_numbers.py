@@ -1,0 +1,130 @@
+"""The numbers of grad-cam 1.5.7, over its classes and what they are called with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.compat.models import OURS, UPSTREAM, cam, cnn, difference, images, vit, volumes
+
+# What differs only in rounding, whatever the call. In eigen_cam and its like the sign is grad-cam's by chance.
+SAME = ["GradCAM", "HiResCAM", "GradCAMElementWise", "XGradCAM", "LayerCAM", "SegEigenCAM", "AblationCAM"]
+EXACT = [*SAME, "GradCAMPlusPlus", "EigenCAM", "EigenGradCAM", "KPCA_CAM", "FEM", "ScoreCAM", "FullGrad"]
+CLOSE = 1e-4  # grad-cam adds 1e-7 to what it divides by, and scikit-learn's solver stops at some 1e-5
+
+every_call = pytest.mark.parametrize("call", [{}, {"aug_smooth": True}], ids=["plain", "augmented"])
+every_target = pytest.mark.parametrize("targets", [{}, {"targets": None}], ids=["targets", "predicted"])
+every_layer = pytest.mark.parametrize("layers", [("4",), ("2", "6")], ids=["one layer", "two layers"])
+
+
+@every_call
+@every_target
+@every_layer
+@pytest.mark.parametrize("name", SAME)
+def test_by_default(name, layers, targets, call):
+    assert difference(name, layers=layers, **targets, **call) < CLOSE
+
+
+@every_target
+@every_layer
+@pytest.mark.parametrize("call", [{}, {"aug_smooth": True}, {"eigen_smooth": True}], ids=str)
+@pytest.mark.parametrize("name", EXACT)
+def test_on_request(name, layers, targets, call):
+    """With the same sign, too: it comes from the same LAPACK."""
+    assert difference(name, exact=True, layers=layers, **targets, **call) < CLOSE
+
+
+@pytest.mark.parametrize("call", [{}, {"aug_smooth": True}, {"eigen_smooth": True}], ids=str)
+@every_target
+def test_shapley_cam(targets, call):
+    """Of one layer: of two grad-cam's frees the graph after the first, and fails."""
+    assert difference("ShapleyCAM", exact=True, **targets, **call) < CLOSE
+    with pytest.raises(RuntimeError, match="a second time"):
+        cam(UPSTREAM, "ShapleyCAM", layers=("2", "6"))
+    assert cam(OURS, "ShapleyCAM", layers=("2", "6")).max() > 0.99
+
+
+@every_target
+@every_layer
+@pytest.mark.parametrize("name", ["FinerCAM", "SESS"])
+def test_around_another_class(name, layers, targets):
+    assert difference(name, layers=layers, **targets) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "call", [{"alpha": 0.4}, {"comparison_categories": [2, 9]}, {"target_idx": 3}, {"eigen_smooth": True}], ids=str
+)
+def test_finer_cam_of_chosen_classes(call):
+    assert difference("FinerCAM", exact=True, targets=None, **call) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scales": [32, 40], "step_size": 16},
+        {"pre_filter_ratio": 0.5, "theta": 0.2},
+        {"pool": "max", "smooth": False, "num_scales": 3},
+        {"use_softmax_scores": False, "window_size": 20, "batch_size": 5, "num_scales": 2},
+    ],
+    ids=str,
+)
+def test_sess_with_options(options):
+    """Of images that are not square, by a model that takes windows of any size."""
+
+    def build() -> nn.Sequential:
+        return nn.Sequential(*cnn()[:7], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)).eval()
+
+    assert difference("SESS", options=options, inputs=images()[..., :24], build=build) < CLOSE
+
+
+@every_layer
+@pytest.mark.parametrize("name", ["RefineCAM", "FinerCAM", "SESS"])
+def test_around_a_class_of_choice(name, layers):
+    assert difference(name, layers=layers, options={"base_method": "LayerCAM"}) < CLOSE
+
+
+def test_refine_cam():
+    assert difference("RefineCAM", exact=True, layers=("2", "6")) < CLOSE
+
+
+@pytest.mark.parametrize("kernel", ["sigmoid", "linear", "poly", "rbf", "cosine"])
+@pytest.mark.parametrize("gamma", [None, 0.3])
+def test_kernels(kernel, gamma):
+    assert difference("KPCA_CAM", exact=True, options={"kernel": kernel, "gamma": gamma}) < CLOSE
+
+
+@pytest.mark.parametrize("k", [1, 1.5])
+def test_deviations(k):
+    assert difference("FEM", exact=True, options={"k": k}) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "name", ["GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM",
+             "SegEigenCAM", "EigenCAM", "EigenGradCAM", "KPCA_CAM", "FEM"]
+)  # fmt: skip
+def test_volumes(name):
+    """Where the layer is of the input's size: grad-cam resizes volumes by corner-aligned cubics, see there."""
+    inputs = torch.randn(2, 2, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    assert difference(name, exact=True, build=volumes, layers=("1",), inputs=inputs) < CLOSE
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "LayerCAM", "HiResCAM", "XGradCAM"])
+def test_tokens(name):
+    """With a reshape_transform as grad-cam needs it, and without: the engine knows the layout."""
+
+    def fold(tokens):
+        return tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
+
+    layers, options = ("blocks.1.norm1",), {"reshape_transform": fold}
+    theirs = cam(UPSTREAM, name, build=vit, layers=layers, options=options)
+    for given in (options, {}):
+        found = cam(OURS, name, build=vit, layers=layers, options=given)
+        torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(theirs), rtol=0, atol=CLOSE)
+
+
+def test_some_channels_only():
+    """Those that the same layer chooses, from activations that grad-cam has by position in its batch of 32."""
+    case = {"options": {"ratio_channels_to_ablate": 0.3}}
+    assert difference("AblationCAM", **case) < CLOSE
+    assert abs(cam(OURS, "AblationCAM", **case) - cam(OURS, "AblationCAM")).max() > 0.01
