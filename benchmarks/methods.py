@@ -244,6 +244,8 @@ def main() -> None:
     grad_cam, torch_cam = grad_cam_classes(), torchcam_classes()
     rows = []
     for name, method in seewhy.methods.available().items():
+        if method.attends:
+            continue  # resnet18 has no attention
         rows.append(row_of(method, model, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
         print(*rows[-1], sep="  ", flush=True)
     scores = score_cam(model, images[:1], arguments.repeats)
