@@ -53,7 +53,8 @@ def rows(device: str) -> dict[str, Callable[[], object]]:
 
     table: dict[str, Callable[[], object]] = {"plain inference": plain}
     once = ("1 forward", "1 forward, 1 backward")
-    for name in [name for name, method in seewhy.methods.available().items() if method.cost in once]:
+    listed = seewhy.methods.available().items()
+    for name in [name for name, method in listed if method.cost in once and not method.attends]:
         table[f"seewhy {name}"] = ours(name)
     table[f"seewhy grad_cam, {TARGETS} targets"] = ours("grad_cam", ten)
     table["seewhy grad_cam, layer chosen in the call"] = lambda: seewhy.explain(model, images, one).maps

@@ -244,8 +244,8 @@ def main() -> None:
     grad_cam, torch_cam = grad_cam_classes(), torchcam_classes()
     rows = []
     for name, method in seewhy.methods.available().items():
-        if name == "d_rise":
-            continue  # it explains boxes, and costs what rise does
+        if name == "d_rise" or method.attends:
+            continue  # resnet18 has no attention; boxes are not its output, and cost what rise does
         rows.append(row_of(method, model, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
         print(*rows[-1], sep="  ", flush=True)
     scores = score_cam(model, images[:1], arguments.repeats)

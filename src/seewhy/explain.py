@@ -310,8 +310,8 @@ class Explainer:
         biases = choosing.biases(self.model) if "bias_gradients" in needs else {}
         biased = {name: self.model.get_submodule(name) for name in biases}
         replaying = remember(self.model, place.modules) if "replay" in needs else nullcontext(dict)
-        # with no layer to record from, the graph still tells what kind the scores are
         attends = "places" in needs
+        # with no layer to record from, the graph still tells what kind the scores are
         image = call.image.clone() if needs & _FROM_INPUT or not (place.modules or attends) else None
         if image is not None and not image.is_floating_point():
             raise InputError(

@@ -80,8 +80,9 @@ def by_layer(
     def run() -> Any:
         return call.with_rows(Tensor.clone).run(model)
 
-    names = blocks(tokens.calls[:-1] if tokens.pools else tokens.calls)
-    if "" in names:
+    layers = tokens.calls[:-1] if tokens.pools else tokens.calls
+    names = blocks(layers) if layers else []
+    if not all(names) or not names:
         raise MethodError(
             "le_grad needs blocks that are modules, so that the head can be given what each one returned.",
             got="attention that the model computes in its own forward",

@@ -148,6 +148,24 @@ def test_what_is_no_attention_is_not_taken_for_it():
     assert calls == []
 
 
+def test_other_ways_to_call_the_same_functions_work_as_ever():
+    """Keywords, vectors, a sum beside the product, and attention of two prompts beside three images."""
+
+    class Others(nn.Module):
+        def forward(self, x):
+            prompts = F.scaled_dot_product_attention(x[:2], x[:2], x[:2])
+            weights = torch.softmax(input=x @ x.mT, dim=-1)
+            added = torch.baddbmm(x, (x @ x.mT).softmax(dim=-1), x)
+            return prompts.sum() + (weights[None] @ x[0, 0]).sum() + added.sum() + torch.bmm(x, mat2=x.mT).sum()
+
+    model, x = Others(), drawn(3, 5, 8)
+    expected = model(x[..., :5]), model(x[..., 3:])
+    with attend(model, 3) as calls:
+        found = model(x[..., :5]), model(x[..., 3:])
+    torch.testing.assert_close(found, expected)
+    assert [tuple(call.probabilities.shape) for call in calls] == [(2, 5, 5)] * 2
+
+
 def test_all_is_over_when_the_block_is_also_after_an_exception():
     case = BY_NAME["torchvision vit"]
     model, images = case.model(), case.images()

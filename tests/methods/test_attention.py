@@ -178,6 +178,28 @@ def test_maps_are_those_of_what_the_model_reports_of_itself():
             np.testing.assert_allclose(found, patches, rtol=1e-4, atol=1e-5 * scale, err_msg=name)  # float32
 
 
+def test_le_grad_of_a_model_that_pools_by_attention():
+    """dS/dA = dS/do v at the pool, o = A v being its output, for the tokens that each block returned."""
+    case = BY_NAME["timm siglip"]
+    images, double = case.images(), case.model().double()
+    tokens, seen = [], {}
+    for block in double.blocks:
+        block.register_forward_hook(lambda _m, _a, output: tokens.append(output))
+    double(images.double())
+    pool = double.attn_pool
+    pool.kv.register_forward_hook(lambda _m, _a, made: seen.update(v=made.unflatten(2, (2, 2, 8))[:, :, 1]))
+    pool.proj.register_forward_pre_hook(lambda _m, args: seen.update(output=args[0]))
+    layers = []
+    for returned in tokens:
+        score = double.forward_head(double.norm(returned))[:, 1].sum()
+        slope = torch.autograd.grad(score, seen["output"])[0].unflatten(2, (2, 8))
+        layers.append(torch.einsum("brhd,bnhd->bhrn", slope, seen["v"].detach()))
+    found = seewhy.explain(case.model(), images, 1, method="le_grad").maps["attention"].flatten(1)
+    for image in range(3):
+        expected = oracle.le_grad(of(image, layers))
+        np.testing.assert_allclose(found[image], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())  # float32
+
+
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_maps_lie_on_the_grid_without_a_word_of_configuration(case):
@@ -212,6 +234,33 @@ def test_fused_and_written_out_attention_give_the_same_maps(fused, open_):
         for model in (BY_NAME[fused].model(), BY_NAME[open_].model())
     ]
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor([[1, 0], [2, 2], [0, 4]])])
+def test_maps_beside_those_of_layers_are_those_of_one_by_one(target):
+    case = BY_NAME["timm vit"]
+    model, images = case.model(), case.images()
+    together = seewhy.explain(model, images, target, method=["layer_cam", *NAMES, seewhy.methods.finer("agcam")])
+    for name in ("layer_cam", "attention_relevance", "le_grad"):
+        alone = seewhy.explain(model, images, target, method=name)
+        torch.testing.assert_close(together[name].maps, alone.maps, rtol=1e-4, atol=1e-6)
+    assert together["finer_agcam"].maps["attention"].shape == together["agcam"].maps["attention"].shape
+    assert not torch.allclose(together["finer_agcam"].maps["attention"], together["agcam"].maps["attention"])
+
+
+def test_cost_tells_how_often_the_model_runs():
+    """Where the tokens lie is worked out once: the second call is counted."""
+    case = BY_NAME["timm vit"]
+    model, layers = case.model(), case.layers
+    calls = []
+    model.register_forward_pre_hook(lambda _m, _a: calls.append(1))
+    counted = {"1 forward": 1, "1 forward, 1 backward": 1, "2 + L forwards, L backwards": 2 + layers}
+    for name in NAMES:
+        explainer = seewhy.Explainer(model, name)
+        explainer(case.images(), 1)
+        calls.clear()
+        explainer(case.images(), 1)
+        assert len(calls) == counted[seewhy.methods.get(name).cost], name
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)

@@ -97,16 +97,16 @@ class _Open(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _undispatched(func)(*args, **kwargs)
-        factors = args[-2:] if name in _PRODUCTS and len(args) > 1 else ()
-        if factors and (made := self.weights.get(factors[0])) is not None:
-            return self._kept(func, factors[0], factors[1], made)
+        product = name in _PRODUCTS and len(args) > 1 and all(isinstance(t, Tensor) and t.ndim > 1 for t in args[-2:])
+        if product and len(args) == 2 and (made := self.weights.get(args[0])) is not None:
+            return self._kept(func, args[0], args[1], made)
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or result.ndim < 3:
             return result
-        if factors:
-            self.factors[result] = factors[0], factors[1].mT
-        elif name == "softmax":
-            dim = kwargs["dim"] if "dim" in kwargs else args[1]
+        if product:
+            self.factors[result] = args[-2], args[-1].mT
+        elif name == "softmax" and args:
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
             if (made := self.factors.get(args[0])) is not None and dim in (-1, result.ndim - 1):
                 self.weights[result] = args[0], *made
         else:
@@ -151,8 +151,9 @@ class _Open(TorchFunctionMode):
 
 
 def _by_head(tensor: Tensor, batch: int) -> Tensor:
-    """(images x heads, rows, columns) as (images, heads, rows, columns)."""
-    return tensor.reshape(batch, -1, *tensor.shape[1:]) if tensor.ndim == 3 else tensor
+    """(images x heads, rows, columns) as (images, heads, rows, columns); what is of something else as it is."""
+    shared = tensor.ndim == 3 and tensor.shape[0] % batch == 0
+    return tensor.reshape(batch, -1, *tensor.shape[1:]) if shared else tensor
 
 
 def _undispatched(func: Any) -> Any:

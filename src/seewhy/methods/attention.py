@@ -68,6 +68,7 @@ def attention_rollout(
     "attention_relevance",
     needs=("attentions", "attention_gradients", "readings", "places"),
     source="arXiv:2103.15679",
+    cost="1 forward, 1 backward",
 )
 def attention_relevance(attentions: Layers, attention_gradients: Layers, readings: Readings, places: Places) -> Map:
     """How relevance spreads through attention that spoke for the score (Chefer et al. 2021, eqs. 5 and 6).
@@ -88,6 +89,7 @@ def attention_relevance(attentions: Layers, attention_gradients: Layers, reading
     "agcam",
     needs=("attention_logits", "attention_gradients", "readings", "places"),
     source="arXiv:2402.04563",
+    cost="1 forward, 1 backward",
 )
 def agcam(attention_logits: Layers, attention_gradients: Layers, readings: Readings, places: Places) -> Map:
     """Positive gradients at the attention, times the sigmoid of what its softmax was taken of (Leem and Seo 2024).
