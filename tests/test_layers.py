@@ -47,7 +47,8 @@ def corner(tensor: Tensor, row: int, column: int) -> Tensor:
 def test_blanking_a_quadrant_shows_in_that_quadrant(case: Case, place: tuple[int, int]) -> None:
     """Needs 3 and 14: any layout, and the right layer. Off the diagonal, so that rows taken for columns would show.
 
-    Of a volume the first half of its depth is blanked. In float64: some activations of the random models are as small as float32's rounding.
+    Of a volume the first half of its depth is blanked. In float64: some activations of the random models are as small
+    as float32's rounding.
     """
     model, images = (
         case.model().eval().double(),

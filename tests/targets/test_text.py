@@ -116,7 +116,7 @@ class Embedder(nn.Module):
     ids=["of length 1", "named", "a model without a head"],
 )
 def test_an_embedding_without_a_target_is_refused(end):
-    """Wrong elsewhere (part 2, 3): the dimension of the highest value is explained, dimension 3, say, which is nothing."""
+    """Wrong elsewhere (part 2, 3): the dimension of the highest value is explained, say, which means nothing."""
     images = torch.rand(2, 3, 16, 16)
     with pytest.raises(OutputError, match=r"do: pass Similarity\(embedding\) as target"):
         seewhy.explain(Embedder(end), images)
