@@ -51,7 +51,8 @@ class Evidence:
 
     axes: by shape, the axes (1 or -1) on which modules that know their channels had them. widths: all those channel
     counts. grids: of the maps seen and of the declared patches. lengths: of the token sequences. prefixes, suffix: how
-    many tokens may stand before, and must stand after the patches. tokens_first: attention runs on (N, B, C).
+    many tokens may stand before, and must stand after the patches. queries: lengths of sequences that are declared to
+    be no patches at all. tokens_first: attention runs on (N, B, C).
     """
 
     axes: Mapping[Shape, Set[int]] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Evidence:
     lengths: Set[int] = frozenset()
     prefixes: Set[int] = frozenset()
     suffix: int = 0
+    queries: Set[int] = frozenset()
     tokens_first: bool = False
 
 
@@ -135,6 +137,8 @@ def _grids(places: Shape, space: Shape, evidence: Evidence, given: Shape | None)
     if len(places) == len(space):
         return [(places, 0)] if _lies_over(places, space) else []
     (length,) = places
+    if length in evidence.queries:
+        return []
     if not evidence.grids:
         return _dividing(length, space)
     grids = evidence.grids
