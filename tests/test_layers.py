@@ -47,7 +47,9 @@ def corner(tensor: Tensor, row: int, column: int) -> Tensor:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("place", [(0, 1), (1, 0)], ids=["upper right", "lower left"])
 def test_blanking_a_quadrant_shows_in_that_quadrant(case: Case, place: tuple[int, int]) -> None:
-    """Off the diagonal, so that rows taken for columns would show. Of a volume the first half of its depth is blanked.
+    """NEEDS part 1, 14. Off the diagonal, so that rows taken for columns would show.
+
+    Of a volume the first half of its depth is blanked.
 
     In float64: some activations of the random models are as small as float32's rounding.
     """
@@ -225,18 +227,22 @@ def test_the_map_an_output_with_space_is_drawn_from_is_no_explanation() -> None:
     assert found.layers == ("1",)
 
 
-def test_the_choice_costs_one_forward_and_later_calls_one() -> None:
-    case = BY_NAME["swin"]
+@pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:
+    """One to look, one to explain; then one each. Behind a class token's last block there is no gradient at the
+    patches: the first group of candidates, a single one, is in vain, and recording the next four takes another."""
     model, images = case.model(), case.inputs()
     forwards = []
-    handle = model.patch_embed.register_forward_hook(lambda *_: forwards.append(1))
-    explainer = seewhy.Explainer(model)
+    handle = model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    explainer = seewhy.Explainer(model, method)
     counts = []
     for _ in range(3):
-        explainer(images)
+        explainer(images, 1)
         counts.append(len(forwards))
     handle.remove()
-    assert counts == [2, 3, 4]  # one to look, one to explain; then one each
+    first = 3 if case.name == "class_token" else 2
+    assert counts == [first, first + 1, first + 2]
 
 
 class Encoder(nn.Module):
