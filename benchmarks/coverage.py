@@ -21,18 +21,25 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import permutations
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "coverage.json"
+VERDICTS = ("right", "refused", "wrong", "not run")
 SECONDS = 300  # for one model, on a shared core
 CLASSES = 10
-SIZE, LARGE = (128, 192), (224, 320)  # not square, where the model allows
+DRAWS = 4  # batches of images: noise of one network and one input is not evidence
+SIZE, LARGE = (128, 192), (256, 384)  # not square, where the model allows
+CORNERS = [(row, column) for row in (0, 1) for column in (0, 1)]
+# where the four corners come to lie in each other layout: mirrored, turned, and rows for columns
+TURNED = [(1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (0, 2, 1, 3), (3, 1, 2, 0), (1, 3, 0, 2), (2, 0, 3, 1)]
 
 Built = tuple[nn.Module, Any, Callable[[Any], Tensor] | None]  # model, inputs, target
 
@@ -58,6 +65,9 @@ def timm_names() -> list[str]:
     return [smallest(timm.list_models(module=module), timm.create_model) for module in timm.list_modules()]
 
 
+FEWER = {"deepseek_vit_412m": {"depth": 2}, "gemma4_vit_167m": {"depth": 6}}  # blocks: as built they take minutes
+
+
 def timm_builds(name: str) -> Iterator[Callable[[], Built]]:
     import timm
 
@@ -70,7 +80,7 @@ def timm_builds(name: str) -> Iterator[Callable[[], Built]]:
     ]
     for options, size in sizes:
         yield lambda options=options, size=size: (
-            timm.create_model(name, num_classes=CLASSES, **options),
+            timm.create_model(name, num_classes=CLASSES, **options, **FEWER.get(name, {})),
             images(*size),
             None,
         )
@@ -155,7 +165,7 @@ def transformers_builds(name: str) -> Iterator[Callable[[], Built]]:
     kind, cls = name.split("/")
 
     def build(size: int | tuple[int, int] | None) -> Built:
-        config = transformers.AutoConfig.for_model(kind, num_labels=CLASSES)
+        config = transformers.AutoConfig.for_model(kind, num_labels=CLASSES, **CONFIGS.get(kind, {}))
         vision = getattr(config, "vision_config", config)
         if isinstance(getattr(vision, "num_hidden_layers", None), int):
             vision.num_hidden_layers = min(vision.num_hidden_layers, 6)
@@ -166,11 +176,60 @@ def transformers_builds(name: str) -> Iterator[Callable[[], Built]]:
         model = getattr(transformers, cls)(config)
         channels = getattr(vision, "num_channels", 3)
         given = images(height, width)[:, :1].expand(-1, channels, -1, -1) if channels != 3 else images(height, width)
-        return model, {model.main_input_name: given}, None
+        return model, INPUTS.get(kind, lambda given: {model.main_input_name: given})(given), None
 
     yield lambda: build(SIZE)
     yield lambda: build(LARGE)
     yield lambda: build(None)
+
+
+# where transformers' own defaults do not make a model, or one for days
+CONFIGS: dict[str, dict[str, Any]] = {
+    "perceiver": {"num_cross_attention_heads": 1, "num_self_attends_per_block": 4},
+    "imagegpt": {"n_layer": 4},
+    "shieldgemma2": {
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": 256, "patch_size": 16,
+        },
+        "text_config": {
+            "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        },
+        "mm_tokens_per_image": 64, "image_token_index": 500, "boi_token_index": 501, "eoi_token_index": 502,
+        "yes_token_index": 1, "no_token_index": 2,
+    },
+}  # fmt: skip
+
+
+def _prompt(images: Tensor) -> dict[str, Tensor]:
+    """What ShieldGemma's processor makes: the image's tokens in a prompt."""
+    prompt = torch.tensor([3, 501, *[500] * 64, 502, 4, 5, 6])
+    return {"pixel_values": images, "input_ids": prompt.expand(len(images), -1)}
+
+
+def _patches(images: Tensor) -> dict[str, Tensor]:
+    """What SigLIP 2's processor makes: patches instead of an image."""
+    rows, columns = images.shape[2] // 16, images.shape[3] // 16
+    patches = F.unfold(images, 16, stride=16).mT
+    shape = torch.tensor([[rows, columns]] * len(images))
+    return {
+        "pixel_values": patches,
+        "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int32),
+        "spatial_shapes": shape,
+    }
+
+
+def _colours(images: Tensor) -> dict[str, Tensor]:
+    """What ImageGPT's processor makes: the numbers of 512 colours instead of an image."""
+    return {"input_ids": torch.randint(512, (len(images), 32 * 32))}
+
+
+INPUTS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    "shieldgemma2": _prompt,
+    "siglip2": _patches,
+    "imagegpt": _colours,
+}
 
 
 def names_of(suite: str) -> list[str]:
@@ -213,39 +272,60 @@ def judge(suite: str, name: str) -> dict[str, Any]:
         try:
             model, inputs, target = build()
             model.eval()
-            awaken(
-                model, lambda model=model, inputs=inputs: model(**inputs) if isinstance(inputs, dict) else model(inputs)
-            )
+            awaken(model, inputs)
         except Exception as error:  # this size is not for this model
             if row["verdict"] == "not run":
                 row["reason"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
             continue
         row = verdict(model, inputs, target)
-        if row["verdict"] in ("right", "refused"):
+        if row["verdict"] == "right":
             break
     return row
 
 
-def awaken(model: nn.Module, run: Callable[[], Any]) -> None:
-    """Make random weights pass signals on: no head of zeros, and norms that know the statistics of one batch."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.02)
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
+def awaken(model: nn.Module, inputs: Any) -> None:
+    """Make random weights pass signals on: no zeros, no scales near zero (some models of transformers
+    draw those of norms as if they were weights), and norms that know some batches.
+
+    A norm behind a global average sees as few values as there are images: the variance of two can be almost zero, and
+    what that divides explodes. So the statistics are the mean of those of several batches.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     with torch.no_grad():
-        run()
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim > 1 and not parameter.any() and isinstance(module, nn.Linear | nn.Conv2d):
+                    nn.init.normal_(parameter, std=0.02)
+                elif parameter.ndim == 1 and "bias" not in name and parameter.abs().mean() < 0.1:
+                    nn.init.ones_(parameter)
+        for norm in norms:
+            norm.train().reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+        for seed in range(DRAWS if norms else 1):
+            answer(model, inputs, redrawn(inputs, seed))
     model.eval()
+
+
+def redrawn(inputs: Any, seed: int) -> Tensor:
+    """Another batch of images like those in `inputs`."""
+    return torch.randn(first(inputs).shape, generator=torch.Generator().manual_seed(100 + seed))
+
+
+def first(inputs: Any) -> Tensor:
+    return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+
+
+def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
+    """The model's outputs for `inputs` with another image in them."""
+    return model(**{**inputs, next(iter(inputs)): image}) if isinstance(inputs, dict) else model(image)
 
 
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
     import seewhy
     from seewhy.errors import SeewhyError
-    from seewhy.layers import look
+    from seewhy.layout import look
 
-    image = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    image = first(inputs)
     row: dict[str, Any] = {"input": " x ".join(map(str, image.shape[1:]))}
     try:
         with warnings.catch_warnings():
@@ -264,55 +344,62 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         "another aspect ratio": abs(rows * space[-1] - columns * space[-2]) <= 1.5 * max(space[-2:]),
         "as fine as the input": rows < space[-2] and columns < space[-1],
         "first half": seen.depth >= 0.5,
-        "wrong way round": oriented(model, inputs, image, seen),
     }
     failed = [problem for problem, passed in tests.items() if not passed]
+    failed += filter(None, [oriented(model, inputs, seen)])
     return row | {"verdict": "wrong: " + ", ".join(failed) if failed else "right"}
 
 
-def oriented(model: nn.Module, inputs: Any, image: Tensor, seen: Any) -> bool:
-    """Whether blanking each quadrant of the input shows best in the layer where that quadrant is.
+def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
+    """What is wrong with how the layer lies over the input, "" if nothing is.
 
-    Of all ways to put the quadrants in order the true one must agree best with where the layer changes, as shares of
-    the whole change: deep layers see all of the input. Of a volume or video the quadrant is
-    blanked in the first half of the time, and that half must change more than the other.
+    A proof, as every layout that could have been taken by mistake (rows for columns, either of them backwards) is
+    held against the one that was. Each quadrant of several images is shown alone, the rest of them blank. The layer's
+    change from an all blank image, less its mean over all places (what attention and gates tell every place alike), is
+    summed up per quadrant of the grid. The layout passes if its quadrants agree with those that were shown better than
+    under each of the other seven, by three standard errors of the mean over the draws; and is wrong if one of these
+    agrees as much better than it. How strongly a quadrant acts, or a place reacts, is the same for all eight.
+    Of a volume or video the quadrant is shown in the first half of the time, and that half must change more.
     """
+    draws = [responses(model, inputs, seen, redrawn(inputs, seed)) for seed in range(DRAWS)]
+    if any(early < late for _, early, late in draws):
+        return "time runs backwards"
+    own = torch.stack([table.diagonal().sum() for table, *_ in draws])
+    others = torch.stack([table[range(4), turned].sum() for table, *_ in draws for turned in TURNED]).view(DRAWS, -1)
+    better = own[:, None] - others
+    errors = better.mean(0) / (better.std(0) / DRAWS**0.5)
+    if bool((errors > 3).all()):
+        return ""
+    return "wrong way round" if bool((errors < -3).any()) else "which way round is not shown"
+
+
+def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor) -> tuple[Tensor, float, float]:
+    """(quadrant that was shown, quadrant of the layer): the share of the change; of time the change of both halves."""
+    from seewhy.capture.tape import activations_in
+
     module, call = model.get_submodule(seen.name), int(seen.label.rpartition("#")[2]) if "#" in seen.label else 0
+    level = "[" + seen.label.rpartition("[")[2] if "[" in seen.label else ""
+    kept: list[Tensor] = []
 
     def folded(given: Tensor) -> Tensor:
-        from seewhy.capture.tape import activation_in
-
-        kept: list[Tensor] = []
-        handle = module.register_forward_hook(
-            lambda _m, _a, output: kept.append(activation_in(output).detach().clone())
-        )
-        try:
-            with torch.no_grad():
-                model(**{**inputs, next(iter(inputs)): given}) if isinstance(inputs, dict) else model(given)
-        finally:
-            handle.remove()
+        kept.clear()
+        with torch.no_grad():
+            answer(model, inputs, given)
         return seen.grid.fold(kept[call]).float()
 
-    before = folded(image)
-    corners = [(row, column) for row in (0, 1) for column in (0, 1)]
-    shares: dict[tuple[int, int], Tensor] = {}
-    for corner in corners:
-        blanked = image.clone()
-        quadrant(blanked, corner).zero_()
-        change = (folded(blanked) - before).abs().mean((0, 1))
-        if (
-            change.ndim == 3
-            and change.shape[0] > 1
-            and quadrant(change, corner).mean() <= quadrant(change.flip(0), corner).mean()
-        ):
-            return False  # the half of time that was not blanked changed more
-        shares[corner] = torch.stack([quadrant(change, place).mean() for place in corners]) / change.mean()
-    table = torch.stack([shares[corner] for corner in corners]).tolist()  # what is blanked, where it shows
-
-    def agreement(arrangement: tuple[int, ...]) -> float:
-        return sum(row[place] for row, place in zip(table, arrangement, strict=True))
-
-    return max(permutations(range(len(corners))), key=agreement) == tuple(range(len(corners)))
+    blank = torch.zeros_like(image)
+    rows, halves = [], torch.zeros(2)
+    with module.register_forward_hook(lambda _m, _a, output: kept.append(activations_in(output)[level].clone())):
+        before = folded(blank)
+        for corner in CORNERS:
+            shown = blank.clone()
+            quadrant(shown, corner).copy_(quadrant(image, corner))
+            change = folded(shown) - before
+            change = (change - change.flatten(2).mean(-1).view(*change.shape[:2], *[1] * len(seen.grid.space))).abs()
+            rows.append(torch.stack([quadrant(change, place).mean() for place in CORNERS]) / change.mean())
+            if change.ndim == 5 and change.shape[2] > 1:
+                halves += torch.stack([quadrant(turned, corner).mean() for turned in (change, change.flip(2))])
+    return torch.stack(rows), *halves.tolist()
 
 
 def quadrant(tensor: Tensor, corner: tuple[int, int]) -> Tensor:
@@ -339,11 +426,11 @@ def work(pairs: list[tuple[str, str]]) -> None:
         gc.collect()
 
 
-def run(pairs: list[tuple[str, str]], results: dict[str, Any]) -> None:
+def run(pairs: list[tuple[str, str]]) -> None:
     """Judge all, in processes that are replaced when a model takes too long or kills its process."""
     while pairs:
-        command = [sys.executable, "-W", "ignore", __file__, "--worker", json.dumps(pairs[:20])]
         chunk, done = pairs[:20], 0
+        command = [sys.executable, "-W", "ignore", __file__, "--worker", json.dumps(chunk)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             while done < len(chunk):
                 timer = Timer(SECONDS, process.kill)
@@ -351,74 +438,73 @@ def run(pairs: list[tuple[str, str]], results: dict[str, Any]) -> None:
                 line = process.stdout.readline()
                 timer.cancel()
                 suite, name = chunk[done]
-                row = (
-                    json.loads(line)
-                    if line
-                    else {
-                        "suite": suite,
-                        "model": name,
-                        "verdict": "not run",
-                        "reason": f"over {SECONDS} s, or the process died",
-                    }
-                )
-                results[f"{suite}/{name}"] = row
+                failed = {"verdict": "not run", "reason": f"over {SECONDS} s, or the process died"}
+                row = json.loads(line) if line else {"suite": suite, "model": name, **failed}
+                row["code"] = code()
                 print(row, flush=True)
+                keep(row)
                 done += 1
-                write(results)
                 if not line:
                     break
         pairs = pairs[done:]
 
 
-def write(results: dict[str, Any]) -> None:
-    kept = RESULTS / "coverage.json"
-    if kept.exists():  # another run may be at another suite
-        results |= {key: row for key, row in json.loads(kept.read_text()).items() if key not in results}
-    (RESULTS / "coverage.json").write_text(json.dumps(results, indent=1))
+def code() -> str:
+    """The commit in which the library was last changed."""
+    command = ["git", "log", "-1", "--format=%h", "--", "../src/seewhy"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    return json.loads(ROWS.read_text()) if ROWS.exists() else {}
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Put a row among those that are there, of other runs too, and write the table anew."""
+    rows = kept() | {f"{row['suite']}/{row['model']}": row}
+    ROWS.write_text(json.dumps(rows, indent=1))
+    (RESULTS / "coverage.md").write_text("\n".join(table(list(rows.values()))) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    def counts(name: str, some: list[dict[str, Any]]) -> str:
+        found = [sum(row["verdict"].startswith(verdict) for row in some) for verdict in VERDICTS]
+        return f"| {name} | {' | '.join(map(str, found))} | {len(some)} |"
+
     lines = [
         "# The automatic choice of layer and grid, family by family",
         "",
-        "Written by `benchmarks/coverage.py`; random weights.",
+        "Written by `benchmarks/coverage.py`; random weights. `code` is the commit that the row was judged at.",
         "",
-    ]
-    lines += ["| suite | right | of |", "|---|---|---|"]
-    for suite in BUILDS:
-        rows = [row for row in results.values() if row["suite"] == suite]
-        lines.append(f"| {suite} | {sum(row['verdict'] == 'right' for row in rows)} | {len(rows)} |")
-    right = sum(row["verdict"] == "right" for row in results.values())
-    lines += [
-        f"| all | {right} | {len(results)} |",
+        f"| suite | {' | '.join(VERDICTS)} | of |",
+        "|---" * (2 + len(VERDICTS)) + "|",
+        *[counts(suite, [row for row in rows if row["suite"] == suite]) for suite in BUILDS],
+        counts("all", rows),
         "",
-        "| model | input | layer | grid | depth | verdict |",
-        "|---|---|---|---|---|---|",
+        "| model | input | layer | grid | depth | verdict | code |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(results.values(), key=lambda row: (list(BUILDS).index(row["suite"]), row["model"])):
+    for row in sorted(rows, key=lambda row: (list(BUILDS).index(row["suite"]), row["model"])):
         told = row["verdict"] + (f": {row['reason']}" if "reason" in row else "")
-        cells = (
-            f"{row['suite']}: {row['model']}",
-            row.get("input", ""),
-            row.get("layer", ""),
-            row.get("grid", ""),
-            str(row.get("depth", "")),
-            told.replace("|", "/"),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    (RESULTS / "coverage.md").write_text("\n".join(lines) + "\n")
+        cells = [f"{row['suite']}: {row['model']}", *(row.get(key, "") for key in ("input", "layer", "grid", "depth"))]
+        lines.append(f"| {' | '.join(map(str, cells))} | {told.replace('|', '/')} | {row.get('code', '')} |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=BUILDS, help="only this one")
     parser.add_argument("--only", help="only models with this in their name")
-    parser.add_argument("--again", action="store_true", help="judge again what was not right")
+    parser.add_argument(
+        "--again", action="store_true", help="judge again what was judged at another commit, first what was not right"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(json.loads(options.worker))
         return
     RESULTS.mkdir(exist_ok=True)
-    kept = RESULTS / "coverage.json"
-    results = json.loads(kept.read_text()) if kept.exists() else {}
+    rows = kept()
     families = RESULTS / "families.json"
     names = json.loads(families.read_text()) if families.exists() else {suite: names_of(suite) for suite in BUILDS}
     families.write_text(json.dumps(names, indent=1))
@@ -427,9 +513,9 @@ def main() -> None:
         (suite, name)
         for suite, name in pairs
         if (options.only or "") in name
-        and (f"{suite}/{name}" not in results or (options.again and results[f"{suite}/{name}"]["verdict"] != "right"))
+        and (f"{suite}/{name}" not in rows or (options.again and rows[f"{suite}/{name}"].get("code") != code()))
     ]
-    run(pairs, results)
+    run(sorted(pairs, key=lambda pair: rows.get("/".join(pair), {}).get("verdict") == "right"))
 
 
 if __name__ == "__main__":
