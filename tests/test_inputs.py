@@ -73,7 +73,10 @@ class Siamese(nn.Module):
 )
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_two_images_have_a_map_each(inputs):
-    """The layer ran twice; HiResCAM is the mean over channels / 6 places, and its negative for the other image."""
+    """Need 5: two images. The layer ran twice.
+
+    HiResCAM is the mean over channels / 6 places, and its negative for the other image.
+    """
     found = seewhy.explain(Siamese(), inputs, 1, layers="features", method="hires_cam").maps
     expected = nn.functional.avg_pool2d(IMAGES, 4).mean(1) / 6
     torch.testing.assert_close(found["features#0"], expected)

@@ -354,7 +354,7 @@ def test_contrast_against_what_does_not_exist_is_refused():
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 1, 1, 1)], ids=str)
 @pytest.mark.parametrize("batch", [2, 1])
 def test_one_logit_explains_the_predicted_side(shape, batch):
-    """Image 0 says yes (0.7), image 1 says no (-1.2): the score of no is 1.2."""
+    """Need 8. Image 0 says yes (0.7), image 1 says no (-1.2): the score of no is 1.2."""
     outputs = torch.tensor([0.7, -1.2]).reshape(shape)
     assert scores(None, outputs).tolist() == pytest.approx([0.7, 1.2])
     assert targets.resolve(None, outputs, targets.Context(2)).index.tolist() == [1, 0]
@@ -500,6 +500,7 @@ HIDDEN = torch.zeros(2, 7, 3)
     ],
 )
 def test_scores_are_found(outputs):
+    """Need 25: tuple, list, dict, dataclass and ModelOutput."""
     assert targets.scores_tensor(outputs) is OUTPUTS
     assert scores([2, 0], outputs).tolist() == [2, 0.5]
 
@@ -518,6 +519,7 @@ def test_scores_are_found(outputs):
     ],
 )
 def test_scores_that_are_not_found_list_keys_and_shapes(outputs, got):
+    """Need 25: or the error lists the keys."""
     if got is None:
         assert targets.scores_tensor(outputs) is outputs.hidden
         return

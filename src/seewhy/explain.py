@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy import grid as grids
 from seewhy import layers as choosing
-from seewhy import targets
+from seewhy import layout, targets
 from seewhy.capture.attention import Attention, attend
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
@@ -273,7 +273,7 @@ class Explainer:
             place = _Place({})
         if place:
             return place, self._forward(call, target, place)
-        candidates = choosing.candidates(choosing.look(self.model, call), call.space)
+        candidates = choosing.candidates(layout.look(self.model, call), call.space)
         for group in choosing.growing(candidates):
             modules = {seen.name: self.model.get_submodule(seen.name) for seen in group}
             forward = self._forward(call, target, _Place(modules))
@@ -466,7 +466,7 @@ class Explainer:
             found = grids.readings(shape, call.space, call.batch, grid=given)
             if given is None and (len(found) != 1 or len(shape) == 3):
                 found = [
-                    grid for seen in choosing.look(self.model, call) if seen.label == label for grid in seen.readings
+                    grid for seen in layout.look(self.model, call) if seen.label == label for grid in seen.readings
                 ]
             self._grids[key] = _only(found, label, shape, call)
         return self._grids[key]
@@ -518,14 +518,12 @@ def _only(found: Sequence[grids.Grid], label: str, shape: tuple[int, ...], call:
     """The one grid that a layer's output can have; an error says what was found instead."""
     if len(found) == 1:
         return found[0]
+    if found:
+        raise choosing.several_ways(label, found, shape, call.space)
     raise LayerError(
-        f"the output of {label} can lie over the input in several ways."
-        if found
-        else f"the output of {label} does not lie over the input.",
+        f"the output of {label} does not lie over the input.",
         got=f"shape {shape} for {call.batch} inputs of size {call.space}",
-        expected="one of: " + "; ".join(grid.layout for grid in found)
-        if found
-        else "a map or a sequence of tokens with more than one place and the input's aspect ratio",
+        expected="a map or a sequence of tokens with more than one place and the input's aspect ratio",
         do="pass grid=, the size of the grid or a function from this output to (B, C, *grid), or another layer",
     )
 

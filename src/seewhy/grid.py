@@ -51,8 +51,8 @@ class Evidence:
 
     axes: by shape, the axes (1 or -1) on which modules that know their channels had them. widths: all those channel
     counts. grids: of the maps seen and of the declared patches. lengths: of the token sequences. prefixes, suffix: how
-    many tokens may stand before, and must stand after the patches. queries: the lengths of sequences that hold no
-    places, but what a detector asks of them. tokens_first: attention runs on (N, B, C).
+    many tokens may stand before, and must stand after the patches. queries: lengths of sequences that are declared to
+    be no patches at all. tokens_first: attention runs on (N, B, C).
     """
 
     axes: Mapping[Shape, Set[int]] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from seewhy.capture.tape import activations_in, gradients, record
 from seewhy.errors import GradientError, OutputError
 from seewhy.grid import Grid
 from seewhy.inputs import Inputs
-from seewhy.layers import look
+from seewhy.layout import look
 
 HEADS = ("name", "type", "output shape", "grid", "parameters", "time", "reached")
 

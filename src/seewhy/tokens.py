@@ -9,12 +9,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy import layers as choosing
 from seewhy.capture.attention import Attention, attend, blocks, chain
 from seewhy.capture.tape import gradients, record, replacing
 from seewhy.errors import MethodError
 from seewhy.grid import Grid
 from seewhy.inputs import Inputs
+from seewhy.layout import look
 
 Fold = Callable[[Tensor], Tensor]
 
@@ -40,7 +40,7 @@ def sequences(model: nn.Module, call: Inputs) -> dict[int, Grid]:
     """The grids of the token sequences (B, tokens, C) of a forward, by their length. Costs that forward."""
     return {
         seen.shape[1 - seen.grid.batch_axis]: replace(seen.grid, batch_axis=0)
-        for seen in choosing.look(model, call)
+        for seen in look(model, call)
         if seen.grid is not None and len(seen.shape) == 3
     }
 

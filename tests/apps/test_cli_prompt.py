@@ -46,4 +46,4 @@ def test_a_prompt_is_explained(model, tmp_path):
 def test_without_a_prompt_it_says_what_to_pass(model, tmp_path):
     run = CliRunner().invoke(app, ["explain", *model, "--out", str(tmp_path / "out")])
     assert run.exit_code == 2
-    assert "the model gives an embedding" in run.stderr
+    assert 'do: say which, as in --target "a cat"' in run.stderr

@@ -289,6 +289,7 @@ def test_map_is_that_of_eval_mode(case: Case, method: str) -> None:
 
 @every_pair
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
+    """Need 16: true batches."""
     model, inputs = case.model(), case.inputs(3)
     together = explain(case, method, model, inputs)
     asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
@@ -327,6 +328,7 @@ def test_a_wrong_number_of_targets_is_an_error(target: object) -> None:
 
 @every_pair
 def test_frozen_no_grad_and_inference_mode_change_nothing(case: Case, method: str) -> None:
+    """Need 2: gradients in spite of frozen parameters, no_grad and inference_mode."""
     model, inputs = case.model(), case.inputs()
     expected = explain(case, method, model, inputs).maps
     model.requires_grad_(False)
@@ -362,7 +364,7 @@ def survives_rounding(case: Case, method: str) -> bool:
 
 @pytest.mark.parametrize(("case", "method"), [pair for pair in PAIRS if survives_rounding(*pair.values)])
 def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method: str) -> None:
-    """bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits.
+    """Need 10: mixed precision. bf16 has 8 bits of mantissa; what remains over a network is a correlation, not digits.
 
     Of methods that tell scores apart less remains: a difference within two roundings of a score is none.
     """
@@ -387,6 +389,7 @@ def ddp(tmp_path):
 
 @pytest.mark.parametrize("case", [BY_NAME["resnet"], BY_NAME["called_twice"]], ids=lambda case: case.name)
 def test_wrapped_models_are_explained_through_the_module_inside(case: Case, ddp) -> None:
+    """Need 10, and a wrong map elsewhere (part 2, 25): DataParallel, DDP, and hooks of a compiled model."""
     inputs = case.inputs()
     expected = explain(case, "grad_cam", case.model(), inputs)
     for wrap in (nn.DataParallel, ddp, lambda model: torch.compile(model, backend="eager")):
@@ -397,6 +400,7 @@ def test_wrapped_models_are_explained_through_the_module_inside(case: Case, ddp)
 
 
 def test_a_compiled_part_is_run_eagerly_and_stays_compiled() -> None:
+    """Need 10, and a wrong map elsewhere (part 2, 25): hooks on what is compiled already are not skipped."""
     case = BY_NAME["resnet"]
     inputs = case.inputs()
     expected = explain(case, "grad_cam", case.model(), inputs, layers="layer3").maps
@@ -427,6 +431,7 @@ class FrozenBackbone(nn.Module):
 
 
 def test_a_backbone_under_the_models_own_no_grad_is_explained() -> None:
+    """Need 2, for a backbone that the model itself freezes."""
     inputs = torch.randn(2, 3, 32, 32)
     maps = [seewhy.explain(FrozenBackbone(frozen), inputs, 1, layers="backbone.3").maps for frozen in (False, True)]
     assert maps[0]["backbone.3"].abs().max() > 0
@@ -449,7 +454,10 @@ TRAPS = [
 
 @pytest.mark.parametrize(("name", "layer"), TRAPS)
 def test_activations_are_what_the_layer_returned(name: str, layer: str) -> None:
-    """HiResCAM of a target that sums the output has maps that a float64 hook with a clone must reproduce."""
+    """Need 15: in-place operations after the layer.
+
+    HiResCAM of a target that sums the output has maps that a float64 hook with a clone must reproduce.
+    """
     case = BY_NAME[name]
     model, inputs = case.model(), case.inputs()
     returned = []
@@ -560,6 +568,7 @@ def test_a_score_cut_off_from_the_layer_is_an_error() -> None:
 
 
 def test_an_all_zero_map_warns_and_says_which() -> None:
+    """Need 13: a blank map is explained."""
     model = BY_NAME["resnet"].model()
     with torch.no_grad():
         model.fc.weight[3] = 0
@@ -570,6 +579,7 @@ def test_an_all_zero_map_warns_and_says_which() -> None:
 
 
 def test_a_map_with_nothing_positive_warns_and_keeps_its_sign() -> None:
+    """Need 13: so is one without anything positive."""
     model = BY_NAME["resnet"].model()
     with torch.no_grad():
         model.fc.weight[3] = -1.0

@@ -139,3 +139,18 @@ def test_drawing_does_not_touch_pyplot(explanation):
     had = "matplotlib.pyplot" in sys.modules
     png(explanation(MAPS))
     assert ("matplotlib.pyplot" in sys.modules) == had
+
+
+def test_the_box_that_is_explained_is_drawn_where_it_lies_in_the_photograph(explanation):
+    """The input of 2 x 2 pixels showed columns 10 to 30 of the photograph: a pixel of it is 10 wide and 10 high."""
+    target = Box(torch.tensor([[1, 0]]), torch.tensor([[[0, 0, 1, 2.0], [1, 1, 2, 2.0]]]), None, torch.tensor([[2, 2]]))
+    photo = Image.new("RGB", (40, 20))
+    frames = ((10.0, 0.0, 30.0, 20.0),)
+    made = explanation([MAPS], several=True, targets=target, photos=(photo,), frames=frames)
+    rows = panels(figure(made), 3)
+    for row, expected in zip(rows, [(10, 0, 10, 20), (20, 10, 10, 10)], strict=True):
+        for panel in row:
+            (drawn,) = panel.patches
+            assert (*drawn.get_xy(), drawn.get_width(), drawn.get_height()) == expected
+    without = panels(figure(explanation(MAPS, targets=Category(torch.tensor([1, 0])))), 1)
+    assert not any(panel.patches for row in without for panel in row)

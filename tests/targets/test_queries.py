@@ -8,7 +8,8 @@ from torch import nn
 
 import seewhy
 from seewhy import Box
-from seewhy.layers import candidates, look
+from seewhy.layers import candidates
+from seewhy.layout import look
 
 transformers = pytest.importorskip("transformers")
 

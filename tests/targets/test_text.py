@@ -36,6 +36,7 @@ def scores(target, outputs=GIVEN, **context):
     ],
 )
 def test_similarity_is_the_cosine(target, expected):
+    """Need 21: similarity between embeddings."""
     assert scores(target) == [pytest.approx(row, abs=1e-6) for row in expected]
     if torch.as_tensor(target.embedding).ndim != 1:
         assert target(GIVEN).tolist() == [pytest.approx(row, abs=1e-6) for row in expected]
@@ -115,7 +116,7 @@ class Embedder(nn.Module):
     ids=["of length 1", "named", "a model without a head"],
 )
 def test_an_embedding_without_a_target_is_refused(end):
-    """Other libraries explain the dimension of the highest value: dimension 3, say, which means nothing."""
+    """Wrong elsewhere (part 2, 3): the dimension of the highest value is explained, say, which means nothing."""
     images = torch.rand(2, 3, 16, 16)
     with pytest.raises(OutputError, match=r"do: pass Similarity\(embedding\) as target"):
         seewhy.explain(Embedder(end), images)
@@ -188,6 +189,7 @@ def check_two_prompts(loaded, layer, grid, expected):
 
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_transformers_clip_and_siglip(text_image_folder):
+    """Need 6: CLIP and SigLIP of transformers, two prompts and two maps."""
     loaded = seewhy.load(f"transformers:{text_image_folder}")
     model = loaded.module.model
     tokens = tokens_of(text_image_folder)
@@ -229,6 +231,7 @@ def test_the_processors_keywords_give_a_score_per_prompt(text_image_folder):
 @pytest.mark.parametrize("number", [0, 1], ids=["resnet", "vit"])
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_open_clip(open_clip_names, number):
+    """Need 6: stock open_clip, a ResNet with its attention pool and a ViT, two prompts and two maps."""
     import open_clip
 
     with torch.random.fork_rng():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seewhy.errors import GradientError, InputError, LayerError, SeewhyError
+from seewhy.errors import GradientError, InputError, LayerError, OutputError, SeewhyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from seewhy.explain import Explainer
     from seewhy.explanation import Explanation
     from seewhy.models import Loaded
-    from seewhy.targets import Text
+    from seewhy.targets import Context, Target, Text
 
 app = typer.Typer(
     help="See why a vision model answered as it did.",
@@ -112,11 +112,11 @@ def explain(
         find_colormap(colormap)
         loaded = _load(model, weights, device)
         explainer = Explainer(loaded, chosen, layers=layer or None)
-        wanted: int | Text | None = None
+        wanted: _Class | Text = _Class(None)
         if target is not None and loaded.embed_text is not None:
             wanted = Text(target)
         elif target is not None:
-            wanted = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
+            wanted = _Class(int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels))
         _make_folder(out)
         paths = images or [_sample()]
         job = _Job(explainer, wanted, colormap, alpha, raw)
@@ -165,11 +165,31 @@ def layers(model: Model = "default", weights: Weights = "pretrained", device: De
 
 
 @dataclass(frozen=True)
+class _Class:
+    """A class of whatever model: the image's, that of the best box, or where a segmenter sees it; None is predicted."""
+
+    index: int | None
+
+    def resolved(self, outputs: Any, context: Context) -> Target:
+        from seewhy.targets import Box, Category, Region, resolve
+        from seewhy.targets.outputs import is_detections, named, scores_tensor
+
+        if is_detections(outputs) or named(outputs, ("pred_boxes",)):
+            return resolve(Box(self.index), outputs, context)
+        if self.index is None and context.encode is not None:
+            raise OutputError("the model compares pictures with words.", do='say which, as in --target "a cat"')
+        dense = named(outputs, ("masks_queries_logits",)) or scores_tensor(outputs).ndim > 3
+        if self.index is None and dense:
+            raise OutputError("the model sees several classes in one picture.", do="say which with --target")
+        return resolve((Region if dense else Category)(self.index), outputs, context)
+
+
+@dataclass(frozen=True)
 class _Job:
     """What is the same for every photograph."""
 
     explainer: Explainer
-    target: int | Text | None
+    target: _Class | Text
     colormap: str
     alpha: float
     raw: bool
@@ -222,7 +242,7 @@ def _explain_all(job: _Job, paths: Sequence[Path], stems: Sequence[Path]) -> lis
                 continue
             caught: list[str] = []
             with _warnings_shown(caught.append):
-                explanation = job.explainer([photo], job.target)
+                explanation = job.explainer([photo], job.target)  # type: ignore[arg-type]  # it is resolved, then called
             for text in caught:
                 _say(f"{path}: {text}", errors)
             try:
@@ -248,10 +268,12 @@ def _write(explanation: Explanation, stem: Path, job: _Job) -> dict[str, str]:
 
 
 def _result(
-    image: str, explanation: Explanation, files: dict[str, str], caught: list[str], target: int | Text | None
+    image: str, explanation: Explanation, files: dict[str, str], caught: list[str], target: _Class | Text
 ) -> _Result:
+    from seewhy.targets import classes
+
     prompt = getattr(target, "prompt", None)
-    index = None if prompt else int(explanation.targets.index[0])
+    index = None if prompt else int(classes(explanation.targets)[0])
     labels = explanation.labels
     return _Result(
         image=image,

@@ -17,7 +17,7 @@ from torch import Tensor
 from seewhy.errors import InputError
 from seewhy.render.overlay import Drawing, default_colormap, drawings, find_colormap, overlay
 from seewhy.render.photo import Photo
-from seewhy.targets import classes
+from seewhy.targets import classes, outline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,9 @@ def figure(
 ) -> Figure:
     """Photograph, heatmap with its values, and overlay of each map; the heatmap alone where there are no photographs.
 
-    A row per image and target, image by image, `max_rows` at most. The colour bar shows the map's own values: 0 to 1,
-    or with scaling "none" the signed ones, symmetric about 0. Photos and options are those of `Explanation.overlay`.
+    A row per image and target, image by image, `max_rows` at most; a box that is explained is drawn. The colour bar
+    shows the map's own values: 0 to 1, or with scaling "none" the signed ones, symmetric about 0. Photos and options
+    are those of `Explanation.overlay`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -65,7 +66,7 @@ def figure(
     FigureCanvasAgg(drawing)
     grid = drawing.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, drawn in zip(grid, rows, strict=True):
-        _row(axes, drawn, colours, alpha)
+        _row(axes, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
         axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9)
     layers = ", ".join(explanation.layers)
     drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(wide * 11)), fontsize=10)
@@ -82,7 +83,9 @@ def png(explanation: Explanation) -> bytes:
     return buffer.getvalue()
 
 
-def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float) -> None:
+def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float, box: tuple[float, ...] | None) -> None:
+    from matplotlib.patches import Rectangle
+
     for panel in axes:
         panel.set(xticks=[], yticks=[])
     width, height = _size(drawn)
@@ -96,6 +99,11 @@ def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float) 
     span = (low, high) if high > low else (-1.0, 1.0)  # all zero, signed
     shown = heat.imshow(values.numpy(), cmap=colours, vmin=span[0], vmax=span[1], extent=(x0, x1, y1, y0))
     heat.set(xlim=(0, width), ylim=(height, 0), facecolor="0.92")
+    if box is not None:
+        left, right = (x0 + side * (x1 - x0) for side in box[::2])
+        top, bottom = (y0 + side * (y1 - y0) for side in box[1::2])
+        for panel in axes:
+            panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white"))
     bar = heat.figure.colorbar(shown, cax=heat.inset_axes((1.03, 0, 0.05, 1)))
     bar.ax.tick_params(labelsize=7)
 

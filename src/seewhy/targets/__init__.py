@@ -15,7 +15,7 @@ from seewhy.targets.classes import (
 from seewhy.targets.context import Context, Encode
 from seewhy.targets.outputs import scores_tensor
 from seewhy.targets.regions import Pixel, Region
-from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, probabilities, resolve
+from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, outline, probabilities, resolve
 from seewhy.targets.text import Similarity, Text
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "finer",
     "for_rows",
     "mirrored",
+    "outline",
     "probabilities",
     "redetected",
     "resolve",

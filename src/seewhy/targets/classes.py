@@ -227,7 +227,10 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
             raise TargetError(
                 f"the label {text!r} fits several classes.", got=some + more, do="pass one of the indices"
             )
-    raise TargetError(f"no class is called {text!r}.", expected=f"one of the {len(labels)} labels, or a part of one")
+    known = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    raise TargetError(
+        f"no class is called {text!r}.", expected=f"one of the {len(labels)} labels, or a part of one: {known}"
+    )
 
 
 def _last_operation(tensor: Tensor) -> str:

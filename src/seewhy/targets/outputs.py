@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.capture.nested import children, tensors
 from seewhy.errors import OutputError
 
-_SCORES = ("logits", "pred_logits", "out", "scores", "pred", "prediction", "logits_per_image")
+_SCORES = ("logits", "out", "scores", "pred", "prediction", "pred_logits", "logits_per_image")
 _EMBEDDINGS = ("image_embeds", "image_features", "embeddings", "embedding", "pooler_output")
 
 

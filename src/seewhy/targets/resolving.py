@@ -85,6 +85,18 @@ def classes(target: Any) -> Any:
     return target.label if isinstance(target, Box | Redetected) else None
 
 
+def outline(target: Any, image: int, number: int | None) -> tuple[float, ...] | None:
+    """The box (x0, y0, x1, y1) that a map of a resolved `target` is about, in shares of the input's width and height.
+
+    None for a target that is about something else. number: that of the target, None where there is one per image.
+    """
+    if not isinstance(target, Box | Redetected) or target.sizes is None:
+        return None
+    box = target.box[image] if number is None else target.box[image, number]
+    height, width = target.sizes[image].tolist()
+    return tuple(side / of for side, of in zip(box.tolist(), (width, height, width, height), strict=True))
+
+
 def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
     """The probability of the classes of a resolved `target`; None for one that is not about an image's class."""
     if not isinstance(target, Category | Probability | Contrast):
