@@ -286,8 +286,9 @@ def judge(suite: str, name: str) -> dict[str, Any]:
 def awaken(model: nn.Module, inputs: Any) -> None:
     """Make random weights pass signals on: no zeros, no scales near zero, and norms that know some batches.
 
-    Some models of transformers draw the scales of norms as if they were weights, and signals die out in them. A norm behind a global average sees as few values as there are images: the variance of two can be almost zero, and
-    what that divides explodes. So the statistics are the mean of those of several batches.
+    Some models of transformers draw the scales of norms as if they were weights, and signals die out in them. A norm
+    behind a global average sees as few values as there are images: the variance of two can be almost zero, and what
+    that divides explodes. So the statistics are the mean of those of several batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     with torch.no_grad():
@@ -324,6 +325,7 @@ def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
     import seewhy
     from seewhy.errors import SeewhyError
+    from seewhy.inputs import Inputs
     from seewhy.layout import look
 
     image = first(inputs)
@@ -335,7 +337,10 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         seen = {call.label: call for call in look(model, inputs)}[explanation.layers[0]]
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:300]}
-    (label, found), space = next(iter(explanation.maps.items())), image.shape[2:]
+    (label, found), space = (
+        next(iter(explanation.maps.items())),
+        Inputs.of(inputs, model).space,
+    )  # what it is resized to
     grid = tuple(found.shape[1:])
     row |= {"layer": label, "grid": seen.grid.layout, "depth": round(seen.depth, 2)}
     rows, columns = grid[-2:]
