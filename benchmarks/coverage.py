@@ -284,17 +284,17 @@ def judge(suite: str, name: str) -> dict[str, Any]:
 
 
 def awaken(model: nn.Module, inputs: Any) -> None:
-    """Make random weights pass signals on: no zeros, no scales near zero (some models of transformers
-    draw those of norms as if they were weights), and norms that know some batches.
+    """Make random weights pass signals on: no zeros, no scales near zero, and norms that know some batches.
 
-    A norm behind a global average sees as few values as there are images: the variance of two can be almost zero, and
-    what that divides explodes. So the statistics are the mean of those of several batches.
+    Some models of transformers draw the scales of norms as if they were weights, and signals die out in them. A norm
+    behind a global average sees as few values as there are images: the variance of two can be almost zero, and what
+    that divides explodes. So the statistics are the mean of those of several batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     with torch.no_grad():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim > 1 and not parameter.any() and isinstance(module, nn.Linear | nn.Conv2d):
+                if parameter.ndim > 1 and not parameter.any():
                     nn.init.normal_(parameter, std=0.02)
                 elif parameter.ndim == 1 and "bias" not in name and parameter.abs().mean() < 0.1:
                     nn.init.ones_(parameter)
@@ -307,7 +307,9 @@ def awaken(model: nn.Module, inputs: Any) -> None:
 
 
 def redrawn(inputs: Any, seed: int) -> Tensor:
-    """Another batch of images like those in `inputs`."""
+    """Another batch of images like those in `inputs`; what is no picture stays as it is."""
+    if not first(inputs).is_floating_point():
+        return first(inputs)
     return torch.randn(first(inputs).shape, generator=torch.Generator().manual_seed(100 + seed))
 
 
@@ -323,6 +325,7 @@ def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
     import seewhy
     from seewhy.errors import SeewhyError
+    from seewhy.inputs import Inputs
     from seewhy.layout import look
 
     image = first(inputs)
@@ -334,7 +337,10 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         seen = {call.label: call for call in look(model, inputs)}[explanation.layers[0]]
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:300]}
-    (label, found), space = next(iter(explanation.maps.items())), image.shape[2:]
+    (label, found), space = (
+        next(iter(explanation.maps.items())),
+        Inputs.of(inputs, model).space,
+    )  # what it is resized to
     grid = tuple(found.shape[1:])
     row |= {"layer": label, "grid": seen.grid.layout, "depth": round(seen.depth, 2)}
     rows, columns = grid[-2:]
