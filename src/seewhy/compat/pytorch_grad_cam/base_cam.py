@@ -211,7 +211,7 @@ class BaseCAM:
                     leaves |= {"input": leaf} if leaf.requires_grad else {}
                     scores = definite(outputs)[:, None]
                     found = next(gradients(scores, leaves, keep_graph=True, differentiable=not self.detach))
-                    leaf.grad = found.get("input")
+                    leaf.grad = found["input"].detach() if leaf.requires_grad else None
                 return self.compute_cam_per_layer(leaf, definite.targets, eigen_smooth), definite
         finally:
             seen.clear()
