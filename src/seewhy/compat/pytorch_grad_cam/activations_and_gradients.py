@@ -49,10 +49,10 @@ class ActivationsAndGradients:
         from_start = any(tensor.requires_grad for tensor in tensors(x))
         with guard(root):
             tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
-        check_ran(layers, [name for name, _ in tape.calls])
-        calls = sorted(tape.calls, key=lambda call: list(layers).index(call[0]))
-        self.called = [layers[name] for name, _ in calls]
-        self.kept = [kept for _, kept in calls]
+        check_ran(layers, [call.layer for call in tape.calls])
+        calls = sorted(tape.calls, key=lambda call: list(layers).index(call.layer))
+        self.called = [layers[call.layer] for call in calls]
+        self.kept = [call.activation for call in calls]
         for number, kept in enumerate(self.kept):
             kept.register_hook(partial(self._slopes.__setitem__, number))  # type: ignore[no-untyped-call]
         return tape.outputs

@@ -70,7 +70,7 @@ class BaseCAM:
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
         self.uses_gradients = uses_gradients
-        self.tta_transforms = tta_transforms or [Transform(*view) for view in combine.views()]
+        self.tta_transforms = tta_transforms or [Transform(view.apply, view.undo) for view in combine.views()]
         self.detach = detach
         self.upstream_exact = upstream_exact
         self.options: dict[str, Any] = {}  # of the engine's method
