@@ -20,6 +20,7 @@ from seewhy.compat.pytorch_grad_cam import _upstream
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
+from seewhy.compat.pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from seewhy.explain import Explainer
 from seewhy.methods import Method, combine
 from seewhy.targets import Target
@@ -187,7 +188,8 @@ class BaseCAM:
             self.model,
             method if ask is None else replace(method, ask=ask),
             layers=self.target_layers if method.layered else None,
-            grid=self.reshape_transform,
+            # a feature pyramid the engine reads level by level
+            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
             batch_size=self.batch_size,
             generator=self.generator,
         )(image, target)
