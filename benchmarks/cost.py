@@ -11,6 +11,7 @@ process held before the call: on a GPU the allocator's, on Linux the high-water 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib.metadata
 import json
@@ -24,8 +25,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-# glibc gives large buffers back to the system after every forward and faults them in again; not for either side
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}
+from allocator import KEEPS_BUFFERS
+
 BATCH, TARGETS = 16, 10
 
 
@@ -100,7 +101,7 @@ def measure_times(device: str, rounds: int) -> dict[str, tuple[float, float]]:
     table = rows(device)
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for number in range(rounds + 1):
-        for name, run in table.items():
+        for name, run in _turned(table, number):
             start = time.perf_counter()
             run()
             _wait(device)
@@ -111,6 +112,12 @@ def measure_times(device: str, rounds: int) -> dict[str, tuple[float, float]]:
         name: (statistics.median(taken), statistics.median(a / b for a, b in zip(taken, plain, strict=True)))
         for name, taken in seconds.items()
     }
+
+
+def _turned(table: dict[str, Callable[[], object]], by: int) -> list[tuple[str, Callable[[], object]]]:
+    """The rows, each round beginning with another one: none always runs after the same one."""
+    items = list(table.items())
+    return items[by % len(items) :] + items[: by % len(items)]
 
 
 def measure_memory(device: str, row: str, rounds: int) -> int:
@@ -129,6 +136,7 @@ def _peak(device: str, run: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)  # what the call before left for reuse would hide what this one takes
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
     run()
@@ -186,7 +194,7 @@ def main() -> None:
         print(json.dumps(measure_memory(options.device, options.part, options.rounds)))
         return
     shared = ["--device", options.device, "--rounds", str(options.rounds)]
-    times = _in_process([*shared, "--part", "times"], MALLOC)
+    times = _in_process([*shared, "--part", "times"], KEEPS_BUFFERS)
     lines = [
         f"resnet50, {BATCH} images of 224x224, float32, layer4; median of {options.rounds} interleaved rounds.",
         "",
@@ -197,7 +205,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     for name, (seconds, ratio) in times.items():
-        peak = _in_process([*shared, "--part", name], {})
+        peak = _in_process(["--device", options.device, "--rounds", "3", "--part", name], {})
         lines.append(f"| {name} | {seconds:.3f} | {ratio:.2f} | {peak / 1e6:,.0f} MB |")
         print(lines[-1], flush=True)
     options.out.mkdir(exist_ok=True)

@@ -297,7 +297,7 @@ def test_a_model_without_space() -> None:
 
 
 def test_scores_per_pixel_are_not_class_scores() -> None:
-    with pytest.raises(OutputError, match=r"per class and place(.|\n)*lambda output"):
+    with pytest.raises(OutputError, match=r"per class and place(.|\n)*pass Region"):
         seewhy.explain(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(1, 3, 16, 16))
 
 

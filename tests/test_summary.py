@@ -12,7 +12,7 @@ import seewhy
 
 class Slow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        time.sleep(0.1)
+        time.sleep(0.3)
         return x * 1
 
 
@@ -41,7 +41,9 @@ def test_every_column() -> None:
     assert rows["conv"].shape == (2, 3, 4, 4)
     assert rows["conv"].grid.space == (4, 4)
     assert rows["head"].grid is None
-    assert 0.8 < rows["slow"].time_share <= 1  # it sleeps for 100 ms, the rest computes for far less
+    assert (
+        0.5 < rows["slow"].time_share <= 1
+    )  # it sleeps for 300 ms, the rest computes for far less, on an idle machine
     assert sum(row.time_share for row in found.rows) <= 1
     lines = [line.split() for line in str(found).splitlines()]
     assert lines[0] == ["name", "type", "output", "shape", "grid", "parameters", "time", "reached"]

@@ -25,11 +25,11 @@ LABELS = ["tabby, tabby cat", "tiger cat", "dog", "Great White Shark, white shar
 
 
 def scores(target: Any, outputs: Any = OUTPUTS, batch: int = 2, labels: Any = LABELS) -> Any:
-    return targets.resolve(target, outputs, batch=batch, labels=labels)(outputs)
+    return targets.resolve(target, outputs, targets.Context(batch, labels=labels))(outputs)
 
 
 def image_of(target: Any) -> list[Any]:
-    return targets.resolve(target, OUTPUTS, batch=2, labels=LABELS).index.tolist()
+    return targets.resolve(target, OUTPUTS, targets.Context(2, labels=LABELS)).index.tolist()
 
 
 # which class
@@ -70,7 +70,7 @@ def test_a_numpy_int_is_a_class():
 
 
 def test_predicted_class_stays_when_the_output_changes():
-    target = targets.resolve(None, OUTPUTS, batch=2)
+    target = targets.resolve(None, OUTPUTS, targets.Context(2))
     assert target == Category(target.index)
     assert target.index.tolist() == [1, 3]
     assert target(-OUTPUTS).tolist() == [-4, -2.5]
@@ -78,7 +78,7 @@ def test_predicted_class_stays_when_the_output_changes():
 
 @pytest.mark.parametrize("kind", [Category, Probability, Contrast])
 def test_predicted_class_is_made_definite_in_every_kind_of_target(kind):
-    target = targets.resolve(kind(), OUTPUTS, batch=2)
+    target = targets.resolve(kind(), OUTPUTS, targets.Context(2))
     assert isinstance(target, kind)
     assert target.index.tolist() == [1, 3]
 
@@ -286,21 +286,21 @@ def test_probability_of_one_logit_is_the_sigmoid():
     ],
 )
 def test_probabilities_of_what_is_explained(target, expected):
-    resolved = targets.resolve(target, OUTPUTS, batch=2)
+    resolved = targets.resolve(target, OUTPUTS, targets.Context(2))
     rows = OUTPUTS.tolist()
     wanted = [softmax(row, index) for row, index in zip(rows, expected, strict=True)]
     assert targets.probabilities(resolved, OUTPUTS).tolist() == pytest.approx(wanted)
 
 
 def test_probabilities_of_several_targets_many_labels_one_logit_and_none():
-    several = targets.resolve([[0, 1], [3, 2]], OUTPUTS, batch=2)
+    several = targets.resolve([[0, 1], [3, 2]], OUTPUTS, targets.Context(2))
     first, second = OUTPUTS.tolist()
     expected = [[softmax(first, 0), softmax(first, 1)], [softmax(second, 3), softmax(second, 2)]]
     assert targets.probabilities(several, OUTPUTS).tolist() == [pytest.approx(row) for row in expected]
-    labels = targets.resolve(Probability(2, multi_label=True), OUTPUTS, batch=2)
+    labels = targets.resolve(Probability(2, multi_label=True), OUTPUTS, targets.Context(2))
     assert targets.probabilities(labels, OUTPUTS).tolist() == pytest.approx([sigmoid(2), sigmoid(0)])
     logit = torch.tensor([[0.7], [-1.2]])
-    sides = targets.resolve(None, logit, batch=2)
+    sides = targets.resolve(None, logit, targets.Context(2))
     assert targets.probabilities(sides, logit).tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
     assert targets.probabilities(lambda output: output[:, 0], OUTPUTS) is None
 
@@ -357,7 +357,7 @@ def test_one_logit_explains_the_predicted_side(shape, batch):
     """Image 0 says yes (0.7), image 1 says no (-1.2): the score of no is 1.2."""
     outputs = torch.tensor([0.7, -1.2]).reshape(shape)
     assert scores(None, outputs).tolist() == pytest.approx([0.7, 1.2])
-    assert targets.resolve(None, outputs, batch=2).index.tolist() == [1, 0]
+    assert targets.resolve(None, outputs, targets.Context(2)).index.tolist() == [1, 0]
     for index, expected in ((0, 0.7), (1, 1.2)):
         assert scores(None, outputs[index : index + 1], batch=1).tolist() == pytest.approx([expected])
 

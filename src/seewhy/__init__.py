@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from seewhy.features import features
     from seewhy.models import load
     from seewhy.summary import summary
-    from seewhy.targets import Category, Contrast, Probability
+    from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text
 
 __version__ = "0.1.0"
 
 # Public names are imported when first used, so that `seewhy --help` does not wait for torch.
 _HOMES = {
+    "Box": "targets",
     "Category": "targets",
     "Concepts": "explanation",
     "Contrast": "targets",
     "Explainer": "explain",
     "Explanation": "explanation",
+    "Pixel": "targets",
     "Probability": "targets",
+    "Region": "targets",
+    "Similarity": "targets",
+    "Text": "targets",
     "capture": "capture",
     "clip": "capture",
     "concepts": "explain",
@@ -44,12 +49,17 @@ _HOMES = {
 _MODULES = ("errors", "methods", "render", "targets")
 
 __all__ = [
+    "Box",
     "Category",
     "Concepts",
     "Contrast",
     "Explainer",
     "Explanation",
+    "Pixel",
     "Probability",
+    "Region",
+    "Similarity",
+    "Text",
     "capture",
     "clip",
     "concepts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,18 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def resize(
-    maps: Float[Tensor, "*batch_and_grid"], size: tuple[int, ...], mode: str = "bilinear"
+    maps: Float[Tensor, "*batch_and_grid"],
+    size: tuple[int, ...],
+    mode: str = "bilinear",
+    extents: Sequence[tuple[float, float]] | None = None,
 ) -> Float[Tensor, "*batch_and_size"]:
     """Maps resized in their last `len(size)` dimensions, pixel centres kept (half-pixel rule, no aligned corners).
 
     `mode` is "nearest", "bilinear" (linear in each dimension, so trilinear for volumes) or "bicubic" (images only).
+    extents: for each map of the first dimension the share (height, width) of it, from the upper left, to show.
     """
+    if extents is not None and any(extent != (1, 1) for extent in extents):
+        return _cut(maps, size, mode, torch.tensor(extents, device=maps.device, dtype=maps.dtype))
     grid = maps.shape[-len(size) :]
     if tuple(grid) == tuple(size):
         return maps
@@ -32,6 +39,20 @@ def resize(
     corners = None if mode == "nearest" else False
     flat = maps.reshape(-1, 1, *grid)
     return F.interpolate(flat, size=size, mode=method, align_corners=corners).reshape(*maps.shape[: -len(size)], *size)
+
+
+def _cut(
+    maps: Float[Tensor, "B *targets h w"], size: tuple[int, ...], mode: str, extents: Float[Tensor, "B 2"]
+) -> Float[Tensor, "B *targets H W"]:
+    """The upper left part of each map, resized; output pixel i lies at (i + 1/2) / H of the part's height."""
+    vertical, horizontal = extents.unbind(1)
+    zero = torch.zeros_like(vertical)
+    across = torch.stack([horizontal, zero, horizontal - 1], 1)
+    down = torch.stack([zero, vertical, vertical - 1], 1)
+    flat = maps.reshape(len(maps), -1, *maps.shape[-2:])
+    places = F.affine_grid(torch.stack([across, down], 1), [len(maps), 1, *size], align_corners=False)
+    drawn = F.grid_sample(flat, places, mode, padding_mode="border", align_corners=False)
+    return drawn.reshape(*maps.shape[:-2], *size)
 
 
 def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tensor, "*shape"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import torch
@@ -74,8 +74,18 @@ class Forward:
 
         A fold leaves out the tokens beside the grid: a class token that is reached has no place.
         """
+        if not self.columns.requires_grad:
+            return set()
         slopes = next(gradients(self.columns[:, :1], self.activations, keep_graph=True))
         return {label for label, slope in slopes.items() if label in folds and bool(folds[label](slope).any())}
+
+    def parallel(self, labels: Sequence[str]) -> bool:
+        """Whether none of the activations of these labels, in the order they ran, is made of the one before it."""
+        kept = [self.activations[label] for label in labels]
+        return not any(
+            torch.autograd.grad(after.sum(), before, retain_graph=True, allow_unused=True)[0] is not None
+            for before, after in pairwise(kept)
+        )
 
     def weights(self, label: str, activations: Tensor, column: Tensor) -> Tensor:
         """The classifier's weights (B, C) on the layer's channels for one target's scores (B,)."""
@@ -132,7 +142,9 @@ def evidence(
 
 def _on_the_input(forward: Forward, needs: Set[str], column: Tensor, slope: Mapping[str, Tensor]) -> Values:
     """What methods need that is no layer's, for one target's scores (B,), in float32 at least."""
-    values: Values = {"inputs": at_least_float32(forward.call.image)}
+    values: Values = {}
+    if "inputs" in needs:
+        values["inputs"] = at_least_float32(forward.call.image)
     if "input_gradients" in needs:
         values["input_gradients"] = at_least_float32(slope["the input"].detach())
     if "bias_gradients" in needs:

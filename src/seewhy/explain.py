@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from seewhy.inputs import Inputs
 from seewhy.methods import combine, registry
 from seewhy.methods.decomposition import factorize
 from seewhy.methods.registry import Method
-from seewhy.models.loaded import Loaded
+from seewhy.models.loaded import Loaded, own_labels
 from seewhy.probe import Precision, Probe
 
 Fold = Callable[[Tensor], Tensor]
@@ -133,7 +134,8 @@ class Explainer:
         self.augment_smooth = augment_smooth
         self.generator = generator
         self.batch_size, self.precision, self.progress = batch_size, precision, progress
-        self.labels = labels if labels is not None or self.loaded is None else self.loaded.labels
+        self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
+        self._features: dict[tuple[targets.Encode, str], Tensor] = {}
         self._places: dict[tuple[int, ...], _Place] = {}
         self._grids: dict[tuple[tuple[int, ...], str], grids.Grid] = {}
         if fuse not in (None, "mean", "max", "product"):
@@ -168,12 +170,14 @@ class Explainer:
     def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
         """Explain a batch with every method: an explanation by each name, from one forward wherever they share it.
 
-        inputs: a tensor (B, C, *space); a tuple of arguments or a dict of keywords for the model; or, for a model from
-        `seewhy.load`, a photograph or a list of them (PIL images or file names).
+        inputs: a tensor (B, C, *space); a list of images (C, H, W), as detectors take them; a tuple of arguments or a
+        dict of keywords for the model; or, for a model from `seewhy.load`, a photograph or a list of them (PIL images
+        or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class.
         """
         with guard(self.model):  # copies of tensors made under inference_mode are ordinary ones in here
             call, photos, frames = self._prepared(inputs)
+            self._check_alignment(call)
             place, forward = self._first(call, target)
             asked = {found.ask: forward.asked(found.ask) for found in self.methods}
             maps = self._smoothed(place, asked) if self.augment_smooth else self._maps(place, asked)
@@ -186,7 +190,8 @@ class Explainer:
                 outputs=outputs,
                 targets=asked[found.ask].target,
                 method=found.name,
-                size=call.space,
+                size=call.size,
+                extents=call.canvas.extents if call.canvas and found.layered else None,
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
                 frames=frames,
@@ -217,7 +222,7 @@ class Explainer:
             maps, vectors = factorize(fold(kept.detach()), count)
             strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
             scores = self._scores_of(place, forward, label, strongest, fold)
-        return Concepts(maps, vectors, scores, label, call.space, self.labels, frames, photos)
+        return Concepts(maps, vectors, scores, label, call.size, self.labels, frames, photos)
 
     def _scores_of(
         self, place: _Place, forward: Forward, label: str, vectors: Float[Tensor, "K C"], fold: Fold
@@ -239,7 +244,17 @@ class Explainer:
         photos, frames = None, None
         if self.loaded is not None and _are_photos(inputs):
             inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
-        return Inputs.of(inputs), photos, frames
+        return Inputs.of(inputs, self.model), photos, frames
+
+    def _check_alignment(self, call: Inputs) -> None:
+        """Refuse methods that lay a layer's maps over the images where the model pads or resizes these first."""
+        for found in self.methods:
+            if call.canvas is not None and {"activations", "score"} <= {*found.needs}:
+                raise MethodError(
+                    f"{found.name} masks the images with a layer's maps, and this model lays its images out anew.",
+                    got=f"images of {call.size} on a canvas of {call.canvas.space}",
+                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
+                )
 
     def _first(self, call: Inputs, target: Any) -> tuple[_Place, Forward]:
         """The forward on the caller's inputs, and the place it was recorded at: the layers given, or the best one.
@@ -248,8 +263,7 @@ class Explainer:
         backwards for one that the score's gradient reaches. What was recorded there is used, not recorded again,
         unless a method looks at the resolutions before it too.
         """
-        signature = tuple(call.image.shape[1:])
-        place = self.place or self._places.get(signature)
+        place = self.place or self._places.get(call.signature)
         if place is None and not any(found.layered for found in self.methods):
             place = _Place({})
         if place:
@@ -258,21 +272,25 @@ class Explainer:
         for group in choosing.growing(candidates):
             modules = {seen.name: self.model.get_submodule(seen.name) for seen in group}
             forward = self._forward(call, target, _Place(modules))
-            self._grids |= {(signature, seen.label): seen.grid for seen in group if seen.grid is not None}
+            self._grids |= {(call.signature, seen.label): seen.grid for seen in group if seen.grid is not None}
             reached = forward.reached({seen.label: seen.grid.fold for seen in group if seen.grid is not None})
             for seen in group:
                 if seen.label in reached:
+                    levels = choosing.pyramid(seen, candidates)
+                    chosen = levels if forward.parallel([level.label for level in levels]) else [seen]
                     staged = any(found.staged for found in self.methods)
-                    stages = choosing.stages(candidates[candidates.index(seen) :]) if staged else [seen]
-                    place = self._places[signature] = _Place(
-                        {stage.name: self.model.get_submodule(stage.name) for stage in stages},
-                        seen.label,
+                    stages = choosing.stages(candidates[candidates.index(seen) :]) if staged else []
+                    place = self._places[call.signature] = _Place(
+                        {at.name: self.model.get_submodule(at.name) for at in (*chosen, *stages)},
+                        tuple(level.label for level in chosen),
                         tuple(stage.label for stage in stages),
                         choosing.reason(seen, candidates),
                     )
                     if staged:
                         return place, self._forward(call, forward.target, place)
-                    return place, replace(forward, activations={seen.label: forward.activations[seen.label]})
+                    return place, replace(
+                        forward, activations={label: forward.activations[label] for label in place.chosen}
+                    )
         raise GradientError(
             "the score's gradient is zero at every layer with space.",
             got=", ".join(seen.label for seen in candidates[:3]) + (" and so on" if len(candidates) > 3 else ""),
@@ -305,14 +323,28 @@ class Explainer:
         attention = sdpa_kernel(SDPBackend.MATH) if "curvatures" in needs else nullcontext()
         with choosing.inputs_of(linear) as classifiers, replaying as memories, attention:
             tape = record(run, {**biased, **place.modules}, from_start=image is not None)
-        check_ran(place.modules, [name for name, _ in tape.calls])
-        resolved = targets.resolve(target, tape.outputs, batch=call.batch, labels=self.labels)
+        check_ran(place.modules, [made.layer for made in tape.calls])
+        resolved = targets.resolve(target, tape.outputs, self._context(call))
         scores = targets.checked(resolved(tape.outputs), call.batch)
-        calls = list(zip(tape.activations.items(), tape.calls, strict=True))
-        activations = {label: kept for (label, kept), (name, _) in calls if place.holds(label, name)}
-        added = [(kept, biases[name]) for name, kept in tape.calls if name in biases and kept.ndim == call.image.ndim]
+        calls = zip(tape.activations, tape.calls, strict=True)
+        activations = {label: made.activation for label, made in calls if place.holds(label, made.layer)}
+        added = [
+            (made.activation, biases[made.layer])
+            for made in tape.calls
+            if made.layer in biases and made.activation.ndim == 2 + len(call.space)
+        ]
         likely = targets.probabilities(resolved, tape.outputs)
         return Forward(call, tape.outputs, activations, resolved, scores, likely, classifiers, memories(), image, added)
+
+    def _context(self, call: Inputs) -> targets.Context:
+        return targets.Context(
+            batch=call.batch,
+            sizes=call.sizes,
+            labels=self.labels,
+            embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
+            encode=self.loaded.embed_text if self.loaded else None,
+            features=self._features,
+        )
 
     def _maps(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
@@ -388,7 +420,7 @@ class Explainer:
 
     def _grid(self, label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
         """The layer's grid, worked out once per input shape: from its own shape, or by looking at one forward."""
-        key = tuple(call.image.shape[1:]), label
+        key = call.signature, label
         if key not in self._grids:
             given = self.grid if isinstance(self.grid, tuple) else None
             found = grids.readings(shape, call.space, call.batch, grid=given)
@@ -400,13 +432,17 @@ class Explainer:
         return self._grids[key]
 
     def _smoothed(self, place: _Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
-        """The mean of the maps over all views of the inputs, each put back in place; the targets stay as they were."""
+        """The mean of the maps over all views of the inputs, each put back in place.
+
+        The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
+        """
         totals = self._maps(place, asked)
         views = combine.views()
         for view in views[1:]:
+            turned = targets.mirrored if view.mirrored else _as_it_is
             first = next(iter(asked.values()))
-            again = self._forward(first.call.seen_as(view.apply), first.target, place)
-            drawn = self._maps(place, {ask: again.scored(forward.target) for ask, forward in asked.items()})
+            again = self._forward(first.call.seen_as(view.apply), turned(first.target), place)
+            drawn = self._maps(place, {ask: again.scored(turned(forward.target)) for ask, forward in asked.items()})
             totals = {
                 name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
                 for name, layers in totals.items()
@@ -416,24 +452,26 @@ class Explainer:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where to look: the modules to record; of their calls the one called `label`, and `stages`, or all; why there."""
+    """Where to look: the modules to record; of their calls those `chosen`, and `stages`, or all; why there."""
 
     modules: Mapping[str, nn.Module]
-    label: str | None = None
+    chosen: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     reason: str = ""
 
     def holds(self, label: str, name: str) -> bool:
         """Whether the call `label` of the module `name` is looked at."""
-        return name in self.modules and (self.label is None or label in self.stages)
+        return name in self.modules and (not self.chosen or label in self.chosen + self.stages)
 
     def labels(self, method: Method) -> tuple[str, ...]:
         """The calls that `method` looks at; none where the caller named the modules, and all of their calls count."""
         if not method.layered:
             return (_INPUT,)
-        if self.label is None:
-            return ()
-        return self.stages if method.staged else (self.label,)
+        return self.stages if method.staged else self.chosen
+
+
+def _as_it_is(target: targets.Target) -> targets.Target:
+    return target
 
 
 def _only(found: Sequence[grids.Grid], label: str, shape: tuple[int, ...], call: Inputs) -> grids.Grid:
@@ -444,7 +482,7 @@ def _only(found: Sequence[grids.Grid], label: str, shape: tuple[int, ...], call:
         f"the output of {label} can lie over the input in several ways."
         if found
         else f"the output of {label} does not lie over the input.",
-        got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
+        got=f"shape {shape} for {call.batch} inputs of size {call.space}",
         expected="one of: " + "; ".join(grid.layout for grid in found)
         if found
         else "a map or a sequence of tokens with more than one place and the input's aspect ratio",
@@ -468,16 +506,24 @@ _BLANKS = (
 
 
 def _warn_of_blanks(explanation: Explanation) -> None:
-    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
-    verdicts = []
-    for grid in explanation.maps.values():
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
+
+    A pyramid is judged as a whole: a detector reads each box from the level that fits its size.
+    """
+    layers: dict[str, list[Tensor]] = {}
+    pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
+    for label, grid in explanation.maps.items():
         places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
+        layers.setdefault(re.split(r"[\[#]", label)[0] if pyramid else label, []).append(places)
+    verdicts = []
+    for levels in layers.values():
+        places = torch.cat(levels, -1)
         problems = (~places.isfinite().all(-1), ~places.any(-1), ~(places > 0).any(-1))
-        verdict = torch.zeros(len(explanation), dtype=torch.long, device=grid.device)
+        verdict = torch.zeros(len(explanation), dtype=torch.long, device=places.device)
         for number, found in reversed(list(enumerate(problems, 1))):
             verdict = torch.where(found.any(-1), number, verdict)
         verdicts.append(verdict)
-    for label, row in zip(explanation.maps, torch.stack(verdicts).tolist(), strict=True):
+    for label, row in zip(layers, torch.stack(verdicts).tolist(), strict=True):
         for number, (problem, advice) in enumerate(_BLANKS, 1):
             if images := [image for image, told in enumerate(row) if told == number]:
                 which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")

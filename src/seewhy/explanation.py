@@ -39,7 +39,9 @@ class Explanation:
     probabilities: (B, [T]) of the classes explained: softmax, or for one logit the sigmoid; a model's own where it ends
     in either; None where a function was explained. labels: class names, where the model came with them.
     frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels; None for all of it.
-    photos: the photographs, where those were passed instead of tensors. note: why this layer was chosen, if it was.
+    extents: the share (height, width) of its maps that each image takes up, where the model pads images; the heatmap
+    shows that part. photos: the photographs, where those were passed instead of tensors. note: why this layer was
+    chosen, if it was.
     """
 
     maps: dict[str, Float[Tensor, "..."]]
@@ -52,6 +54,7 @@ class Explanation:
     probabilities: Float[Tensor, "..."] | None = None
     labels: Sequence[str] | None = None
     frames: tuple[Frame, ...] | None = None
+    extents: tuple[tuple[float, float], ...] | None = None
     photos: tuple[Image.Image, ...] | None = None
     note: str = ""
 
@@ -87,7 +90,7 @@ class Explanation:
         drawn = []
         for grid in self.maps.values():
             grid = grid if scaling == "none" else grid.clamp(min=0)
-            resized = arrays.resize(grid.float(), size, mode)
+            resized = arrays.resize(grid.float(), size, mode, self.extents)
             drawn.append(scale(resized if scaling == "none" else resized.clamp(min=0)))  # bicubic overshoots
         return drawn[0] if len(drawn) == 1 else scale(combine.fuse(drawn, self.fuse))
 
@@ -122,9 +125,10 @@ class Explanation:
             maps={name: grid[index] for name, grid in self.maps.items()},
             scores=self.scores[index],
             probabilities=None if self.probabilities is None else self.probabilities[index],
-            outputs=rebuild(self.outputs, cut),
+            outputs=self.outputs[index] if isinstance(self.outputs, list) else rebuild(self.outputs, cut),
             targets=rebuild(self.targets, cut),
             frames=self.frames and self.frames[index],
+            extents=self.extents and self.extents[index],
             photos=self.photos and self.photos[index],
         )
 

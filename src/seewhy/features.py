@@ -53,7 +53,7 @@ def features(
     here = next((tensor.device for tensor in root.parameters()), None)
     found: dict[str, list[Tensor]] = {label: [] for label in wanted}
     for batch in _batches(inputs, progress):
-        call = Inputs.of(batch if here is None else rebuild(batch, lambda tensor: tensor.to(here)))
+        call = Inputs.of(batch if here is None else rebuild(batch, lambda tensor: tensor.to(here)), root)
         for label, output in _run(root, call, wanted).items():
             found[label].append(_features(label, output, call, pooled).to(device or output.device))
     if not all(found.values()):

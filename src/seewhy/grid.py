@@ -71,8 +71,8 @@ def readings(
     Known are (B, C, *grid), (B, *grid, C), (B, N, C), (B, C, N) and (N, B, C). A grid has more than one place, is no
     finer than the input and has its aspect ratio, to within a cell and a half (odd sizes, unpadded convolutions).
     The channels are where the modules of the forward had them. A sequence has the grid of a map of the same forward, or
-    half of it and so on (patch merging); where no map is known, one that divides the input evenly. With `grid` only
-    that one counts.
+    half of it and so on (patch merging), and as many channels as some module; where no map is known, the grid is one
+    that divides the input evenly. With `grid` only that one counts.
     """
     evidence = evidence or Evidence()
     found = [
@@ -84,6 +84,8 @@ def readings(
     found = [reading for reading in found if reading.channel_axis in known] if known else found
     if not known:
         found = [reading for reading in found if not _is_attention(reading, evidence)]
+        if len(shape) == 3 and evidence.widths:  # boxes (B, N, 4) are no 2 x 2 places of N channels
+            found = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
     if len(found) > 1:
         of_some_layer = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
         found = of_some_layer or found

@@ -1,27 +1,53 @@
-"""What a caller passes to a model: a tensor, a tuple of arguments or a dict of keywords."""
+"""What a caller passes to a model: a tensor, a list of images, a tuple of arguments or a dict of keywords."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from seewhy.capture.nested import rebuild, tensors
+from seewhy.capture.nested import leaves, rebuild
 from seewhy.errors import InputError, InputTypeError
+
+_TORCHVISIONS_TRANSFORM = "GeneralizedRCNNTransform"  # every detector of torchvision has one
+
+
+class Listed(list[Tensor]):
+    """Images (C, H, W), one by one, as detectors take them: they may be of several sizes."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a detector makes of its images: resized and padded at the lower right they become one batch.
+
+    space: its (H, W). extents: the share (height, width) of it that each image takes up.
+    """
+
+    space: tuple[int, int]
+    extents: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of one call. Tensors in them are private copies without a graph: the caller's stay untouched."""
+    """The arguments of one call. Tensors in them are private copies without a graph: the caller's stay untouched.
+
+    canvas: what the model makes of the images before its first layer, where it lays them out by itself.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    canvas: Canvas | None = None
 
     @classmethod
-    def of(cls, inputs: Any) -> Inputs:
-        """A tensor or list is one argument, a tuple several, a mapping keywords."""
+    def of(cls, inputs: Any, model: nn.Module) -> Inputs:
+        """A tensor or list is one argument for `model`, a tuple several, a mapping keywords.
+
+        Raises `InputError` for an image without a batch dimension, and for images of several sizes if it is not known
+        how the model lays them out; `InputTypeError` where there is no image at all.
+        """
         if isinstance(inputs, Tensor) and inputs.ndim == 3:
             raise InputError(
                 "the input has no batch dimension.",
@@ -35,48 +61,112 @@ class Inputs:
             args, kwargs = (), dict(inputs)
         elif isinstance(inputs, tuple):
             args = inputs
-        found = cls(*rebuild((args, kwargs), lambda tensor: tensor.detach().clone()))
-        if not any(tensor.ndim >= 4 for tensor in tensors((args, kwargs))):
+        arguments = rebuild((args, kwargs), lambda tensor: tensor.detach().clone())
+        found = cls(*rebuild(arguments, _listed, list))
+        if not len(found.images):
             raise InputTypeError(
                 "there is no image among the inputs.",
                 got=type(inputs).__name__,
-                expected="a tensor (B, C, H, W) or (B, C, D, H, W), or a tuple, list or dict that holds one",
+                expected="(B, C, H, W), (B, C, D, H, W), a list of (C, H, W), or a tuple or dict that holds one",
                 do="for PIL images and file names pass a model from seewhy.load, which knows the preprocessing",
             )
-        return found
+        return found._laid_out(model)
+
+    @property
+    def images(self) -> Tensor | Listed:
+        """The first tensor with space, (B, C, *space), or list of images (C, H, W)."""
+        batches = leaves((self.args, self.kwargs), (Tensor, Listed))
+        return next((batch for batch in batches if isinstance(batch, Listed) or batch.ndim >= 4), Listed())
 
     @property
     def image(self) -> Tensor:
-        """The first tensor with space: (B, C, *space)."""
-        return next(tensor for tensor in tensors((self.args, self.kwargs)) if tensor.ndim >= 4)
+        """The images as one batch (B, C, *space). Raises `InputError` where their sizes differ."""
+        images = self.images
+        if isinstance(images, Tensor):
+            return images
+        if len({*self.sizes}) > 1:
+            raise InputError(
+                "this method needs images of one size.",
+                got=", ".join(map(str, self.sizes[:5])),
+                do="explain them one at a time, or choose a method of a layer's gradients, such as layer_cam",
+            )
+        return torch.stack(images)
 
     @property
     def batch(self) -> int:
-        return self.image.shape[0]
+        return len(self.images)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Each image's (H, W) or (D, H, W), in pixels or voxels."""
+        return tuple(tuple(image.shape[1:]) for image in self.images)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W) or (D, H, W) of the images; of images of several sizes the largest height and width."""
+        images = self.images
+        return tuple(images.shape[2:] if isinstance(images, Tensor) else map(max, zip(*self.sizes, strict=True)))
 
     @property
     def space(self) -> tuple[int, ...]:
-        """(H, W) or (D, H, W), in pixels or voxels."""
-        return tuple(self.image.shape[2:])
+        """What the model's layers lie over: the images, or the batch that it makes of a list of them."""
+        return self.size if self.canvas is None else self.canvas.space
+
+    @property
+    def signature(self) -> tuple[int, ...]:
+        """What decides which layers have space: the shape of an image, and of what the model makes of a list."""
+        return (self.images[0].shape[0], *self.space)
+
+    def _laid_out(self, model: nn.Module) -> Inputs:
+        """The same with the `canvas` that `model` makes of the images, asked of its own transform, if it has one."""
+        transform = next((part for part in model.modules() if type(part).__name__ == _TORCHVISIONS_TRANSFORM), None)
+        if transform is not None:
+            made, _ = transform(list(self.images))
+            height, width = made.tensors.shape[-2:]
+            extents = tuple((rows / height, columns / width) for rows, columns in made.image_sizes)
+            return replace(self, canvas=Canvas((height, width), extents))
+        if isinstance(self.images, list) and len({*self.sizes}) > 1:
+            raise InputError(
+                "how the model lays images of several sizes out is not known.",
+                got=", ".join(map(str, self.sizes[:5])),
+                expected="images of one size, or one of torchvision's detectors",
+                do="explain them one at a time",
+            )
+        return self
 
     def seen_as(self, view: Callable[[Tensor], Tensor]) -> Inputs:
-        """The same inputs with every picture in them changed: all tensors of the image's size."""
+        """The same inputs with every picture in them changed: all tensors of the images' size."""
 
-        def change(tensor: Tensor) -> Tensor:
-            return view(tensor) if tensor.ndim >= 4 and tuple(tensor.shape[2:]) == self.space else tensor
+        def change(entry: Tensor | Listed) -> Tensor | Listed:
+            if isinstance(entry, Listed):
+                return Listed(view(image[None])[0] for image in entry)
+            return view(entry) if entry.ndim >= 4 and tuple(entry.shape[2:]) == self.size else entry
 
-        return Inputs(*rebuild((self.args, self.kwargs), change))
+        return self._changed(change)
 
     def with_rows(self, rows: Callable[[Tensor], Tensor], image: Tensor | None = None) -> Inputs:
-        """The same inputs with every tensor of the batch changed by `rows`; the image replaced, if one is given."""
-        own = self.image
+        """The same inputs with every tensor of the batch changed by `rows`; the images replaced, if some are given."""
+        own = self.images
 
-        def change(tensor: Tensor) -> Tensor:
-            if tensor is own and image is not None:
-                return image
-            return rows(tensor) if tensor.ndim and tensor.shape[0] == self.batch else tensor
+        def change(entry: Tensor | Listed) -> Tensor | Listed:
+            if entry is own and image is not None:
+                return Listed(image.unbind()) if isinstance(entry, Listed) else image
+            if isinstance(entry, Listed):
+                return Listed(entry[number].clone() for number in rows(torch.arange(len(entry))).tolist())
+            return rows(entry) if entry.ndim and entry.shape[0] == self.batch else entry
 
-        return Inputs(*rebuild((self.args, self.kwargs), change))
+        return self._changed(change)
+
+    def _changed(self, change: Callable[[Any], Any]) -> Inputs:
+        args, kwargs = rebuild((self.args, self.kwargs), change, (Tensor, Listed))
+        return replace(self, args=args, kwargs=kwargs)
 
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)
+
+
+def _listed(entries: list[Any]) -> list[Any]:
+    """`entries`, marked as images where they are nothing but tensors (C, H, W); so are lists inside."""
+    if entries and all(isinstance(entry, Tensor) and entry.ndim == 3 for entry in entries):
+        return Listed(entries)
+    return [rebuild(entry, _listed, list) for entry in entries]

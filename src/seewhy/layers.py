@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.hooks import after_forward
 from seewhy.capture.nested import tensors
-from seewhy.capture.tape import activation_in, call_labels
+from seewhy.capture.tape import activation_in, activations_in, call_labels
 from seewhy.errors import LayerError, MethodError
 from seewhy.grid import Evidence, Grid, readings
 from seewhy.inputs import Inputs
@@ -34,7 +34,7 @@ class Seen:
     has the channels of an output with space, so it is what the model says, and not why.
     """
 
-    label: str  # "layer4", or "relu#0", "relu#1" for a layer that ran more than once
+    label: str  # "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level of a pyramid
     name: str
     kind: str
     shape: tuple[int, ...]
@@ -52,9 +52,9 @@ class Seen:
 def look(model: nn.Module, inputs: Any) -> list[Seen]:
     """Every call of every layer in one forward of `inputs`, in the order in which they returned. Costs that forward."""
     model = unwrap(model)
-    call = inputs if isinstance(inputs, Inputs) else Inputs.of(inputs)
+    call = inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, model)
     modules = {name: module for name, module in model.named_modules() if name}
-    calls: list[tuple[str, tuple[int, ...]]] = []
+    calls: list[tuple[str, str, tuple[int, ...]]] = []  # layer, level, shape
     entrances: set[int] = set()
     returned: dict[int, tuple[int, ReferenceType[Tensor]]] = {}  # by id: the latest call that returned this tensor
     passing: set[str] = set()
@@ -62,37 +62,36 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
     widths: set[int] = set()
 
     def note(name: str, args: tuple[Any, ...], output: Any) -> None:
-        if (activation := activation_in(output)) is None:
-            return
-        number, reference = returned.get(id(activation), (0, None))
-        if reference is not None and reference() is activation and calls[number][0].startswith(f"{name}."):
-            passing.add(name)
-        if (given := activation_in(args)) is not None and "Norm" in type(modules[name]).__name__:
-            number, reference = returned.get(id(given), (0, None))
-            if reference is not None and reference() is given:
-                inside = name.rpartition(".")[0] + "."
-                if not calls[number][0].startswith(inside):
-                    entrances.add(len(calls))
-        returned[id(activation)] = len(calls), ref(activation)
-        calls.append((name, tuple(activation.shape)))
-        for tensor, width, possible in _channels(modules[name], given, activation):
-            known = {axis for axis in possible if tensor.ndim > 2 and tensor.shape[axis] == width}
-            widths.add(width)
-            if len(known) == 1:
-                axes.setdefault(tuple(tensor.shape), set()).update(known)
+        given = activation_in(args)
+        for level, activation in activations_in(output).items():
+            number, reference = returned.get(id(activation), (0, None))
+            if reference is not None and reference() is activation and calls[number][0].startswith(f"{name}."):
+                passing.add(name)
+            if given is not None and _is_norm(modules[name]):
+                number, reference = returned.get(id(given), (0, None))
+                if reference is not None and reference() is given:
+                    inside = name.rpartition(".")[0] + "."
+                    if not calls[number][0].startswith(inside):
+                        entrances.add(len(calls))
+            returned[id(activation)] = len(calls), ref(activation)
+            calls.append((name, level, tuple(activation.shape)))
+            for tensor, width, possible in _channels(modules[name], given, activation):
+                known = {axis for axis in possible if tensor.ndim > 2 and tensor.shape[axis] == width}
+                widths.add(width)
+                if len(known) == 1:
+                    axes.setdefault(tuple(tensor.shape), set()).update(known)
 
     with guard(model), torch.no_grad(), after_forward(modules, note):
         outputs = call.with_rows(Tensor.clone).run(model)
     evidence = _evidence(model, call, axes, widths)
     dense = {output.shape[1] for output in tensors(outputs) if output.ndim > 3}
-    names = [name for name, _ in calls]
-    own = {name for name, shape in calls if len(shape) > 2} - passing
-    labels = call_labels(names)
+    own = {name for name, _, shape in calls if len(shape) > 2} - passing
+    labels = call_labels([name + level for name, level, _ in calls])
     last = max(
-        (number for number, (_, shape) in enumerate(calls, 1) if sum(size > 1 for size in shape[1:]) > 1), default=1
+        (number for number, (*_, shape) in enumerate(calls, 1) if sum(size > 1 for size in shape[1:]) > 1), default=1
     )
     seen = []
-    for number, (label, (name, shape)) in enumerate(zip(labels, calls, strict=True)):
+    for number, (label, (name, _, shape)) in enumerate(zip(labels, calls, strict=True)):
         found = tuple(readings(shape, call.space, call.batch, evidence))
         seen.append(
             Seen(
@@ -113,6 +112,11 @@ def _around(name: str) -> Iterator[str]:
     """The names of the modules that the one called `name` is a part of."""
     while name := name.rpartition(".")[0]:
         yield name
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it is a normalisation of whatever library, and not a convolution with one after it."""
+    return "Norm" in type(module).__name__ and not any(isinstance(part, _ConvNd) for part in module.modules())
 
 
 def _channels(module: nn.Module, given: Tensor | None, made: Tensor) -> Iterator[tuple[Tensor, int, set[int]]]:
@@ -187,8 +191,7 @@ def candidates(seen: Sequence[Seen], space: tuple[int, ...]) -> list[Seen]:
             expected=f"a map or a sequence of tokens with the aspect ratio of {space}",
             do="pass layers= and grid=, the size of the grid or a function from the layer's output to (B, C, *space)",
         )
-    places = {call.name for call in with_grid}
-    return sorted(coarser or with_grid, key=lambda call: (call.answer, not places.isdisjoint(call.within)))
+    return sorted(coarser or with_grid, key=lambda call: (call.answer, bool(call.within)))
 
 
 def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
@@ -203,6 +206,16 @@ def stages(seen: Sequence[Seen]) -> list[Seen]:
     """The first of `seen` of each grid, in the order they ran: of candidates, the last layer of every resolution."""
     by_grid = {call.grid.space: call for call in reversed(seen) if call.grid is not None}
     return [call for call in reversed(seen) if call in by_grid.values()]
+
+
+def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
+    """`chosen`, and with it what the same layer returned in other resolutions, if each of its calls has its own.
+
+    A detector's pyramid, or its head that runs over every level, reads each box from one of them. In order of calls.
+    """
+    levels = [call for call in reversed(seen) if call.name == chosen.name]
+    spaces = {call.grid.space for call in levels if call.grid is not None}
+    return levels if len(spaces) == len(levels) else [chosen]
 
 
 def reason(chosen: Seen, seen: Sequence[Seen]) -> str:

@@ -46,7 +46,7 @@ class Probe:
         `x.view(...)`, say.
         """
         laid_out: Callable[[Tensor], Tensor] = _channels_last
-        device = self.call.image.device
+        device = self.call.images[0].device
         casting = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
 
         def run(changed: Tensor, images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Probe:
         def ask(images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
             def score(rows: Tensor) -> Tensor:
                 nonlocal laid_out
-                changed = make(rows).to(self.call.image.dtype)
+                changed = make(rows).to(self.call.images[0].dtype)
                 if laid_out is _channels_last:
                     try:
                         return run(changed, images[rows])

@@ -12,7 +12,7 @@ from torch import nn
 from seewhy import targets
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.hooks import Finish, Passed, around
-from seewhy.capture.tape import activation_in, gradients, record
+from seewhy.capture.tape import activations_in, gradients, record
 from seewhy.errors import GradientError, OutputError
 from seewhy.grid import Grid
 from seewhy.inputs import Inputs
@@ -71,7 +71,7 @@ def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Tar
     layers' outputs; the model is left as it was found.
     """
     root = unwrap(model)
-    call = Inputs.of(inputs)
+    call = Inputs.of(inputs, root)
     seen = look(root, call)
     seconds, total = _times(root, call)
     reached = _reached(root, call, target)
@@ -95,7 +95,7 @@ def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Tar
 
 
 def _times(root: nn.Module, call: Inputs) -> tuple[list[float], float]:
-    """Seconds of every call that returns an activation, in the order in which they return, and of the whole model."""
+    """Seconds of the call for every activation, in the order in which they are returned, and of the whole model."""
     spent: list[float] = []
     whole: list[float] = []
 
@@ -105,8 +105,8 @@ def _times(root: nn.Module, call: Inputs) -> tuple[list[float], float]:
         def finish(output: Any) -> None:
             if not name:
                 whole.append(_now(call) - start)
-            elif activation_in(output) is not None:
-                spent.append(_now(call) - start)
+            else:
+                spent.extend([_now(call) - start] * len(activations_in(output)))
 
         return passed, finish
 
@@ -117,8 +117,8 @@ def _times(root: nn.Module, call: Inputs) -> tuple[list[float], float]:
 
 def _now(call: Inputs) -> float:
     """Seconds on a clock, once what was asked of the device is done."""
-    if call.image.is_cuda:
-        torch.cuda.synchronize(call.image.device)
+    if (device := call.images[0].device).type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
@@ -128,7 +128,7 @@ def _reached(root: nn.Module, call: Inputs, target: Any) -> set[str] | None:
     with guard(root):
         tape = record(lambda: call.run(root), layers)
         try:
-            scores = targets.resolve(target, tape.outputs, batch=call.batch)(tape.outputs)
+            scores = targets.resolve(target, tape.outputs, targets.Context(call.batch, call.sizes))(tape.outputs)
         except OutputError:
             return None
         scores = targets.checked(scores, call.batch)

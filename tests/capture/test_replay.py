@@ -92,7 +92,7 @@ class Writes(nn.Module):
 def both(model, inputs, layer, *, number=0, image=1):
     """Outputs for three changes of one image: by replay, and by running all of the model with a hook that counts."""
     module = model.get_submodule(layer)
-    call = Inputs.of(inputs)
+    call = Inputs.of(inputs, model)
     with guard(model):
         with remember(model, {layer: module}) as memories:
             tape = record(lambda: call.with_rows(torch.clone).run(model), {layer: module})

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from seewhy import Box, Category, Region
 from seewhy.errors import InputError
 from seewhy.render import figure, overlay
 from seewhy.render.figure import png
@@ -78,19 +78,14 @@ def test_an_empty_signed_map_can_be_drawn(explanation):
     assert heat.images[0].get_clim() == (-1, 1)
 
 
-@dataclass
-class Chosen:
-    """What `Category` looks like from here."""
-
-    index: object
-
-
 @pytest.mark.parametrize(
     ("targets", "titles"),
     [
-        (Chosen(torch.tensor([2, 0])), ["cup (2), score 0.5", "cat (0), score 1.5"]),
+        (Category(torch.tensor([2, 0])), ["cup (2), score 0.5", "cat (0), score 1.5"]),
+        (Region(torch.tensor([2, 0]), None), ["cup (2), score 0.5", "cat (0), score 1.5"]),
+        (Box(torch.tensor([2, 0]), index=5), ["cup (2), score 0.5", "cat (0), score 1.5"]),
         (torch.tensor([1, 7]), ["dog (1), score 0.5", "class 7, score 1.5"]),
-        (Chosen(1), ["dog (1), score 0.5", "dog (1), score 1.5"]),
+        (Category(1), ["dog (1), score 0.5", "dog (1), score 1.5"]),
         (None, ["score 0.5", "score 1.5"]),
         (["a", "b"], ["score 0.5", "score 1.5"]),
     ],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from seewhy.explain import Explainer
     from seewhy.explanation import Explanation
     from seewhy.models import Loaded
+    from seewhy.targets import Text
 
 app = typer.Typer(
     help="See why a vision model answered as it did.",
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_MODEL = "default, timm:NAME, torchvision:NAME, or path/to/file.py:build"
+_MODEL = "default, timm:NAME, torchvision:NAME, transformers:NAME, open_clip:NAME, or path/to/file.py:build"
 _WEIGHTS = "pretrained, none (random), or a checkpoint file"
 
 Model = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
@@ -81,7 +82,12 @@ def explain(
     weights: Weights = "pretrained",
     method: Annotated[str, typer.Option(help="One of `seewhy methods`.")] = "grad_cam",
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="A class: index, label or part of one. [default: predicted]")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
+        ),
     ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="A name or pattern of `seewhy layers`; may be repeated. [default: chosen]")
@@ -100,14 +106,16 @@ def explain(
         from seewhy.explain import Explainer
         from seewhy.methods import get
         from seewhy.render.overlay import find_colormap
-        from seewhy.targets import find_label
+        from seewhy.targets import Text, find_label
 
         chosen = get(method).name
         find_colormap(colormap)
         loaded = _load(model, weights, device)
         explainer = Explainer(loaded, chosen, layers=layer or None)
-        wanted: int | str | None = target
-        if target is not None:
+        wanted: int | Text | None = None
+        if target is not None and loaded.embed_text is not None:
+            wanted = Text(target)
+        elif target is not None:
             wanted = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
         _make_folder(out)
         paths = images or [_sample()]
@@ -161,7 +169,7 @@ class _Job:
     """What is the same for every photograph."""
 
     explainer: Explainer
-    target: int | str | None
+    target: int | Text | None
     colormap: str
     alpha: float
     raw: bool
@@ -169,11 +177,14 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Result:
-    """What came out for one photograph. probability: None where the model's output gives none."""
+    """What came out for one photograph. label: the class, or the prompt, which has no index.
+
+    probability: None where the model's output gives none.
+    """
 
     image: str
     label: str
-    index: int
+    index: int | None
     probability: float | None
     score: float
     layers: tuple[str, ...]
@@ -220,7 +231,7 @@ def _explain_all(job: _Job, paths: Sequence[Path], stems: Sequence[Path]) -> lis
                 results.append(_Failure(str(path), f"{path}: its pictures could not be written: {error}"))
                 _say(f"error: {path}: its pictures could not be written: {error}", errors)
                 continue
-            results.append(_result(str(path), explanation, files, caught))
+            results.append(_result(str(path), explanation, files, caught, job.target))
     return results
 
 
@@ -236,12 +247,15 @@ def _write(explanation: Explanation, stem: Path, job: _Job) -> dict[str, str]:
     return {what: str(file) for what, file in files.items()}
 
 
-def _result(image: str, explanation: Explanation, files: dict[str, str], caught: list[str]) -> _Result:
-    index = int(explanation.targets.index[0])
+def _result(
+    image: str, explanation: Explanation, files: dict[str, str], caught: list[str], target: int | Text | None
+) -> _Result:
+    prompt = getattr(target, "prompt", None)
+    index = None if prompt else int(explanation.targets.index[0])
     labels = explanation.labels
     return _Result(
         image=image,
-        label=labels[index] if labels and index < len(labels) else f"class {index}",
+        label=prompt or (labels[index] if labels and index is not None and index < len(labels) else f"class {index}"),
         index=index,
         probability=_finite(explanation.probabilities),
         score=float(explanation.scores[0]),

@@ -20,6 +20,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 _CONTAINERS = (dict, OrderedDict, list, set)  # attributes that a forward may fill
 _HOOKS = frozenset(name for name in nn.Module().__dict__ if "hooks" in name)
+# the first forward of a transformers model attaches its own hooks, for good; forgotten, it would attach them again
+_HOOKED = "_output_capturing_hooks_installed"
 _CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")  # timm's flag, transformers' flag
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -144,7 +146,7 @@ def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], list[_
 def _restore(module: nn.Module, attributes: dict[str, Any], contents: dict[str, Any], buffers: list[_Buffer]) -> None:
     now = module.__dict__
     if not _same(now, attributes):
-        for name in now.keys() - attributes.keys():
+        for name in now.keys() - attributes.keys() - {_HOOKED}:
             del now[name]
         now.update(attributes)
     for name, content in contents.items():

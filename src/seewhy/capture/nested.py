@@ -11,11 +11,16 @@ from torch import Tensor
 
 def tensors(structure: Any) -> Iterator[Tensor]:
     """Every tensor in `structure`, depth first, in order."""
-    if isinstance(structure, Tensor):
+    return leaves(structure, Tensor)
+
+
+def leaves(structure: Any, leaf: type | tuple[type, ...]) -> Iterator[Any]:
+    """Everything of type `leaf` in `structure`, depth first, in order; nothing inside of it."""
+    if isinstance(structure, leaf):
         yield structure
         return
     for _, child in children(structure):
-        yield from tensors(child)
+        yield from leaves(child, leaf)
 
 
 def children(structure: Any) -> list[tuple[Any, Any]]:
@@ -29,7 +34,7 @@ def children(structure: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def rebuild(structure: Any, change: Callable[[Any], Any], leaf: type = Tensor) -> Any:
+def rebuild(structure: Any, change: Callable[[Any], Any], leaf: type | tuple[type, ...] = Tensor) -> Any:
     """`structure` with every tensor replaced by `change(tensor)`; containers keep their type, other leaves pass."""
     if isinstance(structure, leaf):
         return change(structure)

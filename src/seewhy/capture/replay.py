@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seewhy.capture.hooks import after_forward, instead_of_forward
 from seewhy.capture.nested import rebuild, tensors
-from seewhy.capture.tape import activation_in, call_labels
+from seewhy.capture.tape import activations_in, call_labels
 from seewhy.errors import ReplayWarning, warn
 
 Lend = Callable[[Tensor], Tensor]  # a tensor with a row per image -> N rows of one image; other tensors pass
@@ -26,12 +26,14 @@ class Memory:
     """What had been returned when one call of a layer returned, by module, in the order of the calls.
 
     Of nested calls only the outermost is kept: it answers for those inside it. The layer's call is the last of its own
-    answers; `call` is its number among all calls of the layer, from 0.
+    answers; `call` is its number among all calls of the layer, from 0; `level` says which of several activations in
+    what it returned is meant.
     """
 
     layer: nn.Module
     call: int
     answers: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
+    level: str = ""
 
 
 @contextmanager
@@ -55,11 +57,12 @@ def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Call
         output = own(*args, **kwargs)
         done[start:] = [(module, rebuild(output, lambda tensor: tensor.detach().clone()))]
         if module in names:
-            if activation_in(output) is not None:
+            if levels := activations_in(output):
                 answers = defaultdict(list)
                 for earlier, kept in done:
                     answers[earlier].append(kept)
-                found.append((names[module], Memory(module, calls[module], dict(answers))))
+                for level in levels:
+                    found.append((names[module] + level, Memory(module, calls[module], dict(answers), level)))
             calls[module] += 1
         return output
 
@@ -89,7 +92,7 @@ def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activatio
     def splice(_: str, __: tuple[Any, ...], output: Any) -> Any:
         if next(calls) != place:
             return None
-        original = activation_in(output)
+        original = activations_in(output)[memory.level]
         return rebuild(output, lambda tensor: activations if tensor is original else tensor)
 
     with (

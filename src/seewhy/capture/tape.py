@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,14 @@ from seewhy.capture.nested import rebuild, tensors
 from seewhy.errors import GradientError, MethodError
 
 
+class Call(NamedTuple):
+    """What one call of a layer returned; for a layer that returns several, one of them: its `level` is "[0]", say."""
+
+    layer: str
+    level: str
+    activation: Tensor
+
+
 @dataclass(frozen=True)
 class Tape:
     """What one forward left: its outputs, and the activations of every call of the chosen layers, in order.
@@ -27,13 +36,13 @@ class Tape:
     """
 
     outputs: Any
-    calls: list[tuple[str, Tensor]]
+    calls: list[Call]
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        """By layer: "layer4", or "relu#0", "relu#1" for a layer that ran more than once."""
-        labels = call_labels([name for name, _ in self.calls])
-        return {label: activation for label, (_, activation) in zip(labels, self.calls, strict=True)}
+        """By layer: "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level."""
+        labels = call_labels([call.layer + call.level for call in self.calls])
+        return {label: call.activation for label, call in zip(labels, self.calls, strict=True)}
 
 
 def call_labels(names: Sequence[str]) -> list[str]:
@@ -46,9 +55,26 @@ def call_labels(names: Sequence[str]) -> list[str]:
     return labels
 
 
+def activations_in(output: Any) -> dict[str, Tensor]:
+    """The activations in what a layer returned: the first floating point tensor, in whatever nesting, as "".
+
+    Of a plain dict, such as a feature pyramid returns, each level of more than one place: "[0]", "[1]". (A dataclass
+    that is a mapping too, as transformers has them, holds stages of one activation rather than several.)
+    """
+    if isinstance(output, Mapping) and not is_dataclass(output):
+        levels = {f"[{key}]": value for key, value in output.items() if _is_activation(value)}
+        return {key: level for key, level in levels.items() if level.shape[2:].numel() > 1}
+    first = next(filter(_is_activation, tensors(output)), None)
+    return {} if first is None else {"": first}
+
+
 def activation_in(output: Any) -> Tensor | None:
-    """The activation in what a layer returned: the first floating point tensor, in whatever nesting."""
-    return next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+    """The first of them."""
+    return next(iter(activations_in(output).values()), None)
+
+
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def gradients(
@@ -166,14 +192,20 @@ def replacing(layers: Mapping[str, nn.Module], label: str, activation: Tensor) -
     numbers = Counter[str]()
 
     def answer(name: str, _: tuple[Any, ...], output: Any) -> Any:
-        called = f"{name}#{numbers[name]}"
-        numbers[name] += 1
-        old = activation_in(output)
-        renewed = label in (name, called) and old is not None
-        return rebuild(output, lambda tensor: activation if tensor is old else tensor) if renewed else None
+        for level, old in activations_in(output).items():
+            key = name + level
+            called = f"{key}#{numbers[key]}"
+            numbers[key] += 1
+            if label in (key, called):
+                return rebuild(output, partial(_instead, old, activation))
+        return None
 
     with after_forward(layers, answer):
         yield
+
+
+def _instead(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
 
 
 def _run(
@@ -183,17 +215,16 @@ def _run(
     *,
     recording: bool = False,
 ) -> Tape:
-    calls: list[tuple[str, Tensor]] = []
+    calls: list[Call] = []
 
     def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
-        activation = activation_in(output)
-        if activation is None:
-            return None
-        torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
-        kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
-        calls.append((name, kept))
-        goes_on = kept.clone()
-        return rebuild(output, lambda tensor: goes_on if tensor is activation else tensor)
+        going_on: dict[int, Tensor] = {}
+        for level, activation in activations_in(output).items():
+            torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+            kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
+            calls.append(Call(name, level, kept))
+            going_on[id(activation)] = kept.clone()
+        return rebuild(output, lambda tensor: going_on.get(id(tensor), tensor)) if going_on else None
 
     with torch.set_grad_enabled(recording), after_forward(layers, splice), mode:
         outputs = forward()

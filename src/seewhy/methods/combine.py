@@ -78,6 +78,7 @@ class View(NamedTuple):
 
     apply: Callable[[Tensor], Tensor]
     undo: Callable[[Tensor], Tensor]
+    mirrored: bool
 
 
 def _mirror(tensor: Tensor) -> Tensor:
@@ -88,6 +89,6 @@ def views() -> list[View]:
     """The views of `augment_smooth`: the image and its mirror, each at 0.9, 1.0 and 1.1 times its values."""
 
     def at(brightness: float, turn: Callable[[Tensor], Tensor]) -> View:
-        return View(lambda image: turn(image) * brightness, turn)
+        return View(lambda image: turn(image) * brightness, turn, turn is _mirror)
 
     return [at(brightness, turn) for turn in (lambda tensor: tensor, _mirror) for brightness in (1.0, 0.9, 1.1)]

@@ -18,7 +18,9 @@ from torch import nn
 from seewhy.errors import MissingExtra, ModelError
 from seewhy.models import checkpoint
 from seewhy.models.default import default, imagenet_labels
+from seewhy.models.huggingface import from_transformers
 from seewhy.models.loaded import Loaded, Preprocess, usable
+from seewhy.models.openclip import from_open_clip
 
 
 def load(
@@ -26,9 +28,10 @@ def load(
 ) -> Loaded:
     """The model that `spec` names, in eval mode, with its preprocessing and labels.
 
-    spec: "default" (ImageNet EfficientNet-Lite0, no download), "timm:resnet50", "torchvision:resnet50", or
-    "path/to/file.py:build": that file is run and its function `build()` called; it may define `preprocess` (a
-    `Preprocess`) and `labels` (a list of str) too.
+    spec: "default" (ImageNet EfficientNet-Lite0, no download), "timm:resnet50", "torchvision:resnet50",
+    "transformers:NAME" (on the hub, or a local folder), "open_clip:RN50/openai", or "path/to/file.py:build": that file
+    is run and its function `build()` called; it may define `preprocess` (a `Preprocess`) and `labels` (a list of str)
+    too. Models with a text side give the image's embedding, to be explained with `Text("a prompt")`.
     weights: "pretrained" are the library's own (a download, if they are not there yet; for a file, what `build()`
     returns); None or "none" are random ones; anything else is a checkpoint file, read without running code from it.
     device: where to put it; None leaves it where it was made.
@@ -161,7 +164,7 @@ def _from_file(spec: str, _pretrained: bool) -> Loaded:
     if preprocess is None:
         preprocess = Preprocess()
         warnings.warn(
-            f"{path} defines no `preprocess`, so ImageNet's is used: {preprocess.size[0]} of {preprocess.resize} "
+            f"{path} defines no `preprocess`, so ImageNet's is used: {preprocess.size} of {preprocess.resize} "
             f"pixels, mean {preprocess.mean}, std {preprocess.std}. If the model was trained otherwise, its answers "
             "and maps are wrong; define preprocess = seewhy.models.Preprocess(...) in the file.",
             stacklevel=3,
@@ -223,5 +226,10 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 # adding a library is a function here: (name, pretrained) -> Loaded
-_SOURCES: dict[str, Callable[[str, bool], Loaded]] = {"timm": _from_timm, "torchvision": _from_torchvision}
+_SOURCES: dict[str, Callable[[str, bool], Loaded]] = {
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+    "transformers": from_transformers,
+    "open_clip": from_open_clip,
+}
 _KNOWN = ", ".join(['"default"', *(f'"{prefix}:NAME"' for prefix in _SOURCES), '"path/to/file.py:build"'])

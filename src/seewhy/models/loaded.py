@@ -6,7 +6,7 @@ import dataclasses
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,19 +40,22 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowE
 class Preprocess:
     """How a photograph becomes a model's input: resized, cropped at the centre, scaled to [0, 1] and normalised.
 
-    size: (H, W) of the input. resize: what the photograph's shorter side is resized to before the crop, its aspect
-    ratio kept; or (H, W), whatever that does to the aspect ratio. mean, std: per channel, for values in [0, 1].
+    size: (H, W) of the input; None shows the whole photograph, as it was resized. resize: what the photograph's shorter
+    side is resized to before the crop, its aspect ratio kept; or (H, W), whatever that does to the aspect ratio. mean,
+    std: per channel, for values in [0, 1]. longest: what the longer side may come to; the shorter one then gives way.
     """
 
-    size: tuple[int, int] = (224, 224)
+    size: tuple[int, int] | None = (224, 224)
     resize: int | tuple[int, int] = 256
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         shorter = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
-        if min(self.size) < 1 or shorter[0] < self.size[0] or shorter[1] < self.size[1]:
+        size = self.size or shorter
+        if min(size) < 1 or shorter[0] < size[0] or shorter[1] < size[1]:
             raise ModelError(
                 "the crop does not fit into the resized photograph.",
                 got=f"size={self.size}, resize={self.resize}",
@@ -66,7 +69,7 @@ class Preprocess:
         photo = upright(photo)
         width, height = self._resized(photo.size)
         filtering = _FILTERS[self.interpolation]
-        if max(photo.size) > _LONG * min(photo.size) and isinstance(self.resize, int):
+        if self.size and max(photo.size) > _LONG * min(photo.size) and isinstance(self.resize, int):
             cropped = photo.resize(self.size[::-1], filtering, box=self.frame(photo.size))
         else:
             cropped = photo.resize((width, height), filtering).crop(self._crop((width, height)))
@@ -86,25 +89,32 @@ class Preprocess:
         if not isinstance(self.resize, int):
             return self.resize[1], self.resize[0]
         width, height = photo_size
+        exact = float(self.resize)
+        if self.longest is not None:
+            exact = min(exact, self.longest * min(photo_size) / max(photo_size))
         if width <= height:
-            return self.resize, int(self.resize * height / width)
-        return int(self.resize * width / height), self.resize
+            return round(exact), int(exact * height / width)
+        return int(exact * width / height), round(exact)
 
     def _crop(self, resized: tuple[int, int]) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1) of the crop in the resized photograph."""
-        height, width = self.size
+        height, width = self.size or resized[::-1]
         x, y = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
         return x, y, x + width, y + height
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in eval mode, its preprocessing, a name per class where they are known, and what it is called."""
+    """A model in eval mode, its preprocessing, a name per class where they are known, and what it is called.
+
+    embed_text: its text side, if it has one, from N prompts to embeddings (N, D). The module then gives an embedding.
+    """
 
     module: nn.Module
     preprocess: Preprocess
     labels: tuple[str, ...] | None
     name: str
+    embed_text: Callable[[Sequence[str]], Tensor] | None = None
 
     def prepare(
         self, photos: Sequence[Any]
@@ -118,12 +128,27 @@ class Loaded:
         if not opened:
             raise InputError("there are no photographs.", got="an empty list")
         weights = next((tensor for tensor in self.module.parameters() if tensor.is_floating_point()), torch.empty(0))
-        inputs = torch.stack([self.preprocess(photo) for photo in opened]).to(weights)
+        seen = [self.preprocess(photo) for photo in opened]
+        if len({image.shape for image in seen}) > 1:
+            raise InputError(
+                "this model sees photographs whole, and these differ in shape.",
+                got=", ".join(f"{image.shape[1]} x {image.shape[2]}" for image in seen[:5]),
+                do="explain them one at a time",
+            )
+        inputs = torch.stack(seen).to(weights)
         return inputs, opened, tuple(self.preprocess.frame(photo.size) for photo in opened)
 
     def to(self, device: torch.device | str) -> Loaded:
         """The same on `device`; the module itself moves. Raises `ModelError` if the device cannot be used."""
         return dataclasses.replace(self, module=self.module.to(usable(device)))
+
+
+def own_labels(module: nn.Module) -> tuple[str, ...] | None:
+    """The names of the classes that a model of transformers carries in its `config`, by index."""
+    names = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(names, Mapping) or sorted(names) != list(range(len(names))):
+        return None
+    return tuple(str(names[index]) for index in range(len(names)))
 
 
 def usable(device: torch.device | str) -> torch.device:

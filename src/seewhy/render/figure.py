@@ -17,6 +17,7 @@ from torch import Tensor
 from seewhy.errors import InputError
 from seewhy.render.overlay import Drawing, default_colormap, drawings, find_colormap, overlay
 from seewhy.render.photo import Photo
+from seewhy.targets import classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,8 +136,8 @@ def _title(explanation: Explanation, drawn: Drawing) -> str:
 
 
 def _class_index(targets: object, drawn: Drawing) -> int | None:
-    """The class that a map explains, where `targets` is a `Category`, an int or a tensor of indices."""
-    index = getattr(targets, "index", None) if dataclasses.is_dataclass(targets) else targets
+    """The class that a map explains, where `targets` is about classes, an int or a tensor of indices."""
+    index = classes(targets) if dataclasses.is_dataclass(targets) else targets
     if isinstance(index, int) and not isinstance(index, bool):
         return index
     if not isinstance(index, Tensor) or index.is_floating_point() or index.dtype == torch.bool:

@@ -70,7 +70,8 @@ def feature_maps(model: nn.Module, inputs: Any, *, layers: Layers, **drawing: An
     `Explainer`, `inputs` what the model takes, `drawing` the options of `tile`. The model runs once, in eval mode, and
     is left as found. Raises `LayerError` for a layer that does not exist, did not run or has no space.
     """
-    model, call = unwrap(model), Inputs.of(inputs)
+    model = unwrap(model)
+    call = Inputs.of(inputs, model)
     modules = find(model, layers)
     kept: list[tuple[str, Tensor]] = []
 
@@ -133,7 +134,7 @@ def _over(label: str, activation: Tensor, call: Inputs) -> Float[Tensor, "B C *s
     if grid is None:
         raise LayerError(
             f"the output of {label} does not lie over the input, so it has no maps.",
-            got=f"shape {shape} for inputs of shape {tuple(call.image.shape)}",
+            got=f"shape {shape} for {call.batch} inputs of size {call.space}",
             do="choose among the layers that `seewhy layers` lists with a grid",
         )
     return grid.fold(activation)

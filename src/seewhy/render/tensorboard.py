@@ -83,12 +83,13 @@ def histograms(
     left as found. Values that are not finite are left out, with a `MapWarning`. Raises `LayerError`, `TargetError`,
     `OutputError` and `GradientError` as `explain` does.
     """
-    model, call = unwrap(model), Inputs.of(inputs)
+    model = unwrap(model)
+    call = Inputs.of(inputs, model)
     modules = find(model, layers)
     with guard(model):
         tape = record(lambda: call.run(model), modules)
-        check_ran(modules, [name for name, _ in tape.calls])
-        resolved = targets.resolve(target, tape.outputs, batch=call.batch)
+        check_ran(modules, [made.layer for made in tape.calls])
+        resolved = targets.resolve(target, tape.outputs, targets.Context(call.batch, call.sizes))
         scores = targets.checked(resolved(tape.outputs), call.batch)
         (slopes,) = gradients(scores.reshape(call.batch, -1).sum(1, keepdim=True), tape.activations)
     for label, activation in tape.activations.items():

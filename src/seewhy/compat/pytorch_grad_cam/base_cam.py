@@ -70,7 +70,7 @@ class BaseCAM:
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
         self.uses_gradients = uses_gradients
-        self.tta_transforms = tta_transforms or [Transform(*view) for view in combine.views()]
+        self.tta_transforms = tta_transforms or [Transform(view.apply, view.undo) for view in combine.views()]
         self.detach = detach
         self.upstream_exact = upstream_exact
         self.options: dict[str, Any] = {}  # of the engine's method
@@ -211,7 +211,7 @@ class BaseCAM:
                     leaves |= {"input": leaf} if leaf.requires_grad else {}
                     scores = definite(outputs)[:, None]
                     found = next(gradients(scores, leaves, keep_graph=True, differentiable=not self.detach))
-                    leaf.grad = found.get("input")
+                    leaf.grad = found["input"].detach() if leaf.requires_grad else None
                 return self.compute_cam_per_layer(leaf, definite.targets, eigen_smooth), definite
         finally:
             seen.clear()

@@ -1,11 +1,10 @@
-"""What is explained: from a model's output to one score per image and target."""
+"""Class scores: which class, its score, its probability, its score against others."""
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,16 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.capture.nested import children, rebuild, tensors
 from seewhy.errors import OutputError, TargetError, TargetTypeError
+from seewhy.targets.context import Context
+from seewhy.targets.outputs import advice, described, scores_tensor
 
 # an index, a label, one per image, or (B, T) for T per image; None is the predicted class
 Classes = int | str | Sequence[Any] | Tensor | np.ndarray[Any, Any] | None
-Target = Callable[[Any], Tensor]
 
 Kind = Literal["scores", "one logit", "probabilities"]  # what a model's class scores are
 
-_SCORE_KEYS = ("logits", "out", "scores", "pred", "prediction")
 _SHAPE_ONLY = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "Clone", "ToCopy")
 
 
@@ -41,6 +39,9 @@ class Category:
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
         return _pick(class_scores(outputs, self.kind).values, self.index)
 
+    def resolved(self, outputs: Any, context: Context) -> Category:
+        return Category(*_definite(self.index, outputs, context))
+
 
 @dataclass(frozen=True)
 class Probability:
@@ -57,6 +58,10 @@ class Probability:
         sigmoid = self.multi_label or scores.kind == "one logit"
         return _pick(scores.values.sigmoid() if sigmoid else scores.values.softmax(1), self.index)
 
+    def resolved(self, outputs: Any, context: Context) -> Probability:
+        index, kind = _definite(self.index, outputs, context)
+        return Probability(index, self.multi_label, kind)
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -72,8 +77,16 @@ class Contrast:
         if self.against is None:
             total = values.sum(1).reshape(-1, *[1] * (picked.ndim - 1))
             return picked - (total - picked) / (values.shape[1] - 1)
-        others = values[:, torch.as_tensor(self.against, device=values.device)].mean(1)
+        against = torch.as_tensor(self.against, device=values.device)
+        others = values.gather(1, against.reshape(-1, against.shape[-1]).expand(len(values), -1)).mean(1)
         return picked - others.reshape(-1, *[1] * (picked.ndim - 1))
+
+    def resolved(self, outputs: Any, context: Context) -> Contrast:
+        """With the classes to compare with for each image: (B, A)."""
+        index, kind = _definite(self.index, outputs, context)
+        if self.against is None:
+            return Contrast(index, None, kind)
+        return Contrast(index, _others(self.against, class_scores(outputs, kind).values, context.labels), kind)
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Finer:
         return _pick(values, self.index) - self.strength * others
 
 
-def finer(target: Target, outputs: Any, *, count: int = 3, strength: float = 1.0) -> Finer:
+def finer(target: Any, outputs: Any, *, count: int = 3, strength: float = 1.0) -> Finer:
     """`target`, a resolved `Category`, against the `count` classes whose scores are nearest to its own.
 
     Raises `TargetError` for any other target: only classes can be compared.
@@ -136,7 +149,7 @@ def class_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
             "the model gives a score per class and place, not one per class.",
             got=f"an output of shape {tuple(found.shape)}",
             expected="(B, K), with trailing dimensions of 1 or none",
-            do="pass a function of the output as target, such as lambda output: output[:, 3].mean((-2, -1))",
+            do=advice(outputs, "pass Region(category) or Pixel(category, row, column) as target, or a function"),
         )
     single = values.shape[1] == 1
     if kind is None:
@@ -147,80 +160,45 @@ def class_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
     return ClassScores(values, kind)
 
 
-def resolve(target: Classes | Target, outputs: Any, *, batch: int, labels: Sequence[str] | None = None) -> Target:
-    """`target` made definite for these outputs: class targets hold an index per image, (B,) or (B, T).
+def _definite(classes: Classes, outputs: Any, context: Context) -> tuple[Int[Tensor, "B *T"], Kind]:
+    """`classes` as indices, and the kind of scores they have.
 
-    None becomes the class that `outputs` predict, so that it stays the same when the image is changed later.
-    Raises `TargetError` for a class out of range, an unknown label or a wrong count, `TargetTypeError` for a boolean
-    or a float.
+    None is the class that `outputs` predict, so that it stays the same when the image is changed later. Raises
+    `TargetError` for a class out of range, an unknown label or a wrong count, `TargetTypeError` for a boolean or a
+    float, `OutputError` for the predicted class of an embedding.
     """
-    if callable(target) and not isinstance(target, Category | Probability | Contrast):
-        return target
+    if classes is None and (context.embeds or context.encode is not None):
+        raise _is_an_embedding(outputs)
     scores = class_scores(outputs)
-    values, kind = scores.values, scores.kind
-    if values.shape[0] != batch:
+    if scores.values.shape[0] != context.batch:
         raise OutputError(
             "the model's output does not have one row per image.",
-            got=f"scores of shape {tuple(values.shape)} for {batch} images",
+            got=f"scores of shape {tuple(scores.values.shape)} for {context.batch} images",
             do="pass a function of the output as target that returns a score per image",
         )
-    if not isinstance(target, Category | Probability | Contrast):
-        target = Category(target)
-    index = values.argmax(1) if target.index is None else _indices(target.index, values, labels)
-    if isinstance(target, Contrast) and target.against is not None:
-        return Contrast(index, _others(target.against, values, labels), kind)
-    return dataclasses.replace(target, index=index, kind=kind)
+    if classes is not None:
+        return indices(classes, scores.values, context.labels), scores.kind
+    if _has_unit_length(scores):
+        raise _is_an_embedding(outputs)
+    return scores.values.argmax(1), scores.kind
 
 
-def for_rows(
-    target: Target, outputs: Any, images: Int[Tensor, " N"], original: Any, batch: int
-) -> Float[Tensor, "N *T"]:
-    """The scores of N rows of `outputs`, row n by what a resolved `target` asks of image `images[n]`.
-
-    A function is called with batches like the `original` outputs of `batch` images, which it was made for: rows stand
-    in their image's place, and images without a row in this round keep what the model gave for them.
-    """
-    if isinstance(target, Category | Probability | Contrast | Finer):
-        index = torch.as_tensor(target.index)
-        images = images.to(index.device)
-        if isinstance(target, Finer):
-            target = dataclasses.replace(target, against=target.against[images])
-        return dataclasses.replace(target, index=index[images])(outputs)
-    turns = (images[:, None] == images).tril(-1).sum(1)  # the number of earlier rows of the same image
-    scores, order = [], []
-    for turn in range(int(turns.max()) + 1):
-        rows = (turns == turn).nonzero()[:, 0]
-        before = tensors(original)
-
-        def in_place(after: Tensor, rows: Tensor = rows, before: Iterator[Tensor] = before) -> Tensor:
-            kept = next(before).detach()
-            per_image = after.ndim > 0 and after.shape[0] == len(images) and kept.shape[0] == batch
-            return kept.index_copy(0, images[rows], after[rows].to(kept.dtype)) if per_image else after
-
-        scores.append(checked(target(rebuild(outputs, in_place)), batch)[images[rows]])
-        order.append(rows)
-    return torch.cat(scores)[torch.cat(order).argsort()]
+def _is_an_embedding(outputs: Any) -> OutputError:
+    return OutputError(
+        "the model gives an embedding, and its dimensions are not classes: none is the predicted one.",
+        got=described(outputs),
+        do='pass Similarity(embedding) as target, or Text("...") for a model with a text side',
+    )
 
 
-def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
-    """The probability of the classes of a resolved `target`; None for a function, which need not be about classes."""
-    if not isinstance(target, Category | Probability | Contrast):
-        return None
-    return Probability(target.index, getattr(target, "multi_label", False))(outputs)
-
-
-def checked(scores: Any, batch: int) -> Float[Tensor, "B *T"]:
-    """What a target returned, if it is a score per image (and target): (B,) or (B, T); a scalar will do for B = 1."""
-    if not isinstance(scores, Tensor):
-        raise TargetTypeError("the target function did not return a tensor.", got=type(scores).__name__)
-    found: Tensor = scores[None] if scores.ndim == 0 and batch == 1 else scores
-    if found.ndim not in (1, 2) or found.shape[0] != batch or not found.is_floating_point():
-        raise TargetError(
-            "the target function did not return a score per image.",
-            got=f"{scores.dtype} of shape {tuple(scores.shape)}",
-            expected=f"floating point of shape ({batch},), or ({batch}, T) for T targets",
-        )
-    return found
+def _has_unit_length(scores: ClassScores) -> bool:
+    """Whether every row is a vector of length 1, with a negative number in it: what normalised embeddings are."""
+    if scores.kind != "scores" or scores.values.shape[1] < 3:
+        return False
+    values = scores.values.detach()
+    lengths = torch.linalg.vector_norm(values.float(), dim=1)
+    rounding = 4 * torch.finfo(values.dtype).eps
+    return bool(((lengths - 1).abs() <= rounding).all() & (values < 0).any(1).all())
 
 
 def find_label(text: str, labels: Sequence[str] | None) -> int:
@@ -252,30 +230,6 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
     raise TargetError(f"no class is called {text!r}.", expected=f"one of the {len(labels)} labels, or a part of one")
 
 
-def scores_tensor(outputs: Any) -> Tensor:
-    """The tensor of class scores in a model's output, as it stands there. Raises `OutputError` if it cannot be told."""
-    if isinstance(outputs, Tensor) and outputs.ndim > 0:
-        return outputs
-    entries: dict[Any, Any] = dict(children(outputs))
-    if isinstance(outputs, Mapping) or not isinstance(outputs, tuple | list):
-        for key in _SCORE_KEYS:
-            if isinstance(found := entries.get(key), Tensor):
-                return found
-    floats = [entry for entry in entries.values() if isinstance(entry, Tensor) and entry.is_floating_point()]
-    if len(floats) == 1:
-        return floats[0]
-    shapes = ", ".join(
-        f"{key!r}: {tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__}"
-        for key, entry in entries.items()
-    )
-    raise OutputError(
-        "the class scores were not found in the model's output.",
-        got=f"{type(outputs).__name__} with {shapes or 'nothing in it'}",
-        expected="a tensor, a container with one tensor, or an entry called " + ", ".join(map(repr, _SCORE_KEYS)),
-        do="pass a function of the output as target, such as lambda output: output['scores'][:, 3]",
-    )
-
-
 def _last_operation(tensor: Tensor) -> str:
     """The name of the operation that made `tensor`, changes of shape left out: "Sigmoid", "Addmm", ..."""
     node = tensor.grad_fn
@@ -296,10 +250,13 @@ def _pick(values: Float[Tensor, "B K"], index: Any) -> Float[Tensor, "B *T"]:
     return values.gather(1, index)
 
 
-def _indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "B *T"]:
+def indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "B *T"]:
     """One class, a class per image, or T per image, as indices (B,) or (B, T) in range."""
-    batch = values.shape[0]
-    index = _numbers(classes, values, labels)
+    return per_image(numbers(classes, labels, values.shape[1]).to(values.device), values.shape[0])
+
+
+def per_image(index: Int[Tensor, "*shape"], batch: int) -> Int[Tensor, "B *T"]:
+    """A number for all images, for each, or T for each: (B,) or (B, T)."""
     if index.ndim == 0:
         return index.expand(batch)
     if index.ndim > 2 or index.shape[0] != batch:
@@ -315,28 +272,28 @@ def _indices(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] |
     return index
 
 
-def _others(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, " A"]:
+def _others(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "B A"]:
     """The classes to compare with, the same for every image."""
-    index = _numbers(classes, values, labels).reshape(-1)
+    index = numbers(classes, labels, values.shape[1]).reshape(-1)
     if index.numel() == 0:
         raise TargetError(
             "there is no class to compare with.", got="an empty list", do="pass against=None for all others"
         )
-    return index
+    return index.to(values.device).expand(len(values), -1)
 
 
-def _numbers(classes: Any, values: Float[Tensor, "B K"], labels: Sequence[str] | None) -> Int[Tensor, "*shape"]:
-    """Classes of any form and shape as indices that are in range."""
+def numbers(classes: Any, labels: Sequence[str] | None, count: int | None = None) -> Int[Tensor, "*shape"]:
+    """Indices and labels, in whatever nesting of equal lengths, as indices; below `count`, where that is known."""
     rows = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
-    numbers = _read(rows, values.shape[1], labels)
+    read = _read(rows, count, labels)
     try:
-        return torch.tensor(numbers, dtype=torch.long, device=values.device)
+        return torch.tensor(read, dtype=torch.long)
     except (ValueError, TypeError):  # torch's words on nested lists of different lengths
         problem = "the images have different numbers of targets."
         raise TargetError(problem, got=rows, expected="the same T for each") from None
 
 
-def _read(classes: Any, count: int, labels: Sequence[str] | None) -> Any:
+def _read(classes: Any, count: int | None, labels: Sequence[str] | None) -> Any:
     """Each entry of nested lists as an index below `count`."""
     if isinstance(classes, list | tuple):
         return [_read(entry, count, labels) for entry in classes]
@@ -349,7 +306,7 @@ def _read(classes: Any, count: int, labels: Sequence[str] | None) -> Any:
             number = operator.index(classes)
         except TypeError:
             raise _not_an_index(type(classes).__name__) from None
-    if not 0 <= number < count:
+    if count is not None and not 0 <= number < count:
         expected = f"0 to {count - 1}: the model gives {count} scores"
         raise TargetError(f"class {number} is out of range.", got=number, expected=expected)
     return number

@@ -1,0 +1,46 @@
+"""What is explained: from a model's output to one score per image and target."""
+
+from seewhy.targets.boxes import Box
+from seewhy.targets.classes import (
+    Category,
+    Classes,
+    ClassScores,
+    Contrast,
+    Finer,
+    Probability,
+    class_scores,
+    find_label,
+    finer,
+)
+from seewhy.targets.context import Context, Encode
+from seewhy.targets.outputs import scores_tensor
+from seewhy.targets.regions import Pixel, Region
+from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, probabilities, resolve
+from seewhy.targets.text import Similarity, Text
+
+__all__ = [
+    "Box",
+    "Category",
+    "ClassScores",
+    "Classes",
+    "Context",
+    "Contrast",
+    "Encode",
+    "Finer",
+    "Pixel",
+    "Probability",
+    "Region",
+    "Similarity",
+    "Target",
+    "Text",
+    "checked",
+    "class_scores",
+    "classes",
+    "find_label",
+    "finer",
+    "for_rows",
+    "mirrored",
+    "probabilities",
+    "resolve",
+    "scores_tensor",
+]
