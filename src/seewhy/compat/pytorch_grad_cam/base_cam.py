@@ -151,7 +151,7 @@ class BaseCAM:
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
         """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
-        return scale_cam_image(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+        return self._scale(np.concatenate(cam_per_target_layer, axis=1).mean(1))
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
         """The input's (width, height), or (width, height, depth)."""
@@ -234,7 +234,10 @@ class BaseCAM:
         return _upstream.principal_component if self.upstream_exact else combine.principal_component
 
     def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
-        return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+        return self._scale(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+
+    def _scale(self, cam: NDArray[Any], size: tuple[int, ...] | None = None) -> Array:
+        return (_upstream.scale_cam_image if self.upstream_exact else scale_cam_image)(cam, size)
 
 
 _OWN = ("get_cam_weights", "get_cam_image", "compute_cam_per_layer")  # what a class that makes its map itself defines
