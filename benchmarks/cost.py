@@ -125,10 +125,10 @@ def measure_memory(device: str, row: str, rounds: int) -> int:
     """Peak bytes of a call of `row` above what was held before it: the median over `rounds`, after one to warm up."""
     run = rows(device)[row]
     run()
-    return int(statistics.median(_peak(device, run) for _ in range(rounds)))
+    return int(statistics.median(peak(device, run) for _ in range(rounds)))
 
 
-def _peak(device: str, run: Callable[[], object]) -> int:
+def peak(device: str, run: Callable[[], object]) -> int:
     import torch
 
     gc.collect()

@@ -25,7 +25,7 @@ class ActivationsAndGradients:
 
     called: list[nn.Module]  # the layer of each activation
     kept: list[Tensor]  # the activations in the graph
-    _slopes: list[Tensor | None]
+    _slopes: dict[int, Tensor]  # the gradients that arrived, by number of activation
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class ActivationsAndGradients:
         self.target_layers = list(target_layers)
         self.reshape_transform = reshape_transform
         self.detach = detach
+        self._slopes = {}
         self.clear()
 
     def __call__(self, x: Any) -> Any:
@@ -48,11 +49,10 @@ class ActivationsAndGradients:
         from_start = any(tensor.requires_grad for tensor in tensors(x))
         with guard(root):
             tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
-        check_ran(layers, [name for name, _ in tape.calls])
-        calls = sorted(tape.calls, key=lambda call: list(layers).index(call[0]))
-        self.called = [layers[name] for name, _ in calls]
-        self.kept = [kept for _, kept in calls]
-        self._slopes = [None] * len(calls)
+        check_ran(layers, [call.layer for call in tape.calls])
+        calls = sorted(tape.calls, key=lambda call: list(layers).index(call.layer))
+        self.called = [layers[call.layer] for call in calls]
+        self.kept = [call.activation for call in calls]
         for number, kept in enumerate(self.kept):
             kept.register_hook(partial(self._slopes.__setitem__, number))  # type: ignore[no-untyped-call]
         return tape.outputs
@@ -63,10 +63,10 @@ class ActivationsAndGradients:
 
     @property
     def gradients(self) -> list[Tensor]:
-        if all(slope is None for slope in self._slopes):
+        if not self._slopes:
             return []
-        pairs = zip(self._slopes, self.kept, strict=True)
-        return [self._shown(torch.zeros_like(kept) if slope is None else slope) for slope, kept in pairs]
+        slopes = [self._slopes.get(number, torch.zeros_like(kept)) for number, kept in enumerate(self.kept)]
+        return [self._shown(slope) for slope in slopes]
 
     def _shown(self, tensor: Tensor) -> Tensor:
         if not self.detach:
@@ -77,6 +77,7 @@ class ActivationsAndGradients:
         """Forget what was kept."""
         self.called = []
         self.kept = []
-        self._slopes = []
+        self._slopes.clear()  # gradients in the graph of what holds them would keep each other alive
+        self._slopes = {}
 
     release = clear

@@ -20,6 +20,7 @@ from seewhy.compat.pytorch_grad_cam import _upstream
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
+from seewhy.compat.pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from seewhy.explain import Explainer
 from seewhy.methods import Method, combine
 from seewhy.targets import Target
@@ -70,7 +71,7 @@ class BaseCAM:
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
         self.uses_gradients = uses_gradients
-        self.tta_transforms = tta_transforms or [Transform(*view) for view in combine.views()]
+        self.tta_transforms = tta_transforms or [Transform(view.apply, view.undo) for view in combine.views()]
         self.detach = detach
         self.upstream_exact = upstream_exact
         self.options: dict[str, Any] = {}  # of the engine's method
@@ -150,7 +151,7 @@ class BaseCAM:
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
         """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
-        return scale_cam_image(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+        return self._scale(np.concatenate(cam_per_target_layer, axis=1).mean(1))
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
         """The input's (width, height), or (width, height, depth)."""
@@ -187,7 +188,8 @@ class BaseCAM:
             self.model,
             method if ask is None else replace(method, ask=ask),
             layers=self.target_layers if method.layered else None,
-            grid=self.reshape_transform,
+            # a feature pyramid the engine reads level by level
+            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
             batch_size=self.batch_size,
             generator=self.generator,
         )(image, target)
@@ -211,7 +213,7 @@ class BaseCAM:
                     leaves |= {"input": leaf} if leaf.requires_grad else {}
                     scores = definite(outputs)[:, None]
                     found = next(gradients(scores, leaves, keep_graph=True, differentiable=not self.detach))
-                    leaf.grad = found.get("input")
+                    leaf.grad = found["input"].detach() if leaf.requires_grad else None
                 return self.compute_cam_per_layer(leaf, definite.targets, eigen_smooth), definite
         finally:
             seen.clear()
@@ -232,7 +234,10 @@ class BaseCAM:
         return _upstream.principal_component if self.upstream_exact else combine.principal_component
 
     def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
-        return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+        return self._scale(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+
+    def _scale(self, cam: NDArray[Any], size: tuple[int, ...] | None = None) -> Array:
+        return (_upstream.scale_cam_image if self.upstream_exact else scale_cam_image)(cam, size)
 
 
 _OWN = ("get_cam_weights", "get_cam_image", "compute_cam_per_layer")  # what a class that makes its map itself defines
