@@ -151,7 +151,7 @@ def replayer(
         "as right but slow. A forward that keeps state, draws at random or mixes images does this.",
         ReplayWarning,
     )
-    return way(Memory(memory.layer, memory.call), _copy)
+    return way(Memory(memory.layer, memory.call, level=memory.level), _copy)
 
 
 def _view(row: Tensor, rows: int) -> Tensor:

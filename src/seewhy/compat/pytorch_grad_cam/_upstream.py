@@ -6,11 +6,13 @@ Each function takes what its method takes. docs/migration.md says why they diffe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy import arrays
@@ -119,19 +121,29 @@ def full_grad(
     What reduces otherwise than by the sum gets them at an eighth of the size, and its result is not cut at zero.
     """
     size = tuple(inputs.shape[2:])
-    parts = [_by_channel((inputs * input_gradients).abs())]
-    parts += [arrays.resize(_by_channel(part.abs()).sum(1, keepdim=True), size) for part in bias_gradients]
+    parts = [_scaled((inputs * input_gradients).abs(), 2)]
+    parts += [arrays.resize(_scaled(part.abs(), 2).sum(1, keepdim=True), size) for part in bias_gradients]
     maps = torch.cat(parts, 1)
     if reduce is channel_sum:
         return maps.sum(1)
-    found = reduce(arrays.resize(_by_channel(maps), tuple(side // 8 for side in size)))
+    found = reduce(arrays.resize(_scaled(maps, 2), tuple(side // 8 for side in size)))
     return found - found.amin(tuple(range(1, found.ndim)), keepdim=True)
 
 
-def _by_channel(part: Layer) -> Layer:
-    space = tuple(range(2, part.ndim))
-    part = part - part.amin(space, keepdim=True)
-    return part / (part.amax(space, keepdim=True) + 1e-7)
+def scale_cam_image(cam: NDArray[Any], target_size: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    """With 1e-7 added to each map's maximum, which counts where gradients are small and layers several."""
+    maps = _scaled(torch.as_tensor(cam), 1)
+    if target_size is not None:
+        maps = arrays.resize(maps, tuple(reversed(target_size)))
+    found: NDArray[np.float32] = maps.float().numpy()
+    return found
+
+
+def _scaled(maps: Tensor, first: int) -> Tensor:
+    """Each map, of the dimensions from the `first` on, to [0, 1]."""
+    space = tuple(range(first, maps.ndim))
+    maps = maps - maps.amin(space, keepdim=True)
+    return maps / (maps.amax(space, keepdim=True) + 1e-7)
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {

@@ -20,6 +20,7 @@ from seewhy.compat.pytorch_grad_cam import _upstream
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
+from seewhy.compat.pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
 from seewhy.explain import Explainer
 from seewhy.methods import Method, combine
 from seewhy.targets import Target
@@ -150,7 +151,7 @@ class BaseCAM:
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
         """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
-        return scale_cam_image(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+        return self._scale(np.concatenate(cam_per_target_layer, axis=1).mean(1))
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
         """The input's (width, height), or (width, height, depth)."""
@@ -187,7 +188,8 @@ class BaseCAM:
             self.model,
             method if ask is None else replace(method, ask=ask),
             layers=self.target_layers if method.layered else None,
-            grid=self.reshape_transform,
+            # a feature pyramid the engine reads level by level
+            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
             batch_size=self.batch_size,
             generator=self.generator,
         )(image, target)
@@ -232,7 +234,10 @@ class BaseCAM:
         return _upstream.principal_component if self.upstream_exact else combine.principal_component
 
     def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
-        return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+        return self._scale(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
+
+    def _scale(self, cam: NDArray[Any], size: tuple[int, ...] | None = None) -> Array:
+        return (_upstream.scale_cam_image if self.upstream_exact else scale_cam_image)(cam, size)
 
 
 _OWN = ("get_cam_weights", "get_cam_image", "compute_cam_per_layer")  # what a class that makes its map itself defines

@@ -10,7 +10,6 @@ from seewhy.compat.pytorch_grad_cam._scores import ImageTarget
 from seewhy.compat.pytorch_grad_cam._wrapping import Wrapping
 from seewhy.compat.pytorch_grad_cam.base_cam import Array, BaseCAM
 from seewhy.compat.pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
-from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
 
 
 class RefineCAM(Wrapping):
@@ -31,4 +30,5 @@ class RefineCAM(Wrapping):
     ) -> Array:
         """Maps (B, *size) in [0, 1]."""
         layers, _ = self.base_cam.layer_cams(input_tensor, targets, eigen_smooth)
-        return scale_cam_image(np.prod([self.base_cam.aggregate_multi_layers([cam]) for cam in layers], axis=0))
+        scaled = self.base_cam.aggregate_multi_layers
+        return scaled([np.prod([scaled([cam]) for cam in layers], axis=0)[:, None]])
