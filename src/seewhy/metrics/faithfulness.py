@@ -17,7 +17,7 @@ from seewhy.errors import InputError
 
 _ACCURACY = 1e-7  # of the residual's norm, below what float32 images can show
 
-# ROAD's weights of a pixel's eight neighbours (section 4.2): direct ones count twice as much as diagonal ones
+# ROAD's weights of a pixel's eight neighbours: direct ones count twice as much as diagonal ones
 NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
 
 
@@ -48,7 +48,7 @@ def impute(
     """ROAD's noisy linear imputation: a pixel that is not `known` becomes the weighted mean of its neighbours.
 
     Neighbours that are unknown as well are solved for with it, and those outside of the image do not count; then
-    Gaussian noise of deviation `noise` is added (Rong et al., arXiv:2202.00449, section 4.2). The system is symmetric
+    Gaussian noise of deviation `noise` is added (Rong et al., arXiv:2202.00449). The system is symmetric
     and definite; conjugate gradients solve it in float64. neighbours: their weights by place, the same seen from
     either side. An image without a known pixel becomes 0 and noise.
     """
@@ -127,7 +127,7 @@ def _conjugate_gradients(
 
 
 def complexity(maps: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
-    """The mean of a map's values in size: 0 for a map of nothing, 1 for one of everything (arXiv:2104.10252, eq. 5)."""
+    """The mean of a map's values in size: 0 for a map of nothing, 1 for one of everything (arXiv:2104.10252)."""
     return maps.abs().flatten(1).mean(1)
 
 
@@ -139,5 +139,5 @@ def correlation(maps: Float[Tensor, "B H W"], others: Float[Tensor, "B H W"]) ->
 
 
 def harmonic_mean(*parts: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """What ARCC makes of its parts in [0, 1] (arXiv:2104.10252, eq. 7): 0 where one of them is 0."""
+    """What ARCC makes of its parts in [0, 1] (arXiv:2104.10252): 0 where one of them is 0."""
     return len(parts) / torch.stack([1 / part for part in parts]).sum(0)
