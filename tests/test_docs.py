@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "tasks.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "migration.md", "tasks.md"])
 def test_the_code_on_the_page_runs(page: str) -> None:
     text = (DOCS / page).read_text()
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+
 import cv2
 import matplotlib
 import numpy as np
@@ -20,6 +23,7 @@ from seewhy.compat.pytorch_grad_cam.sobel_cam import sobel_cam
 from seewhy.compat.pytorch_grad_cam.utils import find_layers, image, model_targets, reshape_transforms
 from seewhy.compat.pytorch_grad_cam.utils import svd_on_activations as svd
 from seewhy.errors import InputError
+from tests.compat.models import OURS
 
 
 @pytest.fixture
@@ -265,3 +269,31 @@ def test_edges(draw):
     found, theirs = sobel_cam(picture), pytorch_grad_cam.sobel_cam.sobel_cam(picture)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, theirs)
+
+
+MODULES = [
+    "sobel_cam",
+    *(
+        f"utils.{name}"
+        for name in ("find_layers", "image", "model_targets", "reshape_transforms", "svd_on_activations")
+    ),
+    *(f"metrics.{name}" for name in ("arcc", "cam_mult_image", "perturbation_confidence", "road")),
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_name_of_a_module_with_its_arguments(module):
+    """What a call may pass by position or name; what is ours comes after, by keyword only."""
+    theirs, ours = (importlib.import_module(f"{base}{module}") for base in ("pytorch_grad_cam.", f"{OURS.__name__}."))
+    own = {name: found for name, found in vars(theirs).items() if getattr(found, "__module__", "") == theirs.__name__}
+    assert own
+    for name, found in own.items():
+        functions = [(found, getattr(ours, name))]
+        if inspect.isclass(found):
+            functions += [(found.__call__, getattr(ours, name).__call__)]
+        for pair in functions:
+            expected, given = (
+                [one.name for one in inspect.signature(function).parameters.values() if one.kind != one.KEYWORD_ONLY]
+                for function in pair
+            )
+            assert given == expected, name
