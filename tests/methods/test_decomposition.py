@@ -53,7 +53,7 @@ def test_eigen_cam_by_hand():
 
 
 def test_the_sign_is_that_of_the_strongest_places_where_channels_sum_to_zero():
-    """Channels (1, -1) times (0.1, 0.1, 0.2, 3), as behind a LayerNorm: the 3 stands out, whichever channel it is in."""
+    """Channels (1, -1) times places, as behind a LayerNorm: the 3 stands out, whichever channel it is in."""
     places = torch.tensor([[0.1, 0.1], [0.2, 3.0]], dtype=torch.float64)
     for sign in (1, -1):
         activations = torch.stack([sign * places, -sign * places])[None]

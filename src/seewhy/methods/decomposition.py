@@ -2,8 +2,7 @@
 
 Everywhere `activations` A are (B, C, *space); the result is (B, *space), signed. A component's sign is arbitrary: here
 it is the one that agrees with how long the places' vectors of channels are: what stands out in a layer is positive.
-(Their
-sum would be 0 behind a LayerNorm, and rounding would decide.)
+Their sums would not do: behind a LayerNorm they are 0, and rounding would decide.
 """
 
 from __future__ import annotations
