@@ -157,6 +157,25 @@ def test_model_is_as_it_was_when_the_target_raises(method: str) -> None:
     assert_same(before, fingerprint(model))
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if seewhy.methods.get(name).family == "perturbation"])
+def test_model_is_as_it_was_when_a_loop_is_interrupted(method: str) -> None:
+    """Ctrl-C while the model is asked again, some runs after the first forward."""
+    case = BY_NAME["resnet"]
+    model = with_history(case.model())
+    runs = []
+
+    def interrupt(*_: object) -> None:
+        runs.append(None)
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+
+    model.fc.register_forward_hook(interrupt)
+    before = fingerprint(model)
+    with pytest.raises(KeyboardInterrupt):
+        explain(case, method, model, case.inputs(), batch_size=4)
+    assert_same(before, fingerprint(model))
+
+
 class KeepsThings(nn.Module):
     """A forward that writes to the module: attributes old and new, a list, a dict, a buffer."""
 
