@@ -106,6 +106,13 @@ class FirstChannels(AblationLayer):
         return self.indices
 
 
+def difference(explanation: seewhy.Explanation, theirs: Tensor) -> str:
+    """The largest one between our heatmap and a peer's, both in [0, 1], at the size of the peer's."""
+    ours = explanation.scaled(size=tuple(theirs.shape[-2:]))
+    low, high = theirs.amin((1, 2), keepdim=True), theirs.amax((1, 2), keepdim=True)
+    return f"{float((ours - (theirs - low) / (high - low)).abs().max()):.0e}"
+
+
 def row_of(method: Method, model: nn.Module, images: Tensor, peers: tuple[Any, Any], repeats: int) -> Row:
     layer = "layer1" if method.name in PER_CHANNEL else "layer4"
     options = OPTIONS.get(method.name, {})
@@ -127,14 +134,21 @@ def row_of(method: Method, model: nn.Module, images: Tensor, peers: tuple[Any, A
         runs["torchcam"] = lambda: run_torchcam(others, model, module, batch, peer_options)
     found = medians(runs, repeats)
     what = ", ".join([layer] if method.layered else []) + "".join(f" {name}={value}" for name, value in options.items())
-    ratios = [f"{found[peer] / found['seewhy']:.2f}" if peer in found else "" for peer in ("grad-cam", "torchcam")]
+    explanation = explainer(batch, CATEGORY)
+    compared = []
+    for peer in ("grad-cam", "torchcam"):
+        compared += (
+            [f"{found[peer] / found['seewhy']:.2f}", difference(explanation, runs[peer]())]
+            if peer in found
+            else ["", ""]
+        )
     return (
         method.name,
         what.strip(),
         str(len(batch)),
         f"{found['seewhy'] * 1e3:,.0f}",
         f"{found['seewhy'] / found['inference']:.2f}",
-        *ratios,
+        *compared,
     )
 
 
@@ -143,7 +157,13 @@ def ablation(name: str, images: Tensor) -> Row:
     model = network(name)
     layer = f"layer4.{len(model.layer4) - 1}"
     module = model.get_submodule(layer)
-    explainer = seewhy.Explainer(model, "ablation_cam", layers=layer)
+    spied: list[Tensor] = []
+
+    def spy(weighted: Tensor) -> Tensor:  # a layer's weighted channels give the weights back
+        spied.append(weighted)
+        return weighted.sum(1)
+
+    explainer = seewhy.Explainer(model, seewhy.methods.get("ablation_cam", reduce=spy), layers=layer)
     ours = medians({"": lambda: explainer(images, CATEGORY)}, 3)[""]
     kept: list[Tensor] = []
     handle = module.register_forward_hook(lambda _m, _a, output: kept.append(output.detach()))
@@ -153,17 +173,6 @@ def ablation(name: str, images: Tensor) -> Row:
         start = time.perf_counter()
         weights = cam.get_cam_weights(images, module, [target], kept[0].numpy(), None)
         theirs = (time.perf_counter() - start) * kept[0].shape[1] / PEER_CHANNELS
-    # a map of the layer's own channels, one at a time, gives the weights back
-    spied: list[Tensor] = []
-
-    def spy(weighted: Tensor) -> Tensor:
-        spied.append(weighted)
-        return weighted.sum(1)
-
-    explainer._options["reduce"] = spy
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        explainer(images, CATEGORY)
     total = kept[0].flatten(2).sum(-1)
     alive = total[:, :PEER_CHANNELS] != 0
     found = (spied[0].flatten(2).sum(-1) / total)[:, :PEER_CHANNELS] * score.sign()
@@ -234,6 +243,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
+    parser.add_argument("--methods", nargs="*", default=list(seewhy.methods.available()))
+    parser.add_argument("--ablate", nargs="*", default=["resnet18", "resnet50"], help="models")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods.md")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -243,18 +254,30 @@ def main() -> None:
     model = network("resnet18")
     grad_cam, torch_cam = grad_cam_classes(), torchcam_classes()
     rows = []
-    for name, method in seewhy.methods.available().items():
+    for name in arguments.methods:
+        method = seewhy.methods.get(name)
         if name == "d_rise" or method.attends:
             continue  # resnet18 has no attention; boxes are not its output, and cost what rise does
         rows.append(row_of(method, model, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
         print(*rows[-1], sep="  ", flush=True)
     scores = score_cam(model, images[:1], arguments.repeats)
-    ablations = [ablation(name, images[:1]) for name in ("resnet18", "resnet50")]
-    head = ("method", "at", "images", "ms", "/ inference", "grad-cam / seewhy", "torchcam / seewhy")
+    ablations = [ablation(name, images[:1]) for name in arguments.ablate]
+    head = (
+        "method",
+        "at",
+        "images",
+        "ms",
+        "/ inference",
+        "grad-cam / seewhy",
+        "differs",
+        "torchcam / seewhy",
+        "differs",
+    )
     text = f"""# What each method costs
 
-{hardware()}; resnet18, random weights, {size} x {size}; medians of {arguments.repeats} rounds in which all take turns.
-Ratios above 1 say how many times longer the peer takes. {time.perf_counter() - start:.0f} s in all.
+{hardware()}; resnet18, random weights, {size} x {size}; medians of {arguments.repeats} rounds, all in turn.
+Ratios above 1 say how many times longer the peer takes; beside each the largest difference of the maps in [0, 1]. Where
+it is large, tests/methods/test_peers*.py say why. {time.perf_counter() - start:.0f} s in all.
 
 {table(head, rows)}
 

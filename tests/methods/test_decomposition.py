@@ -49,7 +49,17 @@ def test_eigen_cam_by_hand():
     places = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
     activations = torch.stack([3 * places, 4 * places])[None]
     torch.testing.assert_close(decomposition.eigen_cam(activations), 5 * places[None])
-    torch.testing.assert_close(decomposition.eigen_cam(-activations), -5 * places[None])
+    torch.testing.assert_close(decomposition.eigen_cam(-activations), 5 * places[None])
+
+
+def test_the_sign_is_that_of_the_strongest_places_where_channels_sum_to_zero():
+    """Channels (1, -1) times places, as behind a LayerNorm: the 3 stands out, whichever channel it is in."""
+    places = torch.tensor([[0.1, 0.1], [0.2, 3.0]], dtype=torch.float64)
+    for sign in (1, -1):
+        activations = torch.stack([sign * places, -sign * places])[None]
+        torch.testing.assert_close(decomposition.eigen_cam(activations), math.sqrt(2) * places[None])
+        found = decomposition.kpca_cam(activations)[0]
+        assert found[1, 1] > 0 > found[0].max()
 
 
 def test_kpca_cam_by_hand():

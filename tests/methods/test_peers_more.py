@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import pytorch_grad_cam
+import timm
 import torch
 import torch.nn.functional as F
 import torchcam.methods
@@ -193,3 +194,19 @@ def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus_and_torch
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4 * float(exact.max()))
     shape = [map_ / map_.amax((1, 2), keepdim=True) for map_ in (theirs, exact)]
     assert (shape[0] - shape[1]).abs().amax((1, 2)).min() > 0.02
+
+
+def test_the_last_block_of_a_class_tokens_vit_is_blank_in_grad_cam_and_ours_looks_before_it():
+    """NEEDS 17: behind the last block only the class token is read, so every patch's gradient is 0."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5).eval()
+
+    def grid(tokens: Tensor) -> Tensor:
+        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, 4, 4)
+
+    with pytorch_grad_cam.GradCAM(model, [model.blocks[-1]], reshape_transform=grid) as cam:
+        theirs = cam(images(), [ClassifierOutputTarget(target) for target in TARGETS])
+    assert np.abs(theirs).max() == 0
+    found = seewhy.explain(model, images(), TARGETS)
+    assert found.layers != ("blocks.1",)
+    assert found.heatmap.amax((1, 2)).tolist() == [1, 1]

@@ -11,17 +11,18 @@ def _rows(image):
     return np.asarray(image, dtype=np.float64).reshape(image.shape[0], -1).T
 
 
-def _signed(projection, total):
-    return -projection if (projection * total).sum() < 0 else projection
+def _signed(projection, rows):
+    lengths = [math.sqrt(math.fsum(value * value for value in row)) for row in rows]
+    return -projection if (projection * lengths).sum() < 0 else projection
 
 
 def eigen_cam(activations):
-    """Muhammad and Yeasin 2020: O = U S V^T of places by channels, the map is O v_1; its sign that of the sum."""
+    """Muhammad and Yeasin 2020: O = U S V^T of places by channels, the map is O v_1, positive where O is long."""
     out = []
     for image in activations:
         rows = _rows(image)
         projection = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
-        out.append(_signed(projection, rows.sum(1)).reshape(image.shape[1:]))
+        out.append(_signed(projection, rows).reshape(image.shape[1:]))
     return np.stack(out)
 
 
@@ -29,8 +30,8 @@ def kpca_cam(activations):
     """Karmani et al. 2024: kernel PCA, entry by entry; a projection is sqrt(eigenvalue) times the eigenvector."""
     out = []
     for image in activations:
-        rows = _rows(image)
-        rows = rows - rows.mean(0)
+        places = _rows(image)
+        rows = places - places.mean(0)
         n, channels = rows.shape
         kernel = np.array([[math.tanh(math.fsum(x * y) / channels + 1) for y in rows] for x in rows])
         centred = np.zeros((n, n))
@@ -40,7 +41,7 @@ def kpca_cam(activations):
         values, vectors = np.linalg.eig(centred)  # of a matrix that is not known to be symmetric
         first = np.argmax(values.real)
         projection = math.sqrt(values[first].real) * vectors[:, first].real
-        out.append(_signed(projection, rows.sum(1)).reshape(image.shape[1:]))
+        out.append(_signed(projection, places).reshape(image.shape[1:]))
     return np.stack(out)
 
 

@@ -20,23 +20,22 @@ def channel_sum(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *spac
     return weighted.sum(1)
 
 
-def principal_component(weighted: Float[Tensor, "B C *space"], *, centred: bool = True) -> Float[Tensor, "B *space"]:
+def principal_component(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *space"]:
     """Positions projected on their first principal component over channels (Muhammad and Yeasin, arXiv:2008.00299).
 
-    A component's sign is arbitrary; here it is the one that agrees with the sum over channels. Computed in float64
-    from the smaller of the two Gram matrices, whose first eigenvector is that of the decomposition. Without centring it
-    is the first right singular vector instead.
+    A component's sign is arbitrary; here it is the one that agrees with the sum over channels.
     """
-    channels = weighted.shape[1]
     rows = places(weighted)
-    if centred:
-        rows = rows - rows.mean(1, keepdim=True)
-    if rows.shape[1] <= channels:
-        projection = leading(rows @ rows.mT)
-    else:
-        _, vectors = torch.linalg.eigh(rows.mT @ rows)
-        projection = (rows @ vectors[..., -1:]).squeeze(-1)
-    return like(weighted, agreeing(projection, rows.sum(-1)))
+    return like(weighted, agreeing(projected(rows - rows.mean(1, keepdim=True)), rows.sum(-1)))
+
+
+def projected(rows: Float[Tensor, "B places C"]) -> Float[Tensor, "B places"]:
+    """Each place's coordinate along the first right singular vector, from the smaller of the two Gram matrices."""
+    if rows.shape[1] <= rows.shape[2]:
+        return leading(rows @ rows.mT)
+    _, vectors = torch.linalg.eigh(rows.mT @ rows)
+    projection: Tensor = (rows @ vectors[..., -1:]).squeeze(-1)
+    return projection
 
 
 def places(layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B places C"]:

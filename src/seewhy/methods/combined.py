@@ -15,7 +15,7 @@ def finer(base: str | Method, *, count: int = 3, strength: float = 1.0) -> Metho
     """Any method, of the class against the `count` most like it in the image: "finer_" and the method's name.
 
     The score explained is y_c - strength * mean of theirs (Finer-CAM, Zhang et al. 2025, arXiv:2501.11309). grad-cam
-    weights the classes by their probabilities; with one class there is no difference.
+    and the authors' code weight the classes by their probabilities; with one class there is no difference.
     """
     found, ask = get(base), _asking(count, strength)
     return replace(found, name=f"finer_{found.name}", family="combined", source="arXiv:2501.11309", ask=ask)

@@ -1,7 +1,8 @@
 """What a layer saw, whatever the class: its activations taken apart without a gradient.
 
 Everywhere `activations` A are (B, C, *space); the result is (B, *space), signed. A component's sign is arbitrary: here
-it is the one that agrees with the sum of the activations over channels.
+it is the one that agrees with how long the places' vectors of channels are: what stands out in a layer is positive.
+Their sums would not do: behind a LayerNorm they are 0, and rounding would decide.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def eigen_cam(activations: Layer) -> Map:
 
     As in the paper the activations are not centred; grad-cam centres them, and leaves the sign to chance.
     """
-    return combine.principal_component(activations, centred=False)
+    places = combine.places(activations)
+    return combine.like(activations, combine.agreeing(combine.projected(places), places.norm(dim=-1)))
 
 
 @method("kpca_cam", needs=("activations",), source="arXiv:2410.00267")
@@ -43,7 +45,7 @@ def kpca_cam(activations: Layer, *, kernel: Kernel = "sigmoid", gamma: float | N
     found = _kernel(centred @ centred.mT, kernel, 1 / places.shape[-1] if gamma is None else gamma)
     rows, columns = found.mean(1, keepdim=True), found.mean(2, keepdim=True)
     projection = combine.leading(found - rows - columns + rows.mean(2, keepdim=True))
-    return combine.like(activations, combine.agreeing(projection, centred.sum(-1)))
+    return combine.like(activations, combine.agreeing(projection, places.norm(dim=-1)))
 
 
 def _kernel(

@@ -178,8 +178,8 @@ def group_cam(
 ) -> Map:
     """Groups of neighbouring channels weighted by the score that they bring back into a blurred image (Zhang 2021).
 
-    A group's mask is the Grad-CAM of its channels without what lies under its `quantile`. sigma: of the blur, in
-    pixels; volumes are blurred slice by slice.
+    A group's mask is the Grad-CAM of its channels without what lies under its `quantile`; the authors' code adds these
+    up scaled to [0, 1], here they are as they are. sigma: of the blur, in pixels; volumes are blurred slice by slice.
     """
     count = min(groups, activations.shape[1])
     weighted = _spread(gradients.flatten(2).mean(-1), activations)
