@@ -15,6 +15,16 @@ Fuse = Literal["mean", "max", "product"]
 Reduce = Callable[[Tensor], Tensor]  # (B, C, *space) -> (B, *space)
 
 
+def spread(weights: Float[Tensor, "B C"], layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B C *space"]:
+    """Each channel of a layer times its weight."""
+    return weights.reshape(*weights.shape, *[1] * (layer.ndim - 2)) * layer
+
+
+def over_space(layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B C"]:
+    """The sum over all places."""
+    return layer.flatten(2).sum(-1)
+
+
 def channel_sum(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *space"]:
     """The evidence of all channels together."""
     return weighted.sum(1)

@@ -16,21 +16,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from seewhy import arrays
-from seewhy.methods.combine import Reduce, channel_sum, principal_component
+from seewhy.methods.combine import Reduce, channel_sum, over_space, principal_component, spread
 from seewhy.methods.registry import method
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
-
-
-def _spread(weights: Float[Tensor, "B C"], activations: Layer) -> Layer:
-    """Each channel of `activations` times its weight."""
-    return weights.reshape(*weights.shape, *[1] * (activations.ndim - 2)) * activations
-
-
-def _over_space(tensor: Layer) -> Float[Tensor, "B C"]:
-    """The sum over all positions."""
-    return tensor.flatten(2).sum(-1)
 
 
 def _quotient(above: Tensor, below: Tensor) -> Tensor:
@@ -41,13 +31,13 @@ def _quotient(above: Tensor, below: Tensor) -> Tensor:
 @method("cam", needs=("activations", "weights"), source="arXiv:1512.04150")
 def cam(activations: Layer, weights: Float[Tensor, "B C"], *, reduce: Reduce = channel_sum) -> Map:
     """The classifier's own weights on the channels before its global average (Zhou et al. 2016, eq. 2)."""
-    return reduce(_spread(weights, activations))
+    return reduce(spread(weights, activations))
 
 
 @method("grad_cam", needs=("activations", "gradients"), source="arXiv:1610.02391")
 def grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by their mean gradient (Selvaraju et al. 2017, eqs. 1 and 2)."""
-    return reduce(_spread(gradients.flatten(2).mean(-1), activations))
+    return reduce(spread(gradients.flatten(2).mean(-1), activations))
 
 
 @method("hires_cam", needs=("activations", "gradients"), source="arXiv:2011.08891")
@@ -70,15 +60,15 @@ def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce =
     exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
     computed as 1 / (2 + sum(A) g), in which no small gradient underflows.
     """
-    shares = _quotient(gradients.clamp(min=0), 2 + _spread(_over_space(activations), gradients))
-    return reduce(_spread(_over_space(shares), activations))
+    shares = _quotient(gradients.clamp(min=0), 2 + spread(over_space(activations), gradients))
+    return reduce(spread(over_space(shares), activations))
 
 
 @method("x_grad_cam", needs=("activations", "gradients"), source="arXiv:2008.02312")
 def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Gradients averaged by how much of the channel lies where they are (Fu et al. 2020)."""
-    weights = _quotient(_over_space(gradients * activations), _over_space(activations))
-    return reduce(_spread(weights, activations))
+    weights = _quotient(over_space(gradients * activations), over_space(activations))
+    return reduce(spread(weights, activations))
 
 
 @method("layer_cam", needs=("activations", "gradients"), source="doi:10.1109/TIP.2021.3089943")
@@ -108,10 +98,10 @@ def smooth_grad_cam_plus_plus(
     """
     gradients = noisy_gradients(samples, noise)
     largest = gradients.abs().amax((0, *range(3, gradients.ndim)))  # (B, C): neither square nor cube underflows
-    scaled = _quotient(gradients, _spread(largest, torch.ones_like(activations)))
+    scaled = _quotient(gradients, spread(largest, torch.ones_like(activations)))
     first, squared, cubed = scaled.mean(0), (scaled**2).mean(0), (scaled**3).mean(0)
-    alpha = _quotient(squared, 2 * squared + _spread(_over_space(activations) * largest, cubed))
-    return reduce(_spread(_over_space(alpha * first.clamp(min=0)) * largest, activations))
+    alpha = _quotient(squared, 2 * squared + spread(over_space(activations) * largest, cubed))
+    return reduce(spread(over_space(alpha * first.clamp(min=0)) * largest, activations))
 
 
 @method(
@@ -126,7 +116,7 @@ def shapley_cam(activations: Layer, gradients: Layer, curvatures: Layer, *, redu
     H is the Hessian of the score at the layer, `curvatures` its product HA with the activations. Where the score is
     linear in the layer this is Grad-CAM. The paper explains the logit plus its log-softmax; here the target decides.
     """
-    return reduce(_spread((gradients - curvatures / 2).flatten(2).mean(-1), activations))
+    return reduce(spread((gradients - curvatures / 2).flatten(2).mean(-1), activations))
 
 
 @method("eigen_grad_cam", needs=("activations", "gradients"), source="grad-cam, without a paper")
@@ -192,4 +182,4 @@ def random_cam(activations: Layer, generator: Generator, *, reduce: Reduce = cha
     """Channels weighted at random in [-1, 1]: what a method has to beat. All images share one draw."""
     draw = torch.rand(activations.shape[1], generator=generator, device=generator.device)
     weights = (2 * draw - 1).to(activations).expand(activations.shape[:2])
-    return reduce(_spread(weights, activations))
+    return reduce(spread(weights, activations))

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from seewhy import arrays
 from seewhy.errors import InputError
-from seewhy.methods.combine import Reduce, channel_sum
+from seewhy.methods.combine import Reduce, channel_sum, spread
 from seewhy.methods.registry import Ask, Need, method
 
 Layer = Float[Tensor, "B C *space"]
@@ -26,10 +26,6 @@ Map = Float[Tensor, "B *space"]
 Make = Callable[[Tensor, Tensor], Tensor]  # (images (n,), numbers (n,)) -> (n, c, *size)
 
 _SCORE_CAM: tuple[Need, ...] = ("activations", "inputs", "score")
-
-
-def _spread(weights: Float[Tensor, "B C"], activations: Layer) -> Layer:
-    return weights.reshape(*weights.shape, *[1] * (activations.ndim - 2)) * activations
 
 
 def _asked(ask: Ask, which: Bool[Tensor, "B K"], make: Make, missing: Float[Tensor, "B #K"]) -> Float[Tensor, "B K"]:
@@ -80,7 +76,7 @@ def ablation_cam(
         return ablated
 
     lost = scores[:, None] - _asked(replay, (activations != baseline).flatten(2).any(-1), without, scores[:, None])
-    return reduce(_spread(lost / scores.abs()[:, None], activations))
+    return reduce(spread(lost / scores.abs()[:, None], activations))
 
 
 @method("score_cam", needs=_SCORE_CAM, source="arXiv:1910.01279", cost="1 + C forwards")
@@ -89,7 +85,7 @@ def score_cam(activations: Layer, inputs: Images, score: Ask, *, reduce: Reduce 
 
     The weights are the softmax over channels, in which the score of the paper's baseline image cancels.
     """
-    return reduce(_spread(_seen_through(activations, inputs, score).softmax(1), activations))
+    return reduce(spread(_seen_through(activations, inputs, score).softmax(1), activations))
 
 
 def _seen_through(activations: Layer, inputs: Images, score: Ask, share: float = 1.0) -> Float[Tensor, "B C"]:
@@ -123,14 +119,14 @@ def ss_cam(
     for _ in range(samples):
         drawn = torch.randn(activations.shape[1:], generator=generator, device=generator.device)
         total = total + _seen_through(activations + noise * drawn.to(activations), inputs, score)
-    return reduce(_spread((total / samples).softmax(1), activations))
+    return reduce(spread((total / samples).softmax(1), activations))
 
 
 @method("is_cam", needs=_SCORE_CAM, source="arXiv:2010.03023", cost="1 + steps x C forwards")
 def is_cam(activations: Layer, inputs: Images, score: Ask, *, steps: int = 10, reduce: Reduce = channel_sum) -> Map:
     """Score-CAM with weights averaged over masks that fade in, from 1/steps to all of them (Naidu et al. 2020)."""
     totals = [_seen_through(activations, inputs, score, step / steps) for step in range(1, steps + 1)]
-    return reduce(_spread(torch.stack(totals).mean(0).softmax(1), activations))
+    return reduce(spread(torch.stack(totals).mean(0).softmax(1), activations))
 
 
 @method(
@@ -157,7 +153,7 @@ def gscore_cam(
         return _masks(activations[images, numbers], inputs.shape[2:]) * inputs[images]
 
     found = _asked(score, chosen, masked, activations.new_full((len(inputs), 1), -math.inf))
-    return reduce(_spread(found.softmax(1), activations))
+    return reduce(spread(found.softmax(1), activations))
 
 
 @method(
@@ -182,7 +178,7 @@ def group_cam(
     up scaled to [0, 1], here they are as they are. sigma: of the blur, in pixels; volumes are blurred slice by slice.
     """
     count = min(groups, activations.shape[1])
-    weighted = _spread(gradients.flatten(2).mean(-1), activations)
+    weighted = spread(gradients.flatten(2).mean(-1), activations)
     maps = torch.stack([group.sum(1) for group in weighted.tensor_split(count, 1)], 1).clamp(min=0)
     floor = maps.flatten(2).quantile(quantile, dim=-1)
     maps = maps * (maps > floor.reshape(*floor.shape, *[1] * (maps.ndim - 2)))
@@ -195,7 +191,7 @@ def group_cam(
         return masks * inputs[images] + (1 - masks) * blurred[images]
 
     found = _asked(score, _every(inputs, 1 + count), shown, activations.new_zeros(len(inputs), 1))
-    return channel_sum(_spread(found[:, 1:] - found[:, :1], maps))
+    return channel_sum(spread(found[:, 1:] - found[:, :1], maps))
 
 
 @method(
@@ -238,7 +234,7 @@ def opti_cam(activations: Layer, inputs: Images, score: Ask, *, steps: int = 100
     images = torch.arange(len(inputs), device=inputs.device)
 
     def combined() -> Map:
-        return channel_sum(_spread(logits.masked_fill(out, -math.inf).softmax(1), activations))
+        return channel_sum(spread(logits.masked_fill(out, -math.inf).softmax(1), activations))
 
     for _ in range(steps):
         masked = _masks(combined(), inputs.shape[2:]) * inputs

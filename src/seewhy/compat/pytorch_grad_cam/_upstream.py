@@ -17,32 +17,24 @@ from torch import Tensor
 
 from seewhy import arrays
 from seewhy.methods import decomposition
-from seewhy.methods.combine import Reduce, channel_sum
+from seewhy.methods.combine import Reduce, channel_sum, over_space, spread
 from seewhy.methods.registry import Ask
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
 
 
-def _spread(weights: Float[Tensor, "B C"], activations: Layer) -> Layer:
-    return weights.reshape(*weights.shape, *[1] * (activations.ndim - 2)) * activations
-
-
-def _over_space(tensor: Layer) -> Float[Tensor, "B C"]:
-    return tensor.flatten(2).sum(-1)
-
-
 def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """With 1e-6 added to the denominator of alpha, which is larger than it where gradients are below 1e-3."""
-    below = 2 * gradients**2 + _spread(_over_space(activations), gradients**3) + 1e-6
+    below = 2 * gradients**2 + spread(over_space(activations), gradients**3) + 1e-6
     shares = torch.where(gradients != 0, gradients.clamp(min=0) * gradients**2 / below, 0)
-    return reduce(_spread(_over_space(shares), activations))
+    return reduce(spread(over_space(shares), activations))
 
 
 def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """With 1e-7 added to each channel's sum."""
-    shares = gradients * activations / _spread(_over_space(activations) + 1e-7, torch.ones_like(activations))
-    return reduce(_spread(_over_space(shares), activations))
+    shares = gradients * activations / spread(over_space(activations) + 1e-7, torch.ones_like(activations))
+    return reduce(spread(over_space(shares), activations))
 
 
 def principal_component(weighted: Layer) -> Map:
@@ -77,7 +69,7 @@ def fem(activations: Layer, *, k: float = 2.0) -> Map:
     """The activations weighted by the share of places above mean + k deviations."""
     places = activations.flatten(2)
     threshold = places.mean(-1, keepdim=True) + k * places.std(-1, keepdim=True, correction=0)
-    return _spread((places > threshold).to(places).mean(-1), activations).sum(1)
+    return spread((places > threshold).to(places).mean(-1), activations).sum(1)
 
 
 def score_cam(activations: Layer, inputs: Float[Tensor, "B c H W"], score: Ask, *, reduce: Reduce = channel_sum) -> Map:
@@ -87,7 +79,7 @@ def score_cam(activations: Layer, inputs: Float[Tensor, "B c H W"], score: Ask, 
     masks = (masks - low) / (high - low + 1e-8)
     images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
     found = score(images, lambda rows: masks[images[rows], channels[rows], None] * inputs[images[rows]])
-    return reduce(_spread(found.reshape(activations.shape[:2]).softmax(1).to(activations), activations))
+    return reduce(spread(found.reshape(activations.shape[:2]).softmax(1).to(activations), activations))
 
 
 def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *, reduce: Reduce = channel_sum) -> Map:
@@ -106,7 +98,7 @@ def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *
         return ablated
 
     found = replay(images, without).reshape(activations.shape[:2])
-    return reduce(_spread(((scores[:, None] - found) / scores[:, None]).to(activations), activations))
+    return reduce(spread(((scores[:, None] - found) / scores[:, None]).to(activations), activations))
 
 
 def full_grad(

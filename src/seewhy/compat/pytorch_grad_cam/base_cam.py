@@ -133,8 +133,7 @@ class BaseCAM:
         """The map (B, *grid) of one layer, from its activations (B, C, *grid) and `get_cam_weights`."""
         weights = torch.as_tensor(self.get_cam_weights(input_tensor, target_layer, targets, activations, grads))
         shown = torch.as_tensor(activations).detach().cpu()
-        weighted = weights.reshape(*weights.shape, *[1] * (shown.ndim - 2)) * shown
-        return self._reduce(eigen_smooth)(weighted).numpy()
+        return self._reduce(eigen_smooth)(combine.spread(weights, shown)).numpy()
 
     def compute_cam_per_layer(self, input_tensor: Tensor, targets: Any, eigen_smooth: bool) -> list[Array]:
         """A map (B, 1, *size) in [0, 1] for each layer of `activations_and_grads`, by `get_cam_image`."""
