@@ -27,9 +27,11 @@ def run(*arguments):
 
 
 def process(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+    def heed():  # a shell's background job, which this may be part of, ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed, **options)
 
 
 @pytest.fixture
