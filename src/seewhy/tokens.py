@@ -57,7 +57,7 @@ def over_the_image(attended: Sequence[Attention], batch: int, folds: Mapping[int
         "methods of attention need a vision transformer in which all blocks look at all tokens of the image.",
         got=f"attention of shapes {', '.join(shapes)} for {batch} image(s)" if shapes else "a model without attention",
         expected="probabilities (images, heads, tokens, tokens), of tokens that lie over the image",
-        do='method="grad_cam", "layer_cam", "vit_cx" or another without places among its needs in `seewhy methods`; or '
+        do='choose a method that does not look at attention, such as "grad_cam", "layer_cam" or "vit_cx"; or pass '
         "grid=, the size of the grid, where the tokens do lie over the image",
     )
 
