@@ -22,6 +22,7 @@ import pytorch_grad_cam
 import torch
 import torchcam.methods
 import torchvision
+from allocator import keep_buffers
 from pytorch_grad_cam.ablation_layer import AblationLayer
 from torch import Tensor, nn
 
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--ablate", nargs="*", default=["resnet18", "resnet50"], help="models")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods.md")
     arguments = parser.parse_args()
+    keep_buffers()
     warnings.filterwarnings("ignore")
     start = time.perf_counter()
     size = arguments.size

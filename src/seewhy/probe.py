@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from seewhy import targets
 from seewhy.capture.replay import Lend, Memory, replayer, rounding
+from seewhy.capture.winograd import winograd
 from seewhy.errors import MethodError
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Ask
@@ -65,7 +66,8 @@ class Probe:
                         laid_out = Tensor.contiguous
                 return run(changed, images[rows])
 
-            return self._collect(_parts(torch.arange(len(images), device=device), self.batch_size), score)
+            with winograd(self.model):
+                return self._collect(_parts(torch.arange(len(images), device=device), self.batch_size), score)
 
         return ask
 

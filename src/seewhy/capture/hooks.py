@@ -321,6 +321,8 @@ def _alone(passing: Any, place: tuple[nn.Module, str]) -> Any:
 
 def _rejoined(passed: Passed, given: Passed, output: Any) -> Any:
     """What the layer returned, after an in-place layer: what it wrote to its own copies is written to the caller's."""
+    if given is passed:
+        return output
     written = [
         (mine, copy)
         for mine, copy in zip(tensors(passed), tensors(given), strict=True)
