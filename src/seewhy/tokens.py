@@ -15,7 +15,7 @@ from seewhy.capture.attention import Attention, attend, blocks, chain, of_values
 from seewhy.capture.hooks import Finish, Passed, around, instead_of_forward
 from seewhy.capture.nested import rebuild, tensors
 from seewhy.capture.replay import Memory, remember
-from seewhy.capture.tape import gradients, record, replacing
+from seewhy.capture.tape import activations_in, gradients, record, replacing
 from seewhy.errors import MethodError
 from seewhy.grid import Grid
 from seewhy.inputs import Inputs
@@ -122,7 +122,7 @@ class Paths:
 def paths(model: nn.Module, call: Inputs, tokens: Tokens) -> Paths:
     """What CLIP Surgery needs of a model: see `seewhy.methods.attention.clip_surgery`. Costs a forward, blocks twice.
 
-    Raises `MethodError` where the blocks are no modules, or do not add what their attention says to their input.
+    Raises `MethodError` without a block for each layer, or where one does not add what its attention says to its input.
     """
     given: list[Tensor] = []
     added: list[Tensor] = []
@@ -164,7 +164,7 @@ def _sums(block: nn.Module, entered: Tensor) -> Iterator[list[Tensor]]:
         found.extend(last for last in returned for handed in tensors(passed) if is_sum(handed, last))
 
         def leave(output: Any) -> None:
-            returned[:] = [tensor.clone() for tensor in tensors(output)][:1]
+            returned[:] = [tensor.clone() for tensor in activations_in(output).values()]
 
         return passed, leave
 
@@ -174,12 +174,12 @@ def _sums(block: nn.Module, entered: Tensor) -> Iterator[list[Tensor]]:
 
 
 def _stack(model: nn.Module, tokens: Tokens) -> dict[str, nn.Module]:
-    """The blocks that the layers ran in, by name. Raises `MethodError` where these are no modules."""
+    """The blocks that the layers ran in, by name. Raises `MethodError` where it is not one module for each layer."""
     names = blocks(tokens.layers) if tokens.layers else []
-    if not all(names) or not names:
+    if not all(names) or not names or len({*names}) < len(names):
         raise MethodError(
-            "this method needs blocks that are modules, so that the head can be given something else to read.",
-            got="attention that the model computes in its own forward",
+            "this method needs blocks that are modules, one for each layer, to give the head something else to read.",
+            got=f"{len(tokens.layers)} layers of attention in {', '.join({*names} - {''}) or 'the model itself'}",
             do='method="attention_relevance", or "agcam"',
         )
     return {name: model.get_submodule(name) for name in names}

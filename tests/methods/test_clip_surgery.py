@@ -195,6 +195,16 @@ def test_a_block_that_adds_something_else_is_refused():
         seewhy.explain(model, case.images(), 1, method="clip_surgery")
 
 
+@pytest.mark.parametrize("method", ["clip_surgery", "le_grad"])
+def test_one_block_that_runs_twice_is_refused(method):
+    """What it returned has no one place that the head could be given something else in."""
+    case = BY_NAME["timm vit"]
+    model = case.model()
+    model.blocks[1] = model.blocks[0]
+    with pytest.raises(MethodError, match=r"got: 2 layers of attention in blocks\.0"):
+        seewhy.explain(model, case.images(), 1, method=method)
+
+
 class Half(nn.Module):
     def forward(self, x):
         return x / 2
