@@ -93,8 +93,8 @@ def local_product(maps: Sequence[Float[Tensor, "..."]], dimensions: int) -> Floa
     """Maps of several resolutions as one of the finest, which outlines what the coarser ones point at.
 
     From the coarsest on, what there is so far is enlarged and multiplied by the next map's positive part over its local
-    average: over each place of the coarser map, enlarged alike (LNorm of Poly-CAM, Englebert et al. 2022,
-    arXiv:2204.13359). The grid is in the last `dimensions`.
+    average: the mean in each place of the coarser map, enlarged alike (LNorm of Poly-CAM, Englebert et al. 2022,
+    arXiv:2204.13359; of resolutions of any ratio). The grid is in the last `dimensions`.
     """
     coarse, *finer = sorted(maps, key=lambda grid: math.prod(grid.shape[-dimensions:]))
     for grid in finer:
