@@ -30,7 +30,13 @@ import seewhy
 from seewhy.errors import MethodError
 from seewhy.methods.registry import Method
 
-PER_CHANNEL = {"score_cam": {}, "ss_cam": {"samples": 2}, "is_cam": {"steps": 2}, "gscore_cam": {"channels": 64}}
+PER_CHANNEL = {
+    "score_cam": {},
+    "poly_cam": {},
+    "ss_cam": {"samples": 2},
+    "is_cam": {"steps": 2},
+    "gscore_cam": {"channels": 64},
+}
 OPTIONS = {**PER_CHANNEL, "rise": {"masks": 64}, "occlusion": {"window": 56, "stride": 28}, "opti_cam": {"steps": 10}}
 TORCHCAM_OPTIONS = {"ss_cam": {"num_samples": 2}, "is_cam": {"num_samples": 2}}
 ALIASES = {"GradCAMpp": "grad_cam_plus_plus", "SmoothGradCAMpp": "smooth_grad_cam_plus_plus"}

@@ -23,7 +23,8 @@ def resize(
 ) -> Float[Tensor, "*batch_and_size"]:
     """Maps resized in their last `len(size)` dimensions, pixel centres kept (half-pixel rule, no aligned corners).
 
-    `mode` is "nearest", "bilinear" (linear in each dimension, so trilinear for volumes) or "bicubic" (images only).
+    `mode` is "nearest", "bilinear" (linear in each dimension, so trilinear for volumes), "bicubic" (images only) or
+    "area", the mean over what falls into each cell.
     extents: for each map of the first dimension the share (height, width) of it, from the upper left, to show.
     """
     if extents is not None and any(extent != (1, 1) for extent in extents):
@@ -36,7 +37,7 @@ def resize(
             "bicubic resizing is for images.", got=f"a map with {len(size)} spatial dimensions", do='mode="bilinear"'
         )
     method = _LINEAR[len(size)] if mode == "bilinear" else mode
-    corners = None if mode == "nearest" else False
+    corners = None if mode in ("nearest", "area") else False
     flat = maps.reshape(-1, 1, *grid)
     return F.interpolate(flat, size=size, mode=method, align_corners=corners).reshape(*maps.shape[: -len(size)], *size)
 

@@ -9,17 +9,17 @@ from itertools import pairwise, repeat
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from seewhy import layers as choosing
 from seewhy import targets
 from seewhy.capture.replay import Memory
 from seewhy.capture.tape import along, gradients, guided
-from seewhy.errors import MethodError
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Ask
 from seewhy.probe import Probe
-from seewhy.tokens import Tokens
+from seewhy.tokens import Tokens, paths
 
 Fold = Callable[[Tensor], Tensor]
 Values = dict[str, Any]
@@ -126,21 +126,18 @@ def evidence(
         twice = "curvatures" in needs
         slopes = gradients(forward.columns, forward.leaves(needs), keep_graph=keep, differentiable=twice)
 
+    by_token = _by_token(forward.tokens, probe) if "token_scores" in needs and forward.tokens else None
+
     @cache
     def replays(label: str) -> Callable[[int], Ask]:
-        activation = forward.activations[label].detach()
-        if activation.shape[0] != forward.call.batch:
-            raise MethodError(
-                f"{label} cannot be replayed: the images are not its output's first dimension.",
-                got=f"shape {tuple(activation.shape)} for {forward.call.batch} image(s)",
-                do="choose a method that changes the input, such as score_cam, or one of gradients",
-            )
-        return probe.layer(forward.memories[label], activation, folds[label])
+        return probe.layer(label, forward.memories[label], forward.activations[label].detach(), folds[label])
 
     for number, (column, slope, layers) in enumerate(zip(forward.columns.unbind(1), slopes, layerwise, strict=False)):
         shared = _on_the_input(forward, needs, column, slope)
         shared["layer_attention_gradients"] = [at_least_float32(found) for found in layers]
         shared |= {"scores": probe.scores[:, number], "score": probe.inputs(number)}
+        if by_token:
+            shared |= by_token(number)
         seen: dict[str, Values] = {}
         for label, fold in folds.items():
             seen[label] = {"activations": activations[label]}
@@ -197,6 +194,26 @@ def _attention(tokens: Tokens, slope: Mapping[str, Tensor]) -> Values:
         "values": at_least_float32(calls[-1].values.detach()),
         "attended_gradients": at_least_float32(slope[f"attended by {calls[-1].rows}"].detach()),
         "places": tokens.places,
+    }
+
+
+def _by_token(tokens: Tokens, probe: Probe) -> Callable[[int], Values]:
+    """What methods need that read tokens one by one, for the target of each number."""
+    walked = paths(probe.model, probe.call, tokens)
+    asks = probe.layer(walked.last, walked.memory, walked.returned, at_least_float32)
+    inputs, added = (list(map(at_least_float32, found)) for found in (walked.given, walked.added))
+
+    def scores(ask: Ask, path: Float[Tensor, "B tokens C"]) -> Float[Tensor, "B tokens"]:
+        """What the head says of each token, given it in place of all."""
+        batch, count = path.shape[:2]
+        numbers = torch.arange(batch * count, device=path.device)
+        alone = path.flatten(0, 1)[:, None]
+        return ask(numbers // count, lambda rows: alone[rows].expand(-1, count, -1)).reshape(batch, count)
+
+    return lambda number: {
+        "block_inputs": inputs,
+        "value_attention": added,
+        "token_scores": partial(scores, asks(number)),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -80,7 +80,8 @@ class Explainer:
     layers: names, patterns or modules, one or several; None chooses the last with space that the score depends on.
     grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or a
     linear function from the layer's output to (B, C, *space).
-    fuse: how several layers become one heatmap: "mean", "max" or "product"; the method's own way unless given.
+    fuse: how several layers become one heatmap: "mean", "max", "product", or "local_product", in which the fine ones
+    outline what the coarse ones point at; the method's own way unless given.
     eigen_smooth: the first principal component of the weighted activations instead of their sum.
     augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
     generator: random numbers for the methods that draw; the same seed for every call unless given. All maps of a call
@@ -124,8 +125,8 @@ class Explainer:
         self.generator = generator
         self.batch_size, self.precision, self.progress = batch_size, precision, progress
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
-        if fuse not in (None, "mean", "max", "product"):
-            raise InputError("unknown way to fuse layers.", got=repr(fuse), expected='"mean", "max" or "product"')
+        if fuse not in (None, *get_args(combine.Fuse)):
+            raise combine.unknown_fuse(fuse)
         if batch_size < 1:
             raise InputError("the batch size is not positive.", got=batch_size)
         if precision not in ("full", "bf16"):

@@ -89,10 +89,12 @@ class Explanation:
             per_map = tuple(range(-len(size), 0))
             return arrays.rescale(maps, per_map if scaling == "per_image" else tuple(range(maps.ndim)))
 
+        grids = [grid.float() if scaling == "none" else grid.float().clamp(min=0) for grid in self.maps.values()]
+        if self.fuse == "local_product":  # of the layers at their own resolutions
+            grids = [combine.local_product(grids, len(size))]
         drawn = []
-        for grid in self.maps.values():
-            grid = grid if scaling == "none" else grid.clamp(min=0)
-            resized = arrays.resize(grid.float(), size, mode, self.extents)
+        for grid in grids:
+            resized = arrays.resize(grid, size, mode, self.extents)
             drawn.append(scale(resized if scaling == "none" else resized.clamp(min=0)))  # bicubic overshoots
         return drawn[0] if len(drawn) == 1 else scale(combine.fuse(drawn, self.fuse))
 

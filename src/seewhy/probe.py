@@ -71,8 +71,17 @@ class Probe:
 
         return ask
 
-    def layer(self, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
-        """For each target: scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid)."""
+    def layer(self, label: str, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
+        """For each target: scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid).
+
+        Raises `MethodError` for a layer whose output has no row per image.
+        """
+        if kept.shape[0] != self.call.batch:
+            raise MethodError(
+                f"{label} cannot be replayed: the images are not its output's first dimension.",
+                got=f"shape {tuple(kept.shape)} for {self.call.batch} image(s)",
+                do="choose a method that changes the input, such as score_cam, or one of gradients",
+            )
         put_back = _putting_back(kept, fold)
 
         def forward(lend: Lend) -> Any:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy.capture.attention import Attention, attend, blocks, chain
-from seewhy.capture.tape import gradients, record, replacing
+from seewhy.capture.attention import Attention, attend, blocks, chain, of_values
+from seewhy.capture.hooks import Finish, Passed, around, instead_of_forward
+from seewhy.capture.nested import rebuild, tensors
+from seewhy.capture.replay import Memory, remember
+from seewhy.capture.tape import activations_in, gradients, record, replacing
 from seewhy.errors import MethodError
 from seewhy.grid import Grid
 from seewhy.inputs import Inputs
@@ -30,6 +35,11 @@ class Tokens:
     def pools(self) -> bool:
         """Whether the last is an attention that reads the tokens, and not one among them."""
         return self.calls[-1].rows != self.calls[-1].columns
+
+    @property
+    def layers(self) -> Sequence[Attention]:
+        """Those among the tokens."""
+        return self.calls[:-1] if self.pools else self.calls
 
     def places(self, rows: Float[Tensor, "n tokens"]) -> Float[Tensor, "n *space"]:
         """A value for each token, on the grid of those that are patches."""
@@ -80,24 +90,96 @@ def by_layer(
     def run() -> Any:
         return call.with_rows(Tensor.clone).run(model)
 
-    layers = tokens.calls[:-1] if tokens.pools else tokens.calls
-    names = blocks(layers) if layers else []
-    if not all(names) or not names:
-        raise MethodError(
-            "le_grad needs blocks that are modules, so that the head can be given what each one returned.",
-            got="attention that the model computes in its own forward",
-            do='method="attention_relevance", or "agcam"',
-        )
-    stack = {name: model.get_submodule(name) for name in names}
+    stack = _stack(model, tokens)
     with attend(model, call.batch) as attended:
         tape = record(run, stack, from_start=True)
     found: list[list[Tensor]] = []
     for layer, returned in zip(find(attended).calls, tape.activations.values(), strict=False):
         sequence = 1 if returned.shape[1] == layer.rows else 0
         mean = returned.mean(sequence, keepdim=True).expand_as(returned)
-        with attend(model, call.batch) as again, replacing(stack, names[-1], returned if tokens.pools else mean):
+        with attend(model, call.batch) as again, replacing(stack, [*stack][-1], returned if tokens.pools else mean):
             scores = score(run())
         at = find(again).calls[-1] if tokens.pools else layer
         slopes = gradients(scores, {layer.name: at.probabilities}, keep_graph=True)
         found.append([slope[layer.name] for slope in slopes])
     return [list(layers) for layers in zip(*found, strict=True)]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """given: what each block was given, (B, tokens, C). added: what its attention adds where it is among its values.
+
+    last, returned, memory: of the last block the name, what it returned, and what its replay needs.
+    """
+
+    given: Sequence[Tensor]
+    added: Sequence[Tensor]
+    last: str
+    returned: Tensor
+    memory: Memory
+
+
+def paths(model: nn.Module, call: Inputs, tokens: Tokens) -> Paths:
+    """What CLIP Surgery needs of a model: see `seewhy.methods.attention.clip_surgery`. Costs a forward, blocks twice.
+
+    Raises `MethodError` without a block for each layer, or where one does not add what its attention says to its input.
+    """
+    given: list[Tensor] = []
+    added: list[Tensor] = []
+
+    def twice(block: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        entered = next(tensors((args, kwargs))).clone()
+        mine, by_name = rebuild((args, kwargs), Tensor.clone)
+        with of_values(call.batch), _sums(block, entered) as found:
+            own(*mine, **by_name)
+        if not found:
+            raise MethodError(
+                "clip_surgery needs blocks that add what their attention says to the tokens they are given.",
+                got=type(block).__name__,
+                expected="x + attention(norm(x)), which a module is handed next, as in the towers of CLIP",
+                do='method="le_grad", or "grad_eclip"',
+            )
+        given.append(entered)
+        added.append(found[0])
+        return own(*args, **kwargs)
+
+    stack = _stack(model, tokens)
+    *_, (name, block) = stack.items()
+    with torch.no_grad(), instead_of_forward(stack.values(), twice), remember(model, {name: block}) as memories:
+        call.with_rows(Tensor.clone).run(model)
+    memory = memories()[name]
+    return Paths(given, added, name, next(tensors(memory.answers[block])), memory)
+
+
+@contextmanager
+def _sums(block: nn.Module, entered: Tensor) -> Iterator[list[Tensor]]:
+    """While the block lasts: what a call inside `block` returned, where the next was handed its sum with `entered`."""
+    found: list[Tensor] = []
+    returned: list[Tensor] = []
+
+    def is_sum(handed: Tensor, last: Tensor) -> bool:
+        return handed.shape == last.shape == entered.shape and torch.equal(handed, entered + last)
+
+    def visit(_: str, passed: Passed) -> tuple[Passed, Finish]:
+        found.extend(last for last in returned for handed in tensors(passed) if is_sum(handed, last))
+
+        def leave(output: Any) -> None:
+            returned[:] = [tensor.clone() for tensor in activations_in(output).values()]
+
+        return passed, leave
+
+    inside = {name: module for name, module in block.named_modules() if name}
+    with around(inside, visit):
+        yield found
+
+
+def _stack(model: nn.Module, tokens: Tokens) -> dict[str, nn.Module]:
+    """The blocks that the layers ran in, by name. Raises `MethodError` where it is not one module for each layer."""
+    names = blocks(tokens.layers) if tokens.layers else []
+    if not all(names) or not names or len({*names}) < len(names):
+        raise MethodError(
+            "this method needs blocks that are modules, one for each layer, to give the head something else to read.",
+            got=f"{len(tokens.layers)} layers of attention in {', '.join({*names} - {''}) or 'the model itself'}",
+            do='method="attention_relevance", or "agcam"',
+        )
+    return {name: model.get_submodule(name) for name in names}

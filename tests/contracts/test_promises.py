@@ -56,7 +56,7 @@ def applies(case: Case, method: str) -> bool:
     if method == "cam":
         return case.averaged
     found = seewhy.methods.get(method)
-    if case.name == "tokens_first" and {"replay", "layer_attention_gradients"} & set(found.needs):
+    if case.name == "tokens_first" and {"replay", "layer_attention_gradients", "token_scores"} & set(found.needs):
         return False
     if found.attends:
         return case.tokens
@@ -683,10 +683,11 @@ def test_attention_is_refused_where_it_does_not_run_over_the_whole_image(case: C
     assert re.search(got, str(caught.value))
 
 
-def test_le_grad_is_refused_where_blocks_are_no_modules() -> None:
+@pytest.mark.parametrize("method", ["le_grad", "clip_surgery"])
+def test_what_needs_blocks_is_refused_where_these_are_no_modules(method: str) -> None:
     case = BY_NAME["tokens_first"]
     with pytest.raises(MethodError, match=r"blocks that are modules(.|\n)*attention_relevance"):
-        seewhy.explain(case.model(), case.inputs(), method="le_grad")
+        seewhy.explain(case.model(), case.inputs(), method=method)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "replay" in seewhy.methods.get(name).needs])

@@ -22,6 +22,7 @@ CLASSES = 10
 # Options that make a method cheap: the promises do not depend on them.
 CHEAP = {
     "rise": {"masks": 40, "cells": 4},
+    "poly_cam": {"variant": "+"},
     "ss_cam": {"samples": 2, "noise": 0.1},
     "is_cam": {"steps": 2},
     "opti_cam": {"steps": 3},

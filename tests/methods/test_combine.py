@@ -148,8 +148,32 @@ def test_layers_are_scaled_before_they_are_fused_and_the_result_after(how, expec
 
 
 def test_fuse_names_what_there_is():
-    with pytest.raises(InputError, match=r"got: 'median'\s+expected: \"mean\", \"max\" or \"product\""):
+    with pytest.raises(InputError, match=r"got: 'median'\s+expected: 'mean', 'max', 'product', 'local_product'"):
         combine.fuse([FIRST], "median")
+
+
+def test_local_product_by_hand():
+    """The positive part of the finer map has a mean of 3, and so is 0, 2/3, 1 and 7/3 of it; in whatever order."""
+    coarse, fine = torch.tensor([[[5.0]]]), torch.tensor([[[-1.0, 2.0], [3.0, 7.0]]])
+    expected = 5 * torch.tensor([[[0.0, 2 / 3], [1.0, 7 / 3]]])
+    torch.testing.assert_close(combine.local_product([coarse, fine], 2), expected)
+    torch.testing.assert_close(combine.local_product([fine, coarse], 2), expected)
+
+
+def test_local_product_enlarges_what_there_is_where_the_finer_map_is_even():
+    """A line of 2 as a line of 4, half pixels kept: 1, 3/4 and 1/4, 1/4 and 3/4, 5."""
+    found = combine.local_product([torch.tensor([[1.0, 5.0]]), torch.full((1, 4), 7.0)], 1)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 2.0, 4.0, 5.0]]))
+
+
+def test_local_product_divides_by_all_that_is_around():
+    """A spike in the corner of 8 x 8 is 16 times the mean of its quarter, and where there is nothing, nothing comes.
+
+    Sampled at the middle of each quarter instead, as the authors do for resolutions of any ratio, it would be missed.
+    """
+    fine = torch.zeros(1, 8, 8)
+    fine[0, 0, 0] = 3.0
+    torch.testing.assert_close(combine.local_product([torch.ones(1, 2, 2), fine], 2), 16 * fine / 3)
 
 
 PICTURE = torch.arange(12.0).reshape(1, 1, 3, 4)

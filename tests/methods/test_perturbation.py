@@ -16,6 +16,7 @@ from torchcam.methods import ISCAM
 import seewhy
 from seewhy.errors import InputError, MethodError
 from seewhy.methods import perturbation as methods
+from tests.oracles import arrays
 from tests.oracles import perturbation as oracle
 
 CLASSES = [2, 0]
@@ -88,6 +89,9 @@ SLOW = {
         lambda run, x, A, g: oracle.ss_cam(run, x, A, ss_noises(A.shape[1:])),
     ),
     "is_cam": ({"steps": 4}, lambda run, x, A, g: oracle.is_cam(run, x, A, 4)),
+    "poly_cam +": ({"variant": "+"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+")),
+    "poly_cam -": ({"variant": "-"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "-")),
+    "poly_cam +-": ({}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+-")),
     "gscore_cam": ({"channels": 3}, lambda run, x, A, g: oracle.gscore_cam(run, x, A, g, 3)),
     "recipro_cam": ({}, lambda run, x, A, g: oracle.recipro_cam(run, x, A, {(0,) * (x.ndim - 1): 1.0})),
     "recipro_cam gaussian": (
@@ -195,6 +199,55 @@ def test_score_cam_asks_once_for_all_constant_channels():
 
     methods.score_cam(A, torch.ones(1, 1, 4, 4), score)
     assert asked == [3]
+
+
+def test_poly_cam_by_hand():
+    """S = 10 + 2 a + b of pixels a = 2, b = 3, so S(X) = 17. Masks are [0, 1], [1, 0] and, of what is constant, none.
+
+    Seen through them S is 13, 14 and 10: 3, 4 and 0 more than nothing. Behind them 14, 13 and 17: the same lost.
+    """
+    A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]], [[7.0, 7.0]]]])
+    X = torch.tensor([[[[2.0, 3.0]]]])
+    score = ask(lambda changed: 10 + 2 * changed[0, 0, 0] + changed[0, 0, 1])
+    for variant, factor in {"+": 1, "-": 1, "+-": 2}.items():
+        found = methods.poly_cam(A, X, torch.tensor([17.0]), score, variant=variant)
+        torch.testing.assert_close(found, factor * (3 * A[:, 0] + 4 * A[:, 1]))
+
+
+def test_poly_cam_leaves_out_channels_that_speak_against():
+    A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]]]])
+    X = torch.tensor([[[[2.0, 3.0]]]])
+    found = methods.poly_cam(A, X, torch.tensor([1.0]), ask(lambda changed: changed[0, 0, 1] - changed[0, 0, 0]))
+    torch.testing.assert_close(found, 6 * A[:, 0])  # 3 more and 3 less; the other channel has -2 of each
+
+
+@pytest.mark.parametrize("variant", ["+", "-", "+-"])
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_poly_cam_refines_the_last_layer_by_the_one_of_twice_its_resolution(variant):
+    """Through `explain`, which chooses the layers: the heatmap is that of the recursion in float64."""
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(2, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.GELU(),
+        nn.Flatten(), nn.Linear(8 * 16, 3),
+    ).eval()  # fmt: skip
+    batch = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(6))
+    found = seewhy.explain(model, batch, CLASSES, method="poly_cam", variant=variant)
+    assert found.layers == ("1", "3")
+    double = small_copy(model)
+    for number in range(2):
+        run, pixels, _ = slow(model, batch[number], CLASSES[number])
+        with torch.no_grad():
+            layers = [double[:depth](batch[number].double()[None])[0].numpy() for depth in (4, 2)]
+        fused = oracle.local_product([oracle.poly_cam(run, pixels, A, variant) for A in layers])
+        large = torch.tensor(arrays.resize(fused, (16, 16)))
+        # 1e-5 of a map's range, times some tens by which a place may stand above its surroundings
+        truth = (large - large.min()) / (large.max() - large.min())
+        torch.testing.assert_close(found.heatmap[number].double(), truth, rtol=0, atol=5e-4)
+
+
+def test_poly_cam_refuses_what_is_no_variant():
+    with pytest.raises(InputError, match=r'"\+", "-" or "\+-"'):
+        seewhy.explain(small(2), images(2), method="poly_cam", variant="both", layers="1")
 
 
 def test_recipro_cam_by_hand():

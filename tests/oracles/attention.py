@@ -79,6 +79,39 @@ def grad_eclip(q, k, v, g, patches):
     return found
 
 
+def clip_surgery(inputs, blocks, head):
+    """Li et al. 2023: `inputs` (tokens, C) of the last blocks, (norm, V, v, P, p, heads) of each, `head` of a token."""
+    path = inputs[0].copy()
+    for tokens, (norm, V, v, P, p, heads) in zip(inputs, blocks, strict=True):
+        values = norm(tokens) @ V.T + v
+        width = values.shape[1] // heads
+        attended = np.zeros_like(values)
+        for h in range(heads):
+            own = values[:, h * width : (h + 1) * width]
+            for i in range(len(own)):
+                shares = [math.exp(own[i] @ other / math.sqrt(width)) for other in own]
+                attended[i, h * width : (h + 1) * width] = sum(
+                    share / math.fsum(shares) * other for share, other in zip(shares, own, strict=True)
+                )
+        path += attended @ P.T + p
+    return np.array([head(token) for token in path])
+
+
+def feature_surgery(tokens, whole, texts):
+    """The likeness of each token to the first text, feature by feature, and the length of what is left of that text.
+
+    `whole` is the embedding of the image. All of length 1.
+    """
+    likely = [math.exp(2 * (whole @ text)) for text in texts]
+    weights = [value / (math.fsum(likely) / len(likely)) for value in likely]
+    found = []
+    for token in tokens:
+        features = [weight * token * text for weight, text in zip(weights, texts, strict=True)]
+        found.append(math.fsum(features[0] - sum(features) / len(features)))
+    left = weights[0] * texts[0] - sum(weight * text for weight, text in zip(weights, texts, strict=True)) / len(texts)
+    return np.array(found), np.linalg.norm(left)
+
+
 def groups(masks, distance):
     """Complete linkage from its definition: of all pairs of groups, the one whose farthest members are nearest."""
 

@@ -79,6 +79,28 @@ def gscore_cam(model, image, A, g, channels):
     return _weighted(weights, A[order])
 
 
+def poly_cam(model, image, A, variant):
+    """Englebert et al. 2022, one layer. S(0), which their probabilities leave out, is taken off."""
+    weights = []
+    for channel in A:
+        mask = _mask(channel, image.shape[1:])
+        gained = model(image * mask) - model(np.zeros_like(image))
+        lost = model(image) - model(image * (1 - mask))
+        weights.append(max(0.0, {"+": gained, "-": lost, "+-": gained + lost}[variant]))
+    return _weighted(weights, A)
+
+
+def local_product(maps):
+    """Its recursion, from the coarsest layer to the finest: LNorm shrinks and enlarges a map linearly, and divides."""
+    total = np.maximum(maps[0], 0)
+    for finer in maps[1:]:
+        positive = np.maximum(finer, 0)
+        average = arrays.resize(arrays.resize(positive, total.shape), positive.shape)
+        share = np.divide(positive, average, out=np.zeros(positive.shape), where=average > 0)
+        total = share * arrays.resize(total, positive.shape)
+    return total
+
+
 def group_cam(model, image, A, g, groups, quantile, sigma):
     """Masks of groups of channels bring the image back into a blurred one."""
     blurred = np.stack([arrays.blur(plane, sigma) for plane in image])

@@ -205,6 +205,20 @@ def test_transformers_clip_and_siglip(text_image_folder):
         seewhy.explain(loaded, torch.rand(1, 3, 32, 32))
 
 
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_clip_surgery_of_two_prompts_against_each_other(text_image_folder):
+    """Without what they share one is the other's opposite: of w f - (w f + v g) / 2 and v g - (w f + v g) / 2."""
+    loaded = seewhy.load(f"transformers:{text_image_folder}")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    explainer = seewhy.Explainer(loaded, "clip_surgery")
+    first, second = (explainer(images, Text(own, against=other)) for own, other in (PROMPTS, PROMPTS[::-1]))
+    found = first.maps["attention"]
+    assert found.shape == (2, 4, 4)
+    assert found.flatten(1).std(1).min() > 1e-4
+    torch.testing.assert_close(found, -second.maps["attention"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(first.scores, -second.scores)
+
+
 def tokens_of(folder):
     from transformers import AutoTokenizer
 

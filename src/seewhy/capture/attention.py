@@ -76,16 +76,34 @@ def attend(model: nn.Module, batch: int) -> Iterator[list[Attention]]:
         yield calls
 
 
+def of_values(batch: int) -> TorchFunctionMode:
+    """While it is on, the queries and keys of all self-attention are its values: softmax(V V' / sqrt(e)) V.
+
+    What is seen is as for `attend`.
+    """
+    return _Open(batch, lambda *_: None, _among_values)
+
+
+def _among_values(_: Tensor, values: Tensor) -> Tensor:
+    return (values @ values.mT / math.sqrt(values.shape[-1])).softmax(-1)
+
+
 class _Open(TorchFunctionMode):
     """Computes attention openly, and calls `keep` with the tensors of an `Attention`.
 
     Of a matrix product its factors are remembered, and again for all that is made of it in its size: scaled, masked,
-    cast. Where a softmax is taken of such a tensor, the next product has the values as its other factor.
+    cast. Where a softmax is taken of such a tensor, the next product has the values as its other factor. `weigh` is
+    what the values are weighted with, from the weights that they should have been and themselves.
     """
 
-    def __init__(self, batch: int, keep: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        batch: int,
+        keep: Callable[..., None],
+        weigh: Callable[[Tensor, Tensor], Tensor] = lambda weights, _: weights,
+    ) -> None:
         super().__init__()
-        self.batch, self.keep = batch, keep
+        self.batch, self.keep, self.weigh = batch, keep, weigh
         self.factors: MutableMapping[Tensor, tuple[Tensor, ...]] = WeakTensorKeyDictionary()  # (queries, keys)
         self.weights: MutableMapping[Tensor, tuple[Tensor, ...]] = WeakTensorKeyDictionary()  # (logits, queries, keys)
 
@@ -143,6 +161,7 @@ class _Open(TorchFunctionMode):
         self, product: Callable[..., Tensor], weights: Tensor, values: Tensor, made_of: tuple[Tensor, ...]
     ) -> Tensor:
         """The product of weights and values, through probabilities that a gradient can be asked for."""
+        weights = self.weigh(weights, values)
         probabilities = _by_head(weights if weights.requires_grad else weights.detach().requires_grad_(), self.batch)
         result = product(probabilities.reshape(weights.shape), values)
         output = _by_head(result, self.batch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,6 +49,11 @@ def _masks(maps: Float[Tensor, "n *space"], size: tuple[int, ...]) -> Float[Tens
     """Maps as masks: resized to the image, then scaled to [0, 1]; all zero where a map is constant."""
     resized = arrays.resize(maps, size)
     return arrays.rescale(resized, tuple(range(1, resized.ndim)))[:, None]
+
+
+def _shown(activations: Layer, inputs: Images, share: float = 1.0) -> Make:
+    """Images masked with a channel, the mask times `share`."""
+    return lambda images, channels: share * _masks(activations[images, channels], inputs.shape[2:]) * inputs[images]
 
 
 @method(
@@ -92,11 +98,8 @@ def _seen_through(activations: Layer, inputs: Images, score: Ask, share: float =
     """The score of each image masked with each channel. Constant channels mask everything, so one of them will do."""
     constant = _constant(activations)
     first = constant & (constant.cumsum(1) == 1)
-
-    def masked(images: Tensor, channels: Tensor) -> Tensor:
-        return share * _masks(activations[images, channels], inputs.shape[2:]) * inputs[images]
-
-    found = _asked(score, ~constant | first, masked, activations.new_zeros(len(inputs), 1))
+    shown = _shown(activations, inputs, share)
+    found = _asked(score, ~constant | first, shown, activations.new_zeros(len(inputs), 1))
     return torch.where(constant, (found * first).sum(1, keepdim=True), found)
 
 
@@ -130,6 +133,45 @@ def is_cam(activations: Layer, inputs: Images, score: Ask, *, steps: int = 10, r
 
 
 @method(
+    "poly_cam",
+    needs=("activations", "inputs", "scores", "score"),
+    source="arXiv:2204.13359",
+    cost="1 forward, and 1 + 2C for each resolution",
+    staged=True,
+    fuse="local_product",
+)
+def poly_cam(
+    activations: Layer,
+    inputs: Images,
+    scores: Float[Tensor, " B"],
+    score: Ask,
+    *,
+    variant: Literal["+", "-", "+-"] = "+-",
+    reduce: Reduce = channel_sum,
+) -> Map:
+    """Channels weighted by what showing them gains and hiding them loses, at every resolution (Englebert et al. 2022).
+
+    With a channel's mask M "+" is S(M X) - S(0), "-" is S(X) - S((1 - M) X) and "+-" their sum, where positive: PCAM+,
+    PCAM- and PCAM+-. The resolutions become one map by `combine.local_product`. The authors explain probabilities, as
+    `Probability` does, for which S(0) is about 0, and leave it out; with it no constant in the score counts.
+    """
+    if variant not in ("+", "-", "+-"):
+        raise InputError("unknown variant of Poly-CAM.", got=repr(variant), expected='"+", "-" or "+-"')
+    varied, shown, whole = ~_constant(activations), _shown(activations, inputs), scores[:, None]
+
+    def hidden(images: Tensor, channels: Tensor) -> Tensor:
+        return inputs[images] - shown(images, channels)
+
+    weights = scores.new_zeros(varied.shape)
+    if "+" in variant:
+        black = _asked(score, _every(inputs, 1), lambda images, _: torch.zeros_like(inputs[images]), whole)
+        weights = weights + _asked(score, varied, shown, black) - black
+    if "-" in variant:
+        weights = weights + whole - _asked(score, varied, hidden, whole)
+    return reduce(spread(weights.clamp(min=0), activations))
+
+
+@method(
     "gscore_cam",
     needs=("activations", "gradients", "inputs", "score"),
     source="doi:10.1007/978-3-031-26316-3_35",
@@ -147,12 +189,8 @@ def gscore_cam(
     """Score-CAM on the channels with the largest mean gradients only (Chen et al. 2022)."""
     slopes = gradients.flatten(2).mean(-1)
     ranks = slopes.argsort(dim=1, descending=True, stable=True).argsort(1)
-    chosen = ranks < channels
-
-    def masked(images: Tensor, numbers: Tensor) -> Tensor:
-        return _masks(activations[images, numbers], inputs.shape[2:]) * inputs[images]
-
-    found = _asked(score, chosen, masked, activations.new_full((len(inputs), 1), -math.inf))
+    missing = activations.new_full((len(inputs), 1), -math.inf)
+    found = _asked(score, ranks < channels, _shown(activations, inputs), missing)
     return reduce(spread(found.softmax(1), activations))
 
 

@@ -41,6 +41,9 @@ Need = Literal[
     "attended_gradients",
     "readings",
     "places",
+    "block_inputs",
+    "value_attention",
+    "token_scores",
 ]
 
 # (image of each of N rows, maker of the rows of these numbers: (n,) -> (n, C, *space)) -> their scores (N,).
@@ -62,7 +65,8 @@ class Method:
     inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has them.
     bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
     attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
-    over the image's tokens; queries, keys, values, attended_gradients: of the last (see `seewhy.methods.attention`).
+    over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
+    token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
     generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
@@ -117,13 +121,14 @@ def method(
     cost: str | None = None,
     staged: bool = False,
     fuse: Fuse = "mean",
+    ask: Callable[[Target, Any], Target] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Enter a function under `name`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         family = function.__module__.rpartition(".")[2]
         passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
-        add(Method(name, family, function, needs, source, passes, staged, fuse))
+        add(Method(name, family, function, needs, source, passes, staged, fuse, ask))
         return function
 
     return enter

@@ -16,7 +16,7 @@ from seewhy.targets.context import Context, Encode
 from seewhy.targets.outputs import scores_tensor
 from seewhy.targets.regions import Pixel, Region
 from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, outline, probabilities, resolve
-from seewhy.targets.text import Similarity, Text
+from seewhy.targets.text import Similarity, Text, without_redundancy
 
 __all__ = [
     "Box",
@@ -46,4 +46,5 @@ __all__ = [
     "redetected",
     "resolve",
     "scores_tensor",
+    "without_redundancy",
 ]

@@ -91,6 +91,25 @@ class Text:
         return Similarity(wanted[0] if isinstance(self.prompt, str) else wanted, against)
 
 
+def without_redundancy(target: Any, outputs: Any, *, scale: float = 2.0) -> Any:
+    """A resolved `Similarity` against others as one to what is its own; any other `target` as it is.
+
+    Feature surgery (Li et al. 2023, arXiv:2304.05653): with f_j the embeddings of length 1, its own f_0 among them, and
+    w_j the softmax of `scale` times their cosines with the whole image over its mean, f_0 becomes w_0 f_0 -
+    mean_j w_j f_j. The score is the cosine with that; the paper's is the product, at all places as many times as large.
+    """
+    if not isinstance(target, Similarity) or target.against is None:
+        return target
+    own, others = target.embedding, target.against
+    rows = own if own.ndim == 3 else own[:, None]
+    together = torch.cat([rows[:, :, None], others[:, None].expand(-1, rows.shape[1], -1, -1)], 2)
+    features = F.normalize(together, dim=-1)
+    image = F.normalize(embedding_tensor(outputs, own.shape[-1]).detach(), dim=-1)
+    likely = (scale * torch.einsum("bd,btjd->btj", image, features)).softmax(-1)
+    weighted = (likely / likely.mean(-1, keepdim=True))[..., None] * features
+    return Similarity((weighted[:, :, 0] - weighted.mean(2)).reshape(own.shape))
+
+
 def _prompts(given: str | Sequence[str]) -> list[str]:
     prompts = [given] if isinstance(given, str) else list(given)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
