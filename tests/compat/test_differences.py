@@ -184,6 +184,20 @@ def test_full_grad_and_score_cam_are_the_papers():
         assert np.abs(cam(UPSTREAM, name) - right).max() > distance
 
 
+def test_a_map_does_not_fade_with_its_gradients():
+    """NEEDS 8: grad-cam adds 1e-7 to the maximum that it divides by, twice, and a very faint map stays faint."""
+
+    def faint(size):
+        return [lambda out: size * out[1]] * 2
+
+    right = cam(OURS, "GradCAM", targets=faint(1.0))
+    np.testing.assert_allclose(cam(OURS, "GradCAM", targets=faint(1e-12)), right, atol=1e-5)
+    theirs = cam(UPSTREAM, "GradCAM", targets=faint(1e-12))
+    assert theirs.max() < 0.5
+    exact = cam(OURS, "GradCAM", targets=faint(1e-12), options={"upstream_exact": True})
+    np.testing.assert_allclose(exact, theirs, atol=1e-4)
+
+
 def test_refine_cam_smooths_as_it_is_asked():
     """grad-cam hands eigen_smooth on as aug_smooth, by position."""
     options = {"base_method": "LayerCAM"}

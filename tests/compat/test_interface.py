@@ -378,11 +378,23 @@ def made_of(name, model):
         return own_class(OURS, name)(model, [model[4]])
     if name == "Asking":
         return asking(OURS, "Strongest", "ScoreCAM", deque(maxlen=0))(model, [model[4]])
-    return getattr(OURS, name)(model, [model[4]])
+    return getattr(OURS, name)(model, [model[4]], **({"num_scales": 1} if name == "SESS" else {}))
 
 
-NAMES = ["GradCAM", "ScoreCAM", "AblationCAM", "FullGrad", "ShapleyCAM", "RandomCAM", "FinerCAM", "RefineCAM",
-         "Weights", "Curved", "Asking"]  # fmt: skip
+CLASSES = [name for name in OURS.__all__ if hasattr(getattr(OURS, name), "forward_augmentation_smoothing")]
+NAMES = [
+    *(name for name in CLASSES if name != "BaseCAM"),
+    "FinerCAM",
+    "RefineCAM",
+    "SESS",
+    "Weights",
+    "Curved",
+    "Asking",
+]
+
+
+def test_the_promises_are_asked_of_every_class():
+    assert len(NAMES) == 20 - 1 + 3, "grad-cam's classes, less BaseCAM, and three of one's own"
 
 
 @pytest.mark.parametrize("name", NAMES)

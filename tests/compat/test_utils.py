@@ -9,6 +9,7 @@ import pytest
 import pytorch_grad_cam.sobel_cam
 import torch
 from matplotlib import pyplot as plt
+from pytorch_grad_cam import sess as theirs_sess
 from pytorch_grad_cam.utils import find_layers as theirs_find
 from pytorch_grad_cam.utils import image as theirs_image
 from pytorch_grad_cam.utils import model_targets as theirs_targets
@@ -16,10 +17,12 @@ from pytorch_grad_cam.utils import reshape_transforms as theirs_reshape
 from pytorch_grad_cam.utils import svd_on_activations as theirs_svd
 from torch import nn
 
+from seewhy.compat.pytorch_grad_cam import sess
 from seewhy.compat.pytorch_grad_cam.sobel_cam import sobel_cam
 from seewhy.compat.pytorch_grad_cam.utils import find_layers, image, model_targets, reshape_transforms
 from seewhy.compat.pytorch_grad_cam.utils import svd_on_activations as svd
 from seewhy.errors import InputError
+from tests.compat.models import OURS, UPSTREAM
 
 
 @pytest.fixture
@@ -143,6 +146,26 @@ def test_layers_are_replaced():
         assert [type(layer).__name__ for layer in (*model[0], model[1], *model[2])] == [
             "Conv2d", "Tanh", "Tanh", "Sigmoid", "Tanh",
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [3, 5, 9], ids=["overlapping", "side by side", "apart"])
+@pytest.mark.parametrize("length", [4, 5, 11, 20])
+def test_windows(length, step):
+    assert sess.window_starts(length, step, 5) == theirs_sess.window_starts(length, step, 5)
+    assert sess.sliding_window(length, 13, step, 5) == theirs_sess.sliding_window(length, 13, step, 5)
+
+
+def test_what_a_bias_adds():
+    """Of convolutions and of batch normalisations with their running statistics, in the order of the model."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)).eval()
+    for tensor in (model[1].weight.data, model[1].running_mean, model[1].running_var):
+        tensor.uniform_(0.5, 2)
+    found, theirs = (package.FullGrad(model, []) for package in (OURS, UPSTREAM))
+    assert len(found.bias_data) == len(theirs.bias_data) == 2
+    for one, other in zip(found.bias_data, theirs.bias_data, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    torch.testing.assert_close(found.get_bias_data(model[1]), theirs.get_bias_data(model[1]))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])

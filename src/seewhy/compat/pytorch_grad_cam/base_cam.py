@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from seewhy import methods
+from seewhy import arrays, methods
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
-from seewhy.capture.tape import along, gradients
+from seewhy.capture.tape import gradients
 from seewhy.compat.pytorch_grad_cam import _upstream, _weights
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
@@ -122,21 +122,12 @@ class BaseCAM:
 
         target_layers: the layer; grad-cam's name. What the method needs beside the arrays it asks the model for.
         """
-        method, given = self._weighing(), self._given(activations, grads)
-        found: list[Tensor] = []
 
-        def weigh(**values: Any) -> Tensor:
-            values |= {need: given[need] for need in given.keys() & values.keys()}
-            found.append(method.function(**values))
-            return combine.channel_sum(combine.spread(found[-1], values["activations"]))
+        def explain(method: Method) -> object:
+            target = per_image(targets, len(input_tensor))
+            return self._explainer(method, [target_layers])(input_tensor.detach(), target)
 
-        if given.keys() >= {*method.needs}:
-            weigh(**{need: given[need] for need in method.needs})
-        else:
-            self._explainer(replace(method, function=weigh), [target_layers])(
-                input_tensor.detach(), per_image(targets, len(input_tensor))
-            )
-        return found[0].cpu().numpy()
+        return _weights.weights(self._weighing(), self._given(activations, grads), explain).cpu().numpy()
 
     def get_cam_image(
         self,
@@ -173,8 +164,11 @@ class BaseCAM:
         return cams
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
-        """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
-        return scale_cam_image(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+        """The mean of the layers' maps (B, 1, *size), by its own range to [0, 1], however faint it is: (B, *size)."""
+        mean = np.concatenate(cam_per_target_layer, axis=1).mean(1)
+        if self.upstream_exact:
+            return scale_cam_image(mean)
+        return arrays.rescale(torch.from_numpy(mean), tuple(range(1, mean.ndim))).float().numpy()
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
         """The input's (width, height), or (width, height, depth)."""
@@ -247,13 +241,8 @@ class BaseCAM:
 
     def _given(self, activations: Any, grads: Any) -> dict[str, Any]:
         """What a method may need, by name, of what a class's own `get_cam_*` is handed."""
-        handed = {"activations": activations, "gradients": grads}
-        given = {need: torch.as_tensor(value) for need, value in handed.items() if value is not None}
-        fold = self.reshape_transform
-        if not self.detach:
-            given |= {"curvatures": along(given["gradients"], given["activations"])} if "gradients" in given else {}
-            given = given if fold is None else {need: fold(tensor) for need, tensor in given.items()}
-        given = {need: tensor.detach().to(self.device) for need, tensor in given.items()}
+        device, fold = self.device, self.reshape_transform
+        given = _weights.handed(activations, grads, in_graph=not self.detach, fold=fold, device=device)
         return given if self.generator is None else {**given, "generator": self.generator}
 
     def _drawing(self, eigen_smooth: bool) -> Method:
