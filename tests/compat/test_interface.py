@@ -187,6 +187,15 @@ def test_weights_of_arrays_alone(name, space):
     assert name == "XGradCAM" or np.abs(theirs[:, 3]).min() > 0
 
 
+def test_weights_are_those_of_the_activations_that_a_parent_is_handed():
+    """Not those of the model: here its channels in another order."""
+    model = cnn()
+    activations = model[:5](images()).detach().numpy()[:, ::-1].copy()
+    handed = (images(), model[4], TARGETS, activations, None)
+    theirs, ours = UPSTREAM.ScoreCAM(model, [model[4]]), OURS.ScoreCAM(model, [model[4]], upstream_exact=True)
+    np.testing.assert_allclose(ours.get_cam_weights(*handed), theirs.get_cam_weights(*handed), rtol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "method"), [("HiResCAM", "get_cam_weights"), ("FullGrad", "get_cam_image")])
 def test_what_a_parent_does_not_have_is_refused(name, method):
     """As grad-cam does: HiResCAM has no weights, FullGrad no map of one layer."""
