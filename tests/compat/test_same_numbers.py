@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+import seewhy
 from tests.compat.models import OURS, UPSTREAM, cam, cnn, difference, images, vit, volumes
 
 # What differs only in rounding, whatever the call. In eigen_cam and its like the sign is grad-cam's by chance.
-SAME = ["GradCAM", "HiResCAM", "GradCAMElementWise", "XGradCAM", "LayerCAM", "SegEigenCAM", "AblationCAM", "FEM"]
-EXACT = [*SAME, "GradCAMPlusPlus", "EigenCAM", "EigenGradCAM", "KPCA_CAM", "ScoreCAM", "FullGrad"]
+SAME = ["GradCAM", "HiResCAM", "GradCAMElementWise", "XGradCAM", "LayerCAM", "SegEigenCAM", "AblationCAM", "FEM",
+        "ScoreCAM"]  # fmt: skip
+EXACT = [*SAME, "GradCAMPlusPlus", "EigenCAM", "EigenGradCAM", "KPCA_CAM", "FullGrad"]
 CLOSE = 1e-4  # the issue's; scikit-learn's solver stops at some 1e-5, and maps of faint layers are divided by 1e-7 more
 
 every_call = pytest.mark.parametrize("call", [{}, {"aug_smooth": True}], ids=["plain", "augmented"])
@@ -124,6 +126,19 @@ def test_kernels(kernel, gamma):
 @pytest.mark.parametrize("k", [1, 1.5])
 def test_deviations(k):
     assert difference("FEM", exact=True, options={"k": k}) < CLOSE
+
+
+@pytest.mark.parametrize("name", ["ScoreCAM", "AblationCAM", "FullGrad"])
+def test_volumes_that_grad_cam_does_not_take(name):
+    """It masks and scales images only; the Explainer's map, of which ScoreCAM's is enlarged in the same way."""
+    inputs = torch.randn(2, 2, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    case = {"build": volumes, "layers": ("3",), "inputs": inputs}
+    with pytest.raises((RuntimeError, ValueError, IndexError, NotImplementedError, TypeError)):
+        cam(UPSTREAM, name, **case)
+    method = {"ScoreCAM": "score_cam", "AblationCAM": "ablation_cam", "FullGrad": "full_grad"}[name]
+    layers = None if name == "FullGrad" else "3"
+    right = seewhy.explain(volumes(), inputs, [1, 2], method=method, layers=layers).heatmap.numpy()
+    torch.testing.assert_close(torch.from_numpy(cam(OURS, name, **case)), torch.from_numpy(right), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""What grad-cam 1.5.7 computes where the engine's method of that name computes something else: `upstream_exact`.
+"""What grad-cam 1.5.7 computes where the engine's method of that name computes something else.
 
-Each function takes what its method takes, and of one with a weight for each channel gives the weights.
-docs/migration.md says why they differ, and by how much.
+Where that is no mistake it is what its class gives, otherwise on request, by `upstream_exact`. Each function takes what
+its method takes, and of one with a weight for each channel gives the weights. docs/migration.md says why they differ,
+and by how much.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy import arrays
-from seewhy.methods import decomposition
+from seewhy.methods import decomposition, perturbation
 from seewhy.methods.combine import Reduce, channel_sum, over_space, spread
 from seewhy.methods.registry import Ask
 
@@ -72,14 +73,19 @@ def fem(activations: Layer, *, k: float = 2.0) -> Map:
     return spread((places > threshold).to(places).mean(-1), activations).sum(1)
 
 
-def score_cam(activations: Layer, inputs: Float[Tensor, "B c H W"], score: Ask) -> Weights:
-    """With masks enlarged by corner-aligned interpolation; for images only."""
-    masks = F.interpolate(activations, tuple(inputs.shape[2:]), mode="bilinear", align_corners=True)
-    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-    masks = (masks - low) / (high - low + 1e-8)
+def score_cam(activations: Layer, inputs: Float[Tensor, "B c *size"], score: Ask) -> Weights:
+    """With masks enlarged by corner-aligned interpolation. Volumes, which grad-cam does not take, are the engine's."""
+    if inputs.ndim != 4:
+        return perturbation.score_cam_weights(activations, inputs, score)
     images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
-    found = score(images, lambda rows: masks[images[rows], channels[rows], None] * inputs[images[rows]])
-    return found.reshape(activations.shape[:2]).softmax(1).to(activations)
+
+    def masked(rows: Tensor) -> Tensor:
+        maps = activations[images[rows], channels[rows], None]
+        masks = F.interpolate(maps, tuple(inputs.shape[2:]), mode="bilinear", align_corners=True)
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        return (masks - low) / (high - low + 1e-8) * inputs[images[rows]]
+
+    return score(images, masked).reshape(activations.shape[:2]).softmax(1).to(activations)
 
 
 def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask) -> Weights:
@@ -147,10 +153,11 @@ WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "score_cam": score_cam,
     "ablation_cam": ablation_cam,
 }
-# what is no mistake, but another choice than the engine's: in any case
+# in any case
 ALWAYS: dict[str, Callable[..., Tensor]] = {
     "eigen_cam": partial(decomposition.eigen_cam, centred=True),
     "fem": fem,
+    "score_cam": _map(score_cam),
 }
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **ALWAYS,

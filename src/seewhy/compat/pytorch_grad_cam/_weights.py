@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.capture.tape import along
+from seewhy.compat.pytorch_grad_cam import _upstream
 from seewhy.methods import Method, combine, gradient, perturbation
 
 # called by name with all that the method of that name needs, gives a weight to each channel (B, C)
@@ -20,7 +21,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "x_grad_cam": gradient.x_grad_cam_weights,
     "shapley_cam": lambda gradients, curvatures, **_: gradient.shapley_cam_weights(gradients, curvatures),
     "random_cam": gradient.random_cam_weights,
-    "score_cam": perturbation.score_cam_weights,
+    "score_cam": _upstream.score_cam,
     "ablation_cam": perturbation.ablation_cam_weights,
 }
 
