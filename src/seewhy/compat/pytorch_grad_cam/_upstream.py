@@ -150,7 +150,6 @@ def _map(weights: Callable[..., Weights]) -> Callable[..., Map]:
 WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "grad_cam_plus_plus": grad_cam_plus_plus,
     "x_grad_cam": x_grad_cam,
-    "score_cam": score_cam,
     "ablation_cam": ablation_cam,
 }
 # in any case
