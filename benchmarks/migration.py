@@ -4,7 +4,8 @@
 
 Each round calls both packages in turn, so that what else the machine does falls on both; seconds are medians, and so is
 their ratio over rounds. Memory is the peak above what the process held before the call, on Linux. The difference is
-the largest between the two packages' maps in [0, 1], as they come and with `upstream_exact=True`.
+the largest between the two packages' maps in [0, 1], as they come and with `upstream_exact=True`; of RandomCAM it is
+that of two draws.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from seewhy.compat.pytorch_grad_cam.utils.model_targets import ClassifierOutputT
 OURS, UPSTREAM = seewhy.compat.pytorch_grad_cam, pytorch_grad_cam
 PLAIN = (
     "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "EigenCAM", "EigenGradCAM",
-    "SegEigenCAM", "KPCA_CAM", "FEM", "ShapleyCAM", "RefineCAM", "FinerCAM", "FullGrad",
+    "SegEigenCAM", "KPCA_CAM", "FEM", "ShapleyCAM", "RefineCAM", "FinerCAM", "FullGrad", "RandomCAM",
 )  # fmt: skip
 SLOW = ("ScoreCAM", "AblationCAM", "SESS")  # one image: grad-cam takes minutes for more
 Run = Callable[[], Any]

@@ -23,7 +23,11 @@ def detector():
 @pytest.mark.parametrize("reshape_transform", [None, fasterrcnn_reshape_transform])
 @pytest.mark.parametrize(
     ("name", "method", "options"),
-    [("EigenCAM", "eigen_cam", {}), ("GradCAM", "grad_cam", {}), ("AblationCAM", "ablation_cam", {"ratio": 0.05})],
+    [
+        ("EigenCAM", {"method": "eigen_cam", "centred": True}, {}),
+        ("GradCAM", {"method": "grad_cam"}, {}),
+        ("AblationCAM", {}, {"ratio": 0.05}),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::seewhy.errors.ReplayWarning", "ignore::seewhy.errors.MapWarning")
 def test_a_box_of_a_detector(detector, reshape_transform, name, method, options):
@@ -41,9 +45,7 @@ def test_a_box_of_a_detector(detector, reshape_transform, name, method, options)
     assert cam.max() > 0.99
     assert len(made.outputs[0]["boxes"]) == len(found["boxes"])
     if not options:
-        explained = seewhy.explain(
-            detector, image, lambda outputs: target(outputs[0]), method=method, layers="backbone"
-        )
+        explained = seewhy.explain(detector, image, lambda outputs: target(outputs[0]), layers="backbone", **method)
         sides = [made._scaled(map_.numpy(), image) for map_ in explained.maps.values()]
         np.testing.assert_allclose(cam, made.aggregate_multi_layers(sides), atol=1e-5)
         assert len(sides) > 1

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import pytorch_grad_cam.ablation_layer
+import pytorch_grad_cam.guided_backprop
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff as their_dff
 from torch import nn
 
-from seewhy.compat.pytorch_grad_cam import ablation_layer
+from seewhy.compat.pytorch_grad_cam import ablation_layer, guided_backprop
 from seewhy.compat.pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff
 from tests.compat.models import OURS, UPSTREAM, cnn, images
 
@@ -99,6 +100,18 @@ def test_guided_backprop(target):
         np.testing.assert_allclose(of_two[0], expected, atol=1e-6)
     plain = UPSTREAM.GuidedBackpropReLUModel(Relus("function"))(images(1), target)
     assert np.abs(plain - expected).max() > 0.1 * np.abs(expected).max()
+
+
+def test_the_relu_of_guided_backprop():
+    """By `apply` and as a module: above 0 the gradient's positive part, elsewhere none."""
+    found = []
+    for package in (pytorch_grad_cam.guided_backprop, guided_backprop):
+        for function in (package.GuidedBackpropReLU.apply, package.GuidedBackpropReLUasModule()):
+            inputs = torch.tensor([-1.0, 0.0, 2.0, 3.0], requires_grad=True)
+            outputs = function(inputs)
+            outputs.backward(torch.tensor([5.0, 6.0, 7.0, -8.0]))
+            found.append((outputs.tolist(), inputs.grad.tolist()))
+    assert found == [([0, 0, 2, 3], [0, 0, 7, 0])] * 4
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.2])

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import gc
-import importlib
-import inspect
-import pkgutil
 import weakref
+from collections import deque
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import GradientError, LayerError, TargetError
+from seewhy.errors import GradientError, InputTypeError, LayerError, TargetError
 from tests.compat.models import OURS, TARGETS, UPSTREAM, cam, cnn, images
 
 both = pytest.mark.parametrize("package", [UPSTREAM, OURS], ids=["upstream", "ours"])
-
-
-def test_every_class_has_grad_cams_name_module_and_arguments():
-    """By position: what is ours is by keyword only."""
-    own = {name for name, found in vars(UPSTREAM).items() if inspect.isclass(found) or inspect.isfunction(found)}
-    assert own == set(OURS.__all__) - {"BaseCAM"}
-    modules = [found.name for found in pkgutil.iter_modules(OURS.__path__) if not found.name.startswith("_")]
-    checked = 0
-    for module in modules:
-        theirs = importlib.import_module(f"pytorch_grad_cam.{module}")
-        ours = importlib.import_module(f"seewhy.compat.pytorch_grad_cam.{module}")
-        for name, found in vars(theirs).items():
-            if inspect.isclass(found) and found.__module__ == theirs.__name__ and hasattr(ours, name):
-                expected, given = inspect.signature(found).parameters, inspect.signature(getattr(ours, name)).parameters
-                if "args" not in given:
-                    assert list(given)[: len(expected) - ("kwargs" in expected)] == [
-                        n for n in expected if n != "kwargs"
-                    ]
-                checked += 1
-    assert checked >= 22
-    theirs = set(UPSTREAM.__path__[0] and [found.name for found in pkgutil.iter_modules(UPSTREAM.__path__)])
-    assert theirs - {"sobel_cam", "metrics", "utils"} <= set(modules)
 
 
 def own_class(package, kind):
@@ -107,6 +83,159 @@ def test_eigen_smooth_of_a_class_of_ones_own():
         return own_class(package, "Weights")(model, [model[4]], **options)(images(), TARGETS, eigen_smooth=True)
 
     np.testing.assert_allclose(maps(OURS, upstream_exact=True), maps(UPSTREAM), atol=1e-4)
+
+
+WEIGHTS = ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "ScoreCAM", "AblationCAM", "ShapleyCAM"]
+IMAGES = ["HiResCAM", "GradCAMElementWise", "LayerCAM", "EigenCAM", "EigenGradCAM", "SegEigenCAM", "KPCA_CAM", "FEM"]
+
+
+def asking(package, kind, name, seen):
+    """A class that changes what its parent, `package`'s class `name`, gives, and adds that to `seen`."""
+    parent = getattr(package, name)
+
+    class Strongest(parent):
+        """The three largest weights alone, be they of channels that are zero everywhere."""
+
+        def get_cam_weights(self, *args):
+            weights = super().get_cam_weights(*args)
+            assert type(weights) is np.ndarray
+            seen.append(weights)
+            return np.where(weights >= np.sort(weights, 1)[:, -3:-2], weights, 0)
+
+    class Squared(parent):
+        """How far the map is away from its mean."""
+
+        def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth):
+            cam = super().get_cam_image(input_tensor, target_layer, targets, activations, grads, eigen_smooth)
+            assert type(cam) is np.ndarray
+            seen.append(cam)
+            return (cam - cam.mean((1, 2), keepdims=True)) ** 2
+
+    return {"Strongest": Strongest, "Squared": Squared}[kind]
+
+
+@pytest.mark.parametrize("targets", [None, TARGETS], ids=["predicted", "targets"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("Strongest", name) for name in WEIGHTS), *(("Squared", name) for name in WEIGHTS + IMAGES)],
+)
+def test_a_class_of_ones_own_asks_its_parent(kind, name, targets):
+    """`super().get_cam_weights(...)` and `super().get_cam_image(...)` of every class that has them."""
+
+    def maps(package, seen, **options):
+        model = cnn()
+        layers = [model[4]] if name == "ShapleyCAM" else [model[2], model[4]]  # of two grad-cam's fails
+        return asking(package, kind, name, seen)(model, layers, **options)(images(), targets)
+
+    theirs, ours = [], []
+    expected, found = maps(UPSTREAM, theirs), maps(OURS, ours, upstream_exact=True)
+    assert expected.max() > 0.5
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(ours) == (1 if name == "ShapleyCAM" else 2)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("call", [{}, {"aug_smooth": True}, {"eigen_smooth": True}], ids=str)
+@pytest.mark.parametrize("name", [*WEIGHTS, *IMAGES])
+def test_a_class_that_hands_on_its_parents_is_its_parent(name, call):
+    """By default, too, where some of grad-cam's numbers are others."""
+    model = cnn()
+    found, expected = (
+        kind(model, [model[4]])(images(), TARGETS, **call) for kind in (handing(name), getattr(OURS, name))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def handing(name):
+    class Handing(getattr(OURS, name)):
+        def get_cam_weights(self, *args):
+            return super().get_cam_weights(*args)
+
+        def get_cam_image(self, *args):
+            return super().get_cam_image(*args)
+
+    return Handing
+
+
+def test_random_weights_of_a_parent():
+    """Those that it draws itself, and others in the next call."""
+    model = cnn()
+    made = handing("RandomCAM")(model, [model[4]])
+    first, second = made(images()), made(images())
+    np.testing.assert_allclose(first, OURS.RandomCAM(model, [model[4]])(images()), atol=1e-5)
+    assert np.abs(first - second).max() > 0.1
+
+
+@pytest.mark.parametrize("space", [(5, 6), (3, 4, 5)], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "XGradCAM"])
+def test_weights_of_arrays_alone(name, space):
+    """Of channels that are zero everywhere as well; without a model having run."""
+    draw = np.random.default_rng(0)
+    activations, slopes = (draw.normal(size=(2, 7, *space)).astype(np.float32) for _ in range(2))
+    activations = np.maximum(activations, 0)
+    activations[:, 3] = 0
+    model = cnn()
+    theirs, ours = (
+        package.get_cam_weights(None, None, None, activations, slopes)
+        for package in (
+            getattr(UPSTREAM, name)(model, [model[4]]),
+            getattr(OURS, name)(model, [model[4]], upstream_exact=True),
+        )
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert name == "XGradCAM" or np.abs(theirs[:, 3]).min() > 0
+
+
+def test_weights_are_those_of_the_activations_that_a_parent_is_handed():
+    """Not those of the model: here its channels in another order."""
+    model = cnn()
+    activations = model[:5](images()).detach().numpy()[:, ::-1].copy()
+    handed = (images(), model[4], TARGETS, activations, None)
+    theirs, ours = UPSTREAM.ScoreCAM(model, [model[4]]), OURS.ScoreCAM(model, [model[4]], upstream_exact=True)
+    np.testing.assert_allclose(ours.get_cam_weights(*handed), theirs.get_cam_weights(*handed), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "method"), [("HiResCAM", "get_cam_weights"), ("FullGrad", "get_cam_image")])
+def test_what_a_parent_does_not_have_is_refused(name, method):
+    """As grad-cam does: HiResCAM has no weights, FullGrad no map of one layer."""
+    model = cnn()
+    activations = model[:5](images()).detach().numpy()
+    handed = (images(), model[4], TARGETS, activations, activations)
+    for package in (UPSTREAM, OURS):
+        with pytest.raises(NotImplementedError):
+            getattr(getattr(package, name)(model, [model[4]]), method)(*handed)
+
+
+def test_an_ablation_layer_of_ones_own():
+    """One that chooses channels is used; one that takes them out in its own way would not be, and is refused."""
+
+    def maps(package):
+        class Two(package.AblationLayer):
+            def activations_to_be_ablated(self, activations, ratio_channels_to_ablate=1.0):
+                self.indices = np.array([1, 4])
+                return self.indices
+
+        model = cnn()
+        return package.AblationCAM(model, [model[4]], ablation_layer=Two())(images(), TARGETS)
+
+    np.testing.assert_allclose(maps(OURS), maps(UPSTREAM), atol=1e-4)
+    assert np.abs(maps(OURS) - cam(OURS, "AblationCAM")).max() > 0.01
+
+    class Doubling(OURS.AblationLayer):
+        def __call__(self, x):
+            return 2 * self.activations
+
+    class Other(OURS.AblationLayerFasterRCNN):
+        def set_next_batch(self, input_batch_index, activations, num_channels_to_ablate):
+            self.activations = activations
+
+    model = cnn()
+    for kind, named in ((Doubling, "__call__"), (Other, "set_next_batch"), (UPSTREAM.AblationLayer, "set_next_batch")):
+        with pytest.raises(InputTypeError, match=f"{kind.__name__}, which defines {named}"):
+            OURS.AblationCAM(model, [model[4]], ablation_layer=kind())
+    for kind in (OURS.AblationLayer, OURS.AblationLayerVit, OURS.AblationLayerFasterRCNN):
+        OURS.AblationCAM(model, [model[4]], ablation_layer=kind())
 
 
 def test_a_class_that_says_nothing_is_told_what_is_missing():
@@ -256,11 +385,25 @@ def snapshot(model):
 def made_of(name, model):
     if name in ("Weights", "Curved"):
         return own_class(OURS, name)(model, [model[4]])
-    return getattr(OURS, name)(model, [model[4]])
+    if name == "Asking":
+        return asking(OURS, "Strongest", "ScoreCAM", deque(maxlen=0))(model, [model[4]])
+    return getattr(OURS, name)(model, [model[4]], **({"num_scales": 1} if name == "SESS" else {}))
 
 
-NAMES = ["GradCAM", "ScoreCAM", "AblationCAM", "FullGrad", "ShapleyCAM", "RandomCAM", "FinerCAM", "RefineCAM",
-         "Weights", "Curved"]  # fmt: skip
+CLASSES = [name for name in OURS.__all__ if hasattr(getattr(OURS, name), "forward_augmentation_smoothing")]
+NAMES = [
+    *(name for name in CLASSES if name != "BaseCAM"),
+    "FinerCAM",
+    "RefineCAM",
+    "SESS",
+    "Weights",
+    "Curved",
+    "Asking",
+]
+
+
+def test_the_promises_are_asked_of_every_class():
+    assert len(NAMES) == 20 - 1 + 3, "grad-cam's classes, less BaseCAM, and three of one's own"
 
 
 @pytest.mark.parametrize("name", NAMES)

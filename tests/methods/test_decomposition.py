@@ -45,11 +45,12 @@ def test_fem_counts_a_place_right_on_the_threshold():
 
 
 def test_eigen_cam_by_hand():
-    """Places (1, 2; 3, 4) times channels (3, 4): one component, of length 5. Centred it were 5 (-1.5, -.5; .5, 1.5)."""
+    """Places (1, 2; 3, 4) times channels (3, 4): one component, of length 5; centred less the places' mean of 2.5."""
     places = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
     activations = torch.stack([3 * places, 4 * places])[None]
     torch.testing.assert_close(decomposition.eigen_cam(activations), 5 * places[None])
     torch.testing.assert_close(decomposition.eigen_cam(-activations), 5 * places[None])
+    torch.testing.assert_close(decomposition.eigen_cam(activations, centred=True), 5 * (places - 2.5)[None])
 
 
 def test_the_sign_is_that_of_the_strongest_places_where_channels_sum_to_zero():

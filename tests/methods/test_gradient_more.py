@@ -241,5 +241,5 @@ def test_an_option_that_a_method_does_not_have_is_refused():
     with pytest.raises(MethodError, match=r"odam has no option sgima(.|\n)*sigma=1.0"):
         methods.get("odam", sgima=2.0)
     with pytest.raises(MethodError, match="no options at all"):
-        methods.get("eigen_cam", centred=True)
+        methods.get("lafam", centred=True)
     assert methods.get("odam", sigma=2.0).summary == methods.get("odam").summary

@@ -23,13 +23,14 @@ Kernel = Literal["sigmoid", "linear", "poly", "rbf", "cosine"]
 
 
 @method("eigen_cam", needs=("activations",), source="arXiv:2008.00299")
-def eigen_cam(activations: Layer) -> Map:
+def eigen_cam(activations: Layer, *, centred: bool = False) -> Map:
     """Places projected on the activations' first right singular vector (Muhammad and Yeasin 2020).
 
-    As in the paper the activations are not centred; grad-cam centres them, and leaves the sign to chance.
+    centred: of the activations less their mean over places, as grad-cam takes them; the paper does not.
     """
     places = combine.places(activations)
-    return combine.like(activations, combine.agreeing(combine.projected(places), places.norm(dim=-1)))
+    rows = places - places.mean(1, keepdim=True) if centred else places
+    return combine.like(activations, combine.agreeing(combine.projected(rows), places.norm(dim=-1)))
 
 
 @method("kpca_cam", needs=("activations",), source="arXiv:2410.00267")

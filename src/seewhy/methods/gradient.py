@@ -21,6 +21,7 @@ from seewhy.methods.registry import method
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
+Weights = Float[Tensor, "B C"]
 
 
 def _quotient(above: Tensor, below: Tensor) -> Tensor:
@@ -37,7 +38,12 @@ def cam(activations: Layer, weights: Float[Tensor, "B C"], *, reduce: Reduce = c
 @method("grad_cam", needs=("activations", "gradients"), source="arXiv:1610.02391")
 def grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by their mean gradient (Selvaraju et al. 2017, eqs. 1 and 2)."""
-    return reduce(spread(gradients.flatten(2).mean(-1), activations))
+    return reduce(spread(grad_cam_weights(gradients), activations))
+
+
+def grad_cam_weights(gradients: Layer) -> Weights:
+    """Each channel's mean gradient."""
+    return gradients.flatten(2).mean(-1)
 
 
 @method("hires_cam", needs=("activations", "gradients"), source="arXiv:2011.08891")
@@ -60,15 +66,23 @@ def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce =
     exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
     computed as 1 / (2 + sum(A) g), in which no small gradient underflows.
     """
-    shares = _quotient(gradients.clamp(min=0), 2 + spread(over_space(activations), gradients))
-    return reduce(spread(over_space(shares), activations))
+    return reduce(spread(grad_cam_plus_plus_weights(activations, gradients), activations))
+
+
+def grad_cam_plus_plus_weights(activations: Layer, gradients: Layer) -> Weights:
+    """Each channel's sum of alpha times the positive gradient."""
+    return over_space(_quotient(gradients.clamp(min=0), 2 + spread(over_space(activations), gradients)))
 
 
 @method("x_grad_cam", needs=("activations", "gradients"), source="arXiv:2008.02312")
 def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Gradients averaged by how much of the channel lies where they are (Fu et al. 2020)."""
-    weights = _quotient(over_space(gradients * activations), over_space(activations))
-    return reduce(spread(weights, activations))
+    return reduce(spread(x_grad_cam_weights(activations, gradients), activations))
+
+
+def x_grad_cam_weights(activations: Layer, gradients: Layer) -> Weights:
+    """Each channel's mean gradient, places counting by their share of the channel."""
+    return _quotient(over_space(gradients * activations), over_space(activations))
 
 
 @method("layer_cam", needs=("activations", "gradients"), source="doi:10.1109/TIP.2021.3089943")
@@ -116,7 +130,12 @@ def shapley_cam(activations: Layer, gradients: Layer, curvatures: Layer, *, redu
     H is the Hessian of the score at the layer, `curvatures` its product HA with the activations. Where the score is
     linear in the layer this is Grad-CAM. The paper explains the logit plus its log-softmax; here the target decides.
     """
-    return reduce(spread((gradients - curvatures / 2).flatten(2).mean(-1), activations))
+    return reduce(spread(shapley_cam_weights(gradients, curvatures), activations))
+
+
+def shapley_cam_weights(gradients: Layer, curvatures: Layer) -> Weights:
+    """Each channel's mean of g - HA / 2."""
+    return grad_cam_weights(gradients - curvatures / 2)
 
 
 @method("eigen_grad_cam", needs=("activations", "gradients"), source="grad-cam, without a paper")
@@ -180,6 +199,10 @@ def seg_xres_cam(
 @method("random_cam", needs=("activations", "generator"), source="a baseline, without a paper")
 def random_cam(activations: Layer, generator: Generator, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted at random in [-1, 1]: what a method has to beat. All images share one draw."""
+    return reduce(spread(random_cam_weights(activations, generator), activations))
+
+
+def random_cam_weights(activations: Layer, generator: Generator) -> Weights:
+    """Each channel's draw."""
     draw = torch.rand(activations.shape[1], generator=generator, device=generator.device)
-    weights = (2 * draw - 1).to(activations).expand(activations.shape[:2])
-    return reduce(spread(weights, activations))
+    return (2 * draw - 1).to(activations).expand(activations.shape[:2])

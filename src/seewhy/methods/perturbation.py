@@ -75,6 +75,13 @@ def ablation_cam(
     A channel without is one filled with `baseline`: the paper's 0, whatever the layer's range and the image's place in
     the batch. The loss is divided by the absolute score, so that a negative score does not turn the map around.
     """
+    return reduce(spread(ablation_cam_weights(activations, scores, replay, baseline=baseline), activations))
+
+
+def ablation_cam_weights(
+    activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *, baseline: float = 0.0
+) -> Float[Tensor, "B C"]:
+    """The share of the score that is lost without each channel."""
 
     def without(images: Tensor, channels: Tensor) -> Tensor:
         ablated = activations[images]  # a copy
@@ -82,7 +89,7 @@ def ablation_cam(
         return ablated
 
     lost = scores[:, None] - _asked(replay, (activations != baseline).flatten(2).any(-1), without, scores[:, None])
-    return reduce(spread(lost / scores.abs()[:, None], activations))
+    return lost / scores.abs()[:, None]
 
 
 @method("score_cam", needs=_SCORE_CAM, source="arXiv:1910.01279", cost="1 + C forwards")
@@ -91,7 +98,12 @@ def score_cam(activations: Layer, inputs: Images, score: Ask, *, reduce: Reduce 
 
     The weights are the softmax over channels, in which the score of the paper's baseline image cancels.
     """
-    return reduce(spread(_seen_through(activations, inputs, score).softmax(1), activations))
+    return reduce(spread(score_cam_weights(activations, inputs, score), activations))
+
+
+def score_cam_weights(activations: Layer, inputs: Images, score: Ask) -> Float[Tensor, "B C"]:
+    """The softmax over channels of the score of the image seen through each."""
+    return _seen_through(activations, inputs, score).softmax(1)
 
 
 def _seen_through(activations: Layer, inputs: Images, score: Ask, share: float = 1.0) -> Float[Tensor, "B C"]:

@@ -1,5 +1,6 @@
 """grad-cam 1.5.7's interface on this engine: in a script that imports `pytorch_grad_cam`, change the import."""
 
+from seewhy.compat.pytorch_grad_cam import metrics, utils
 from seewhy.compat.pytorch_grad_cam.ablation_cam import AblationCAM
 from seewhy.compat.pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
@@ -55,5 +56,7 @@ __all__ = [
     "SegEigenCAM",
     "ShapleyCAM",
     "XGradCAM",
+    "metrics",
     "run_dff_on_image",
+    "utils",
 ]

@@ -1,40 +1,41 @@
-"""What grad-cam 1.5.7 computes where the engine's method of that name computes something else: `upstream_exact`.
+"""What grad-cam 1.5.7 computes where the engine's method of that name computes something else.
 
-Each function takes what its method takes. docs/migration.md says why they differ, and by how much.
+Where that is no mistake it is what its class gives, otherwise on request, by `upstream_exact`. Each function takes what
+its method takes, and of one with a weight for each channel gives the weights. docs/migration.md says why they differ,
+and by how much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy import arrays
-from seewhy.methods import decomposition
+from seewhy.methods import decomposition, perturbation
 from seewhy.methods.combine import Reduce, channel_sum, over_space, spread
 from seewhy.methods.registry import Ask
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
+Weights = Float[Tensor, "B C"]
 
 
-def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
+def grad_cam_plus_plus(activations: Layer, gradients: Layer) -> Weights:
     """With 1e-6 added to the denominator of alpha, which is larger than it where gradients are below 1e-3."""
     below = 2 * gradients**2 + spread(over_space(activations), gradients**3) + 1e-6
-    shares = torch.where(gradients != 0, gradients.clamp(min=0) * gradients**2 / below, 0)
-    return reduce(spread(over_space(shares), activations))
+    return over_space(torch.where(gradients != 0, gradients.clamp(min=0) * gradients**2 / below, 0))
 
 
-def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
+def x_grad_cam(activations: Layer, gradients: Layer) -> Weights:
     """With 1e-7 added to each channel's sum."""
-    shares = gradients * activations / spread(over_space(activations) + 1e-7, torch.ones_like(activations))
-    return reduce(spread(over_space(shares), activations))
+    return over_space(gradients * activations / spread(over_space(activations) + 1e-7, torch.ones_like(activations)))
 
 
 def principal_component(weighted: Layer) -> Map:
@@ -72,17 +73,22 @@ def fem(activations: Layer, *, k: float = 2.0) -> Map:
     return spread((places > threshold).to(places).mean(-1), activations).sum(1)
 
 
-def score_cam(activations: Layer, inputs: Float[Tensor, "B c H W"], score: Ask, *, reduce: Reduce = channel_sum) -> Map:
-    """With masks enlarged by corner-aligned interpolation; for images only."""
-    masks = F.interpolate(activations, tuple(inputs.shape[2:]), mode="bilinear", align_corners=True)
-    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-    masks = (masks - low) / (high - low + 1e-8)
+def score_cam(activations: Layer, inputs: Float[Tensor, "B c *size"], score: Ask) -> Weights:
+    """With masks enlarged by corner-aligned interpolation. Volumes, which grad-cam does not take, are the engine's."""
+    if inputs.ndim != 4:
+        return perturbation.score_cam_weights(activations, inputs, score)
     images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
-    found = score(images, lambda rows: masks[images[rows], channels[rows], None] * inputs[images[rows]])
-    return reduce(spread(found.reshape(activations.shape[:2]).softmax(1).to(activations), activations))
+
+    def masked(rows: Tensor) -> Tensor:
+        maps = activations[images[rows], channels[rows], None]
+        masks = F.interpolate(maps, tuple(inputs.shape[2:]), mode="bilinear", align_corners=True)
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        return (masks - low) / (high - low + 1e-8) * inputs[images[rows]]
+
+    return score(images, masked).reshape(activations.shape[:2]).softmax(1).to(activations)
 
 
-def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *, reduce: Reduce = channel_sum) -> Map:
+def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask) -> Weights:
     """The loss divided by the score itself, of a channel put 1e7 below the layer's minimum unless that is 0.
 
     The minimum is taken again after each channel of a batch, so that a channel's value depends on its place in it.
@@ -98,7 +104,7 @@ def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *
         return ablated
 
     found = replay(images, without).reshape(activations.shape[:2])
-    return reduce(spread(((scores[:, None] - found) / scores[:, None]).to(activations), activations))
+    return ((scores[:, None] - found) / scores[:, None]).to(activations)
 
 
 def full_grad(
@@ -113,39 +119,50 @@ def full_grad(
     What reduces otherwise than by the sum gets them at an eighth of the size, and its result is not cut at zero.
     """
     size = tuple(inputs.shape[2:])
-    parts = [_scaled((inputs * input_gradients).abs(), 2)]
-    parts += [arrays.resize(_scaled(part.abs(), 2).sum(1, keepdim=True), size) for part in bias_gradients]
+    parts = [scaled((inputs * input_gradients).abs(), 2)]
+    parts += [arrays.resize(scaled(part.abs(), 2).sum(1, keepdim=True), size) for part in bias_gradients]
     maps = torch.cat(parts, 1)
     if reduce is channel_sum:
         return maps.sum(1)
-    found = reduce(arrays.resize(_scaled(maps, 2), tuple(side // 8 for side in size)))
+    found = reduce(arrays.resize(scaled(maps, 2), tuple(side // 8 for side in size)))
     return found - found.amin(tuple(range(1, found.ndim)), keepdim=True)
 
 
-def scale_cam_image(cam: NDArray[Any], target_size: tuple[int, ...] | None = None) -> NDArray[np.float32]:
-    """With 1e-7 added to each map's maximum, which counts where gradients are small and layers several."""
-    maps = _scaled(torch.as_tensor(cam), 1)
-    if target_size is not None:
-        maps = arrays.resize(maps, tuple(reversed(target_size)))
-    found: NDArray[np.float32] = maps.float().numpy()
-    return found
+def scaled(maps: Tensor, first: int) -> Tensor:
+    """Each map, of the dimensions from the `first` on, shifted and divided by its range plus 1e-7: to [0, 1].
 
-
-def _scaled(maps: Tensor, first: int) -> Tensor:
-    """Each map, of the dimensions from the `first` on, to [0, 1]."""
+    So grad-cam does it; of several layers one whose map is no more than rounding counts for little.
+    """
     space = tuple(range(first, maps.ndim))
     maps = maps - maps.amin(space, keepdim=True)
     return maps / (maps.amax(space, keepdim=True) + 1e-7)
 
 
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+def _map(weights: Callable[..., Weights]) -> Callable[..., Map]:
+    """The map of what gives each channel a weight."""
+
+    def function(activations: Layer, *, reduce: Reduce = channel_sum, **values: Any) -> Map:
+        return reduce(spread(weights(activations=activations, **values), activations))
+
+    return function
+
+
+WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "grad_cam_plus_plus": grad_cam_plus_plus,
     "x_grad_cam": x_grad_cam,
+    "ablation_cam": ablation_cam,
+}
+# in any case
+ALWAYS: dict[str, Callable[..., Tensor]] = {
+    "eigen_cam": partial(decomposition.eigen_cam, centred=True),
+    "fem": fem,
+    "score_cam": _map(score_cam),
+}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    **ALWAYS,
+    **{name: _map(weights) for name, weights in WEIGHTS.items()},
     "eigen_cam": eigen_cam,
     "eigen_grad_cam": eigen_grad_cam,
     "kpca_cam": kpca_cam,
-    "fem": fem,
-    "score_cam": score_cam,
-    "ablation_cam": ablation_cam,
     "full_grad": full_grad,
 }

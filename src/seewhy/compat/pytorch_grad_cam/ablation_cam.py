@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.compat.pytorch_grad_cam.ablation_layer import AblationLayer
+from seewhy.compat.pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
+from seewhy.errors import InputTypeError
 from seewhy.methods.registry import Ask, Method
 
 
 class AblationCAM(BaseCAM):
     """Channels weighted by the share of the score that is lost without them (Desai and Ramaswamy 2020).
 
-    ablation_layer: chooses the channels that count where `ratio_channels_to_ablate` is below 1. What takes channels out
-    is the engine's replay, for any layout.
+    ablation_layer: chooses the channels that count, all if `ratio_channels_to_ablate` is 1. What takes channels out is
+    the engine's replay, for any layout: a layer that defines this itself is refused with an `InputTypeError`.
     """
 
     method = "ablation_cam"
@@ -35,14 +36,22 @@ class AblationCAM(BaseCAM):
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, upstream_exact=upstream_exact)
         self.ablation_layer = ablation_layer or AblationLayer()
+        if own := _defined(self.ablation_layer):
+            raise InputTypeError(
+                "an ablation layer takes channels out in its own way, which would not be used.",
+                got=f"{type(self.ablation_layer).__name__}, which defines {', '.join(own)}",
+                expected="AblationLayer, or a subclass that defines which channels: activations_to_be_ablated",
+                do='seewhy.explain(..., method="ablation_cam", baseline=...) fills channels with another value; '
+                "for anything else subclass BaseCAM, with get_cam_weights",
+            )
         self.batch_size = batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
 
-    def _engine_method(self, eigen_smooth: bool) -> Method:
-        found = super()._engine_method(eigen_smooth)
-        if self.ratio_channels_to_ablate == 1.0:
-            return found
-        return replace(found, function=partial(self._of_chosen, found.function))
+    def _asking(self, method: Method) -> Method:
+        chosen_by = type(self.ablation_layer).activations_to_be_ablated
+        if self.ratio_channels_to_ablate == 1.0 and chosen_by is AblationLayer.activations_to_be_ablated:
+            return method  # all of them
+        return replace(method, function=partial(self._of_chosen, method.function))
 
     def _of_chosen(self, method: Callable[..., Tensor], activations: Tensor, replay: Ask, **values: Any) -> Tensor:
         """What `method` gives where only the chosen channels are there to be taken out, among the others."""
@@ -55,3 +64,11 @@ class AblationCAM(BaseCAM):
             return replay(images, lambda rows: make(rows) + others[images[rows]])
 
         return method(activations - others, replay=ask, **values)
+
+
+def _defined(layer: object) -> list[str]:
+    """What a layer defines of how channels are taken out, where that is not one of this package's."""
+    known: tuple[type, ...] = (AblationLayerFasterRCNN, AblationLayerVit, AblationLayer, nn.Module)
+    base = next((kind for kind in known if isinstance(layer, kind)), None)
+    names = ("set_next_batch", "forward", "__call__")
+    return [name for name in names if getattr(type(layer), name, None) is not getattr(base, name, None)]

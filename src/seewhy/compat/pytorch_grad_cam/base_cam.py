@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from seewhy import methods
+from seewhy import arrays, methods
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.nested import rebuild
 from seewhy.capture.tape import gradients
-from seewhy.compat.pytorch_grad_cam import _upstream
+from seewhy.compat.pytorch_grad_cam import _upstream, _weights
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
@@ -40,8 +40,8 @@ class BaseCAM:
     """Maps of where an image spoke for a target. The arguments are grad-cam's, by name and position.
 
     A class names the engine's `method`. One that defines `get_cam_weights`, `get_cam_image` or `compute_cam_per_layer`
-    itself is called with arrays, as grad-cam calls it. The model is left as it was, and nothing is kept of a call but
-    `outputs`, what the model returned.
+    itself is called with arrays, as grad-cam calls it, and has the method's own by `super()`. The model is left as it
+    was, and nothing is kept of a call but `outputs`, what the model returned.
 
     target_layers: a list of modules. reshape_transform: from a layer's output to (B, C, *grid); layouts that the engine
     recognises need none. tta_transforms: what `aug_smooth` averages over, with ttach's interface.
@@ -116,10 +116,18 @@ class BaseCAM:
         return torch.stack(cams).mean(0).numpy()
 
     def get_cam_weights(
-        self, input_tensor: Tensor, target_layer: Any, targets: Any, activations: Any, grads: Any
+        self, input_tensor: Tensor, target_layers: Any, targets: Any, activations: Any, grads: Any
     ) -> NDArray[Any]:
-        """For a subclass to define: the weights (B, C) of the activations' channels."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither get_cam_weights nor get_cam_image.")
+        """The weights (B, C) of the activations' channels. For a subclass to define, or to have from its parent.
+
+        target_layers: the layer; grad-cam's name. What the method needs beside the arrays it asks the model for.
+        """
+
+        def explain(method: Method) -> object:
+            target = per_image(targets, len(input_tensor))
+            return self._explainer(method, [target_layers])(input_tensor.detach(), target)
+
+        return _weights.weights(self._weighing(), self._given(activations, grads), explain).cpu().numpy()
 
     def get_cam_image(
         self,
@@ -130,27 +138,37 @@ class BaseCAM:
         grads: Any,
         eigen_smooth: bool = False,
     ) -> NDArray[Any]:
-        """The map (B, *grid) of one layer, from its activations (B, C, *grid) and `get_cam_weights`."""
-        weights = torch.as_tensor(self.get_cam_weights(input_tensor, target_layer, targets, activations, grads))
-        shown = torch.as_tensor(activations).detach().cpu()
-        return self._reduce(eigen_smooth)(combine.spread(weights, shown)).numpy()
+        """The map (B, *grid) of one layer, from its activations (B, C, *grid); by `get_cam_weights`, if it has any."""
+        given = self._given(activations, grads)
+        if self.method is None or self.method in _weights.FUNCTIONS:
+            weights = torch.as_tensor(self.get_cam_weights(input_tensor, target_layer, targets, activations, grads))
+            cam = self._reduce(eigen_smooth)(combine.spread(weights.to(self.device), given["activations"]))
+        else:
+            method = self._drawing(eigen_smooth)
+            if not given.keys() >= {*method.needs}:
+                raise NotImplementedError(f"{method.name} is not made of one layer's activations and gradients.")
+            cam = method.function(**{need: given[need] for need in method.needs})
+        return cam.cpu().numpy()
 
     def compute_cam_per_layer(self, input_tensor: Tensor, targets: Any, eigen_smooth: bool) -> list[Array]:
         """A map (B, 1, *size) in [0, 1] for each layer of `activations_and_grads`, by `get_cam_image`."""
         seen = self.activations_and_grads
-        arrays: list[list[Any]] = [
+        handed: list[list[Any]] = [
             [tensor.numpy() if self.detach else tensor for tensor in tensors]
             for tensors in (seen.activations, seen.gradients)
         ]
         cams = []
-        for layer, activations, grads in zip_longest(seen.called, *arrays):  # there may be no gradients
+        for layer, activations, grads in zip_longest(seen.called, *handed):  # there may be no gradients
             cam = self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
             cams.append(self._scaled(cam, input_tensor))
         return cams
 
     def aggregate_multi_layers(self, cam_per_target_layer: Sequence[Array]) -> Array:
-        """The mean of the layers' maps (B, 1, *size), scaled to [0, 1]: (B, *size)."""
-        return self._scale(np.concatenate(cam_per_target_layer, axis=1).mean(1))
+        """The mean of the layers' maps (B, 1, *size), by its own range to [0, 1], however faint it is: (B, *size)."""
+        mean = np.concatenate(cam_per_target_layer, axis=1).mean(1)
+        if self.upstream_exact:
+            return scale_cam_image(mean)
+        return arrays.rescale(torch.from_numpy(mean), tuple(range(1, mean.ndim))).float().numpy()
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, ...]:
         """The input's (width, height), or (width, height, depth)."""
@@ -182,16 +200,9 @@ class BaseCAM:
         self, image: Tensor, target: Target | None, eigen_smooth: bool, ask: Ask | None
     ) -> tuple[list[Array], Target]:
         """The engine's maps."""
-        method = self._engine_method(eigen_smooth)
-        explanation = Explainer(
-            self.model,
-            method if ask is None else replace(method, ask=ask),
-            layers=self.target_layers if method.layered else None,
-            # a feature pyramid the engine reads level by level
-            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
-            batch_size=self.batch_size,
-            generator=self.generator,
-        )(image, target)
+        method = self._drawing(eigen_smooth)
+        explain = self._explainer(method if ask is None else replace(method, ask=ask), self.target_layers)
+        explanation = explain(image, target)
         self.outputs = explanation.outputs
         cams = [self._scaled(cam.cpu().numpy(), image) for cam in explanation.maps.values()]
         return cams, explanation.targets
@@ -217,15 +228,47 @@ class BaseCAM:
         finally:
             seen.clear()
 
-    def _engine_method(self, eigen_smooth: bool) -> Method:
+    def _explainer(self, method: Method, layers: Sequence[nn.Module]) -> Explainer:
+        return Explainer(
+            self.model,
+            method,
+            layers=layers if method.layered else None,
+            # a feature pyramid the engine reads level by level
+            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
+            batch_size=self.batch_size,
+            generator=self.generator,
+        )
+
+    def _given(self, activations: Any, grads: Any) -> dict[str, Any]:
+        """What a method may need, by name, of what a class's own `get_cam_*` is handed."""
+        device, fold = self.device, self.reshape_transform
+        given = _weights.handed(activations, grads, in_graph=not self.detach, fold=fold, device=device)
+        return given if self.generator is None else {**given, "generator": self.generator}
+
+    def _drawing(self, eigen_smooth: bool) -> Method:
         """The engine's method with this object's options."""
+        found = self._method(_upstream.FUNCTIONS if self.upstream_exact else _upstream.ALWAYS)
+        options = {"reduce": self._reduce(eigen_smooth)} if eigen_smooth and found.reduces else {}
+        return self._asking(methods.get(found, **options, **self.options))
+
+    def _weighing(self) -> Method:
+        """The engine's method, but giving the channels' weights (B, C)."""
+        functions = _weights.FUNCTIONS | (_upstream.WEIGHTS if self.upstream_exact else {})
+        found = self._method(functions)
+        if found.name not in functions:
+            raise NotImplementedError(f"{found.name} has no weights of channels: define get_cam_weights yourself.")
+        return self._asking(found)
+
+    def _method(self, functions: Mapping[str, Callable[..., Tensor]]) -> Method:
+        """The engine's method with its function from `functions`, where there is one."""
         if self.method is None:
             raise NotImplementedError(f"{type(self).__name__} defines neither get_cam_weights nor get_cam_image.")
         found = methods.get(self.method)
-        if self.upstream_exact and found.name in _upstream.FUNCTIONS:
-            found = replace(found, function=_upstream.FUNCTIONS[found.name])
-        options = {"reduce": self._reduce(eigen_smooth)} if eigen_smooth and found.reduces else {}
-        return methods.get(found, **options, **self.options)
+        return replace(found, function=functions.get(found.name, found.function))
+
+    def _asking(self, method: Method) -> Method:
+        """For a class to change what its method asks of the model."""
+        return method
 
     def _reduce(self, eigen_smooth: bool) -> combine.Reduce:
         if not eigen_smooth:
@@ -233,10 +276,7 @@ class BaseCAM:
         return _upstream.principal_component if self.upstream_exact else combine.principal_component
 
     def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
-        return self._scale(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
-
-    def _scale(self, cam: NDArray[Any], size: tuple[int, ...] | None = None) -> Array:
-        return (_upstream.scale_cam_image if self.upstream_exact else scale_cam_image)(cam, size)
+        return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]
 
 
 _OWN = ("get_cam_weights", "get_cam_image", "compute_cam_per_layer")  # what a class that makes its map itself defines

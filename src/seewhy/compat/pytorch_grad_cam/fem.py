@@ -9,7 +9,10 @@ from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
 
 
 class FEM(BaseCAM):
-    """Where channels stand `k` deviations above their mean (Fuad et al. 2020)."""
+    """Channels weighted by the share of their places that are `k` deviations above the mean, after Fuad et al. 2020.
+
+    That is grad-cam's FEM; the paper's, `seewhy.methods.decomposition.fem`, sums these places weighted by the mean.
+    """
 
     method = "fem"
 

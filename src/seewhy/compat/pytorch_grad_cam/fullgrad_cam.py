@@ -1,6 +1,13 @@
 """FullGrad."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
+from seewhy.layers import biases
 
 
 class FullGrad(BaseCAM):
@@ -10,3 +17,12 @@ class FullGrad(BaseCAM):
     """
 
     method = "full_grad"
+
+    @property
+    def bias_data(self) -> list[NDArray[np.floating[Any]]]:
+        """What each of these layers adds to its output's channels, (C,) each."""
+        return [bias.cpu().numpy() for bias in biases(self.model).values()]
+
+    def get_bias_data(self, layer: nn.Module) -> Tensor:
+        """What one layer adds to its output's channels, (C,)."""
+        return biases(layer)[""]

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from seewhy.compat.pytorch_grad_cam.base_cam import Array
 from seewhy.explain import Explainer
 from seewhy.methods import Method
+
+
+class GuidedBackpropReLU(Function):
+    """A ReLU whose gradient is cut at zero on its way back: `GuidedBackpropReLU.apply(x)`, for a model of one's own."""
+
+    @staticmethod
+    def forward(ctx: Any, input_img: Tensor) -> Tensor:
+        ctx.save_for_backward(input_img)
+        return input_img.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+        (input_img,) = ctx.saved_tensors
+        return torch.where(input_img > 0, grad_output.clamp(min=0), 0)
+
+
+class GuidedBackpropReLUasModule(nn.Module):
+    """The same as a module, to put in the place of `nn.ReLU`."""
+
+    def forward(self, input_img: Tensor) -> Tensor:
+        found: Tensor = GuidedBackpropReLU.apply(input_img)
+        return found
 
 
 class GuidedBackpropReLUModel:

@@ -1,8 +1,9 @@
 """RandomCAM."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Generator
+from torch import Generator, Tensor, nn
 
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
 
@@ -15,6 +16,14 @@ class RandomCAM(BaseCAM):
 
     method = "random_cam"
 
-    def __init__(self, *args: Any, generator: Generator | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable[[Any], Tensor] | None = None,
+        *,
+        upstream_exact: bool = False,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform, upstream_exact=upstream_exact)
         self.generator = generator or Generator().manual_seed(0)

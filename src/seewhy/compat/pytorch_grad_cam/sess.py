@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -112,7 +111,7 @@ class SESS(Wrapping):
             short = min(image.shape[-2:])
             whole = (scale * image.shape[-2] // short, scale * image.shape[-1] // short)
             scaled = F.interpolate(image, whole, mode="bilinear", antialias=True)
-            for top, left in product(*(_starts(side, self.step_size or window, window) for side in whole)):
+            for left, top in sliding_window(*whole, self.step_size or window, window):
                 yield scaled[..., top : top + window, left : left + window], (top, left), whole
 
     def _outputs(self, images: Tensor) -> Any:
@@ -129,10 +128,19 @@ class SESS(Wrapping):
         return (entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size))
 
 
-def _starts(length: int, step: int, window: int) -> list[int]:
-    """Where windows begin on a side of `length`; the last one ends with it."""
-    last = max(length - window, 0)
-    return [*range(0, last, step), last]
+def sliding_window(height: int, width: int, step_size: int, window_size: int) -> list[tuple[int, int]]:
+    """The windows' upper left corners (x, y), row by row."""
+    return [
+        (x, y)
+        for y in window_starts(height, step_size, window_size)
+        for x in window_starts(width, step_size, window_size)
+    ]
+
+
+def window_starts(length: int, step_size: int, window_size: int) -> list[int]:
+    """Where windows begin on a side of `length`; one that would stand out over its end is moved back."""
+    last = max(length - window_size, 0)
+    return list(dict.fromkeys(min(start, last) for start in range(0, length, step_size)))
 
 
 def _blurred(cam: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy import arrays
+from seewhy.compat.pytorch_grad_cam._upstream import scaled
 from seewhy.errors import InputError
 from seewhy.render.overlay import find_colormap
 
@@ -20,7 +21,7 @@ Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]
 
 JET = 2  # cv2.COLORMAP_JET
-# OpenCV's numbers, for the tables that are matplotlib's of that name, to one level of 255
+# OpenCV's numbers. The tables that are matplotlib's of that name, to one level of 255
 _COLORMAPS = {
     0: "autumn",
     1: "bone",
@@ -33,8 +34,20 @@ _COLORMAPS = {
     15: "plasma",
     16: "viridis",
     17: "cividis",
+    18: "twilight",
+    19: "twilight_shifted",
     20: "turbo",
 }
+# and those that are GNU Octave's, of 64 colours on lines between (place, (red, green, blue)); for pink of their squares
+_OCTAVE = {
+    4: ("rainbow", (0, (1, 0, 0)), (2 / 5, (1, 1, 0)), (3 / 5, (0, 1, 0)), (4 / 5, (0, 0, 1)), (1, (2 / 3, 0, 1))),
+    5: ("ocean", (0, (0, 0, 0)), (1 / 3, (0, 0, 1 / 3)), (2 / 3, (0, 1 / 2, 2 / 3)), (1, (1, 1, 1))),
+    9: ("hsv", (0, (1, 0, 0)), (1 / 6, (1, 1, 0)), (1 / 3, (0, 1, 0)), (1 / 2, (0, 1, 1)), (2 / 3, (0, 0, 1)),
+        (5 / 6, (1, 0, 1)), (1, (1, 0, 0))),
+    10: ("pink", (0, (0, 0, 0)), (3 / 8, (7 / 12, 1 / 4, 1 / 4)), (3 / 4, (5 / 6, 5 / 6, 1 / 2)), (1, (1, 1, 1))),
+    11: ("hot", (0, (0, 0, 0)), (2 / 5, (1, 0, 0)), (4 / 5, (1, 1, 0)), (1, (1, 1, 1))),
+    21: ("deepgreen", (0, (0, 0, 0)), (1 / 3, (0, 1 / 3, 0)), (2 / 3, (0, 2 / 3, 1 / 2)), (1, (1, 1, 1))),
+}  # fmt: skip
 
 
 def preprocess_image(
@@ -86,22 +99,33 @@ def show_cam_on_image(
 
 def _colours(colormap: int | str | Colormap) -> Picture:
     """The colours (256, 3) of the levels 0 to 255, RGB."""
-    levels = np.arange(256)
     if colormap == JET:
-        rising, falling = 4 * levels[:, None] + [-382, -128, 128], [1148, 892, 638] - 4 * levels[:, None]
-        jet: Picture = np.clip(np.minimum(rising, falling), 0, 255).astype(np.uint8)
-        return jet
-    if not isinstance(colormap, int):
-        table: Picture = np.rint(255 * np.asarray(find_colormap(colormap)(levels / 255))[:, :3]).astype(np.uint8)
-        return table
-    if colormap not in _COLORMAPS:
+        levels = np.arange(256)[:, None]
+        table = np.clip(np.minimum(4 * levels + [-382, -128, 128], [1148, 892, 638] - 4 * levels), 0, 255) / 255
+    elif isinstance(colormap, int) and colormap in _OCTAVE:
+        name, *corners = _OCTAVE[colormap]
+        places, colours = zip(*corners, strict=True)
+        table = _between(np.linspace(0, 1, 64), places, colours)
+        table = np.sqrt(table) if name == "pink" else table
+    elif isinstance(colormap, int) and colormap not in _COLORMAPS:
+        known = {JET: "jet", **_COLORMAPS} | {number: name for number, (name, *_) in _OCTAVE.items()}
         raise InputError(
-            "matplotlib has no colormap of these colours.",
+            "there is no formula for this colormap, and matplotlib has none of these colours.",
             got=f"OpenCV's number {colormap}",
-            expected=", ".join(f"{number} ({name})" for number, name in sorted({JET: "jet", **_COLORMAPS}.items())),
-            do='pass a matplotlib colormap, or the name of one, such as "hot"',
+            expected=", ".join(f"{number} ({name})" for number, name in sorted(known.items())),
+            do='pass a matplotlib colormap, or the name of one, such as "viridis"',
         )
-    return _colours(_COLORMAPS[colormap])
+    else:
+        found = find_colormap(_COLORMAPS[colormap] if isinstance(colormap, int) else colormap)
+        table = np.asarray(found(np.arange(found.N)))[:, :3]
+    spread = _between(np.linspace(0, 1, 256), np.linspace(0, 1, len(table)), table)
+    picture: Picture = np.rint(255 * spread).astype(np.uint8)
+    return picture
+
+
+def _between(levels: Array, places: Sequence[float] | Array, colours: Sequence[Sequence[float]] | Array) -> Array:
+    """The colours at `levels`, linear between those at `places`."""
+    return np.stack([np.interp(levels, places, channel) for channel in np.transpose(colours)], 1)
 
 
 def create_labels_legend(concept_scores: Array, labels: Mapping[int, str] | Sequence[str], top_k: int = 2) -> list[str]:
@@ -167,21 +191,21 @@ def _legend(colours: Array, labels: Sequence[str], size: tuple[int, ...]) -> Pic
 
 
 def scale_cam_image(cam: Iterable[Array | Tensor], target_size: tuple[int, ...] | None = None) -> NDArray[np.float32]:
-    """Each map by its own range, to [0, 1], all zero where it is constant, and resized: (B, *size) of float32.
+    """Each map `scaled` to [0, 1], all zero where it is constant, and resized: (B, *size) of float32.
 
     target_size: (width, height), or (width, height, depth) for volumes, which are resized linearly as well, pixel
     centres kept; grad-cam takes cubic splines with the corners aligned for those.
     """
     maps = torch.stack([torch.as_tensor(one) for one in cam])
-    scaled = arrays.rescale(maps, tuple(range(1, maps.ndim)))
+    maps = scaled(maps, 1)
     if target_size is not None:
-        scaled = arrays.resize(scaled, tuple(reversed(target_size)))
-    result: NDArray[np.float32] = scaled.float().numpy()
+        maps = arrays.resize(maps, tuple(reversed(target_size)))
+    result: NDArray[np.float32] = maps.float().numpy()
     return result
 
 
 def scale_accross_batch_and_channels(tensor: Array | Tensor, target_size: tuple[int, int]) -> NDArray[np.float32]:
     """Every channel (B, C, H, W) scaled and resized as `scale_cam_image` does it."""
     maps = torch.as_tensor(tensor)
-    scaled = scale_cam_image(maps.flatten(0, 1), target_size)
-    return scaled.reshape(*maps.shape[:2], *scaled.shape[1:])
+    flat = scale_cam_image(maps.flatten(0, 1), target_size)
+    return flat.reshape(*maps.shape[:2], *flat.shape[1:])
