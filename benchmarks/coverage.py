@@ -3,7 +3,8 @@
     python benchmarks/coverage.py [--suite timm] [--only NAME] [--again]
 
 One member of every module of timm, every family of torchvision's classifiers, video classifiers, segmenters and
-detectors, and transformers' image classifiers. A map counts only if it is finite, not flat, has the input's aspect
+detectors, and of transformers every classifier of images and videos, segmenter, detector, estimator of depth and
+text-image model. A map counts only if it is finite, not flat, has the input's aspect
 ratio, is coarser than the input, comes from the second half of the network and lies over the input the right way
 round: of all ways to arrange the quadrants the true one agrees best with where the layer changes as each is blanked.
 
@@ -21,9 +22,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +43,14 @@ CORNERS = [(row, column) for row in (0, 1) for column in (0, 1)]
 # where the four corners come to lie in each other layout: mirrored, turned, and rows for columns
 TURNED = [(1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (0, 2, 1, 3), (3, 1, 2, 0), (1, 3, 0, 2), (2, 0, 3, 1)]
 
-Built = tuple[nn.Module, Any, Callable[[Any], Tensor] | None]  # model, inputs, target
+
+class Built(NamedTuple):
+    """A model to judge. target: None is the predicted class. options: how it differs from the library's own."""
+
+    model: nn.Module
+    inputs: Any
+    target: Callable[[Any], Tensor] | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 # what is judged: suite -> names, and how to build one
@@ -79,10 +88,9 @@ def timm_builds(name: str) -> Iterator[Callable[[], Built]]:
         ({}, (height, width)),
     ]
     for options, size in sizes:
-        yield lambda options=options, size=size: (
-            timm.create_model(name, num_classes=CLASSES, **options, **FEWER.get(name, {})),
-            images(*size),
-            None,
+        options |= FEWER.get(name, {})
+        yield lambda options=options, size=size: Built(
+            timm.create_model(name, num_classes=CLASSES, **options), images(*size), options=options
         )
 
 
@@ -106,10 +114,8 @@ def torchvision_builds(name: str) -> Iterator[Callable[[], Built]]:
 
     options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     for size in (SIZE, LARGE, (224, 224), (299, 299)):
-        yield lambda size=size: (
-            torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options),
-            images(*size),
-            None,
+        yield lambda size=size: Built(
+            torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options), images(*size)
         )
 
 
@@ -117,17 +123,15 @@ def video_builds(name: str) -> Iterator[Callable[[], Built]]:
     import torchvision
 
     for frames, size in ((8, (96, 160)), (16, (96, 160)), (16, (224, 224))):
-        yield lambda frames=frames, size=size: (
-            torchvision.models.get_model(name, weights=None, num_classes=CLASSES),
-            images(frames, *size)[:1],
-            None,
+        yield lambda frames=frames, size=size: Built(
+            torchvision.models.get_model(name, weights=None, num_classes=CLASSES), images(frames, *size)[:1]
         )
 
 
 def segmenter_builds(name: str) -> Iterator[Callable[[], Built]]:
     import torchvision
 
-    yield lambda: (
+    yield lambda: Built(
         torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES),
         images(*SIZE),
         lambda output: output["out"][:, 3].mean((-2, -1)),
@@ -135,54 +139,100 @@ def segmenter_builds(name: str) -> Iterator[Callable[[], Built]]:
 
 
 def detector_builds(name: str) -> Iterator[Callable[[], Built]]:
+    """With a few boxes only: the heads of masks and keypoints run on each of a thousand proposals, for minutes."""
     import torchvision
 
-    threshold = {"box_score_thresh" if "rcnn" in name else "score_thresh": 0.0}
-    sizes = {} if name.startswith("ssd") else {"min_size": SIZE[0], "max_size": SIZE[1]}
-    yield lambda: (
-        torchvision.models.get_model(
-            name, weights=None, weights_backbone=None, num_classes=CLASSES, **threshold, **sizes
-        ),
+    if "rcnn" in name:
+        few = {"box_score_thresh": 0.0, "box_detections_per_img": 5, "rpn_post_nms_top_n_test": 50}
+    else:
+        few = {"score_thresh": 0.0, "detections_per_img": 5, "topk_candidates": 50}
+    options = few if name.startswith("ssd") else few | {"min_size": SIZE[0], "max_size": SIZE[1]}
+    yield lambda: Built(
+        torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES, **options),
         images(*SIZE),
         lambda output: torch.stack([boxes["scores"].sum() for boxes in output]),
+        options,
     )
 
 
-def transformers_names() -> list[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+# transformers' tables of models by task; of outputs that are no classes the mean score, mask or depth is explained
+TASKS = {
+    "transformers": ("IMAGE_CLASSIFICATION",),
+    "transformers-video": ("VIDEO_CLASSIFICATION",),
+    "transformers-text": ("ZERO_SHOT_IMAGE_CLASSIFICATION",),
+    "transformers-segmentation": (
+        "SEMANTIC_SEGMENTATION", "IMAGE_SEGMENTATION", "INSTANCE_SEGMENTATION", "UNIVERSAL_SEGMENTATION",
+    ),
+    "transformers-detection": ("OBJECT_DETECTION",),
+    "transformers-depth": ("DEPTH_ESTIMATION",),
+}  # fmt: skip
+ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "last_hidden_state")
 
+
+def transformers_names(suite: str) -> list[str]:
+    from transformers.models.auto import modeling_auto
+
+    tables = [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in TASKS[suite]]
     flat = [
-        (kind, cls)
-        for kind, found in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items()
+        f"{kind}/{cls}"
+        for table in tables
+        for kind, found in table.items()
         for cls in (found if isinstance(found, tuple) else (found,))
     ]
-    return [f"{kind}/{cls}" for kind, cls in flat]
+    return list(dict.fromkeys(flat))
 
 
-def transformers_builds(name: str) -> Iterator[Callable[[], Built]]:
+def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
     import transformers
 
     kind, cls = name.split("/")
 
-    def build(size: int | tuple[int, int] | None) -> Built:
+    def build(size: tuple[int, int] | None) -> Built:
         config = transformers.AutoConfig.for_model(kind, num_labels=CLASSES, **CONFIGS.get(kind, {}))
+        for part in configs(config):
+            for blocks in ("num_hidden_layers", "encoder_layers", "decoder_layers"):
+                if isinstance(getattr(part, blocks, None), int) and not hasattr(part, "out_features"):
+                    setattr(part, blocks, min(getattr(part, blocks), BLOCKS))
+            if size is not None and hasattr(part, "image_size"):
+                part.image_size = size
         vision = getattr(config, "vision_config", config)
-        if isinstance(getattr(vision, "num_hidden_layers", None), int):
-            vision.num_hidden_layers = min(vision.num_hidden_layers, 6)
-        if size is not None and hasattr(vision, "image_size"):
-            vision.image_size = size
-        declared = getattr(vision, "image_size", 224)
+        declared = getattr(vision, "image_size", None) or 224
         height, width = size or (declared if isinstance(declared, list | tuple) else (declared, declared))
         model = getattr(transformers, cls)(config)
+        given = images(height, width)
         channels = getattr(vision, "num_channels", 3)
-        given = images(height, width)[:, :1].expand(-1, channels, -1, -1) if channels != 3 else images(height, width)
-        return model, INPUTS.get(kind, lambda given: {model.main_input_name: given})(given), None
+        given = given if channels == 3 else given[:, :1].expand(-1, channels, -1, -1)
+        if suite == "transformers-video":
+            frames = next(getattr(config, key) for key in ("num_frames", "frames_per_clip") if hasattr(config, key))
+            given = images(frames, height, width)[:1].transpose(1, 2)
+        inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
+        if suite == "transformers-text":
+            inputs = {"pixel_values": given, "input_ids": torch.arange(2, 20).view(3, 6)}
+        predicts = suite in ("transformers", "transformers-video", "transformers-text")
+        return Built(
+            model, inputs, None if predicts else mean_answer, {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
+        )
 
     yield lambda: build(SIZE)
     yield lambda: build(LARGE)
     yield lambda: build(None)
 
 
+def configs(config: Any) -> Iterator[Any]:
+    """A configuration and those of its parts."""
+    from transformers import PretrainedConfig
+
+    yield config
+    for part in vars(config).values():
+        if isinstance(part, PretrainedConfig):
+            yield from configs(part)
+
+
+def mean_answer(output: Any) -> Tensor:
+    return next(output[key] for key in ANSWERS if key in output).flatten(1).mean(1)
+
+
+BLOCKS = 4  # of transformers' models, where their number is free
 # where transformers' own defaults do not make a model, or one for days
 CONFIGS: dict[str, dict[str, Any]] = {
     "perceiver": {"num_cross_attention_heads": 1, "num_self_attends_per_block": 4},
@@ -237,8 +287,8 @@ def names_of(suite: str) -> list[str]:
 
     if suite == "timm":
         return timm_names()
-    if suite == "transformers":
-        return transformers_names()
+    if suite in TASKS:
+        return transformers_names(suite)
     package = {"torchvision": zoo, "video": zoo.video, "segmentation": zoo.segmentation, "detection": zoo.detection}
     return torchvision_names(package[suite])
 
@@ -249,7 +299,7 @@ BUILDS = {
     "video": video_builds,
     "segmentation": segmenter_builds,
     "detection": detector_builds,
-    "transformers": transformers_builds,
+    **{suite: partial(transformers_builds, suite) for suite in TASKS},
 }
 
 
@@ -270,17 +320,21 @@ def judge(suite: str, name: str) -> dict[str, Any]:
     for build in BUILDS[suite](name):
         torch.manual_seed(0)
         try:
-            model, inputs, target = build()
-            model.eval()
-            awaken(model, inputs)
+            built = build()
+            built.model.eval()
+            awaken(built.model, built.inputs)
         except Exception as error:  # this size is not for this model
             if row["verdict"] == "not run":
-                row["reason"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+                row["reason"] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             continue
-        row = verdict(model, inputs, target)
+        row = {"options": told(built.options)} | verdict(built.model, built.inputs, built.target)
         if row["verdict"] == "right":
             break
     return row
+
+
+def told(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
 
 
 def awaken(model: nn.Module, inputs: Any) -> None:
@@ -336,7 +390,7 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
             explanation = seewhy.explain(model, inputs, target)
         seen = {call.label: call for call in look(model, inputs)}[explanation.layers[0]]
     except SeewhyError as error:
-        return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:300]}
+        return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
     (label, found), space = (
         next(iter(explanation.maps.items())),
         Inputs.of(inputs, model).space,
@@ -420,6 +474,9 @@ def quadrant(tensor: Tensor, corner: tuple[int, int]) -> Tensor:
 # running and writing
 
 
+COLUMNS = ("options", "input", "layer", "grid", "depth")
+
+
 def work(pairs: list[tuple[str, str]]) -> None:
     """Judge each and print a line of JSON for it; what a worker process does."""
     for suite, name in pairs:
@@ -487,12 +544,12 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         *[counts(suite, [row for row in rows if row["suite"] == suite]) for suite in BUILDS],
         counts("all", rows),
         "",
-        "| model | input | layer | grid | depth | verdict | code |",
-        "|---|---|---|---|---|---|---|",
+        "| model | options | input | layer | grid | depth | verdict | code |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (list(BUILDS).index(row["suite"]), row["model"])):
         told = row["verdict"] + (f": {row['reason']}" if "reason" in row else "")
-        cells = [f"{row['suite']}: {row['model']}", *(row.get(key, "") for key in ("input", "layer", "grid", "depth"))]
+        cells = [f"{row['suite']}: {row['model']}", *(row.get(key, "") for key in COLUMNS)]
         lines.append(f"| {' | '.join(map(str, cells))} | {told.replace('|', '/')} | {row.get('code', '')} |")
     return lines
 
