@@ -139,14 +139,12 @@ def segmenter_builds(name: str) -> Iterator[Callable[[], Built]]:
 
 
 def detector_builds(name: str) -> Iterator[Callable[[], Built]]:
-    """With a few boxes only: the heads of masks and keypoints run on each of a thousand proposals, for minutes."""
+    """R-CNNs with a few boxes only: the heads of masks and keypoints run on each of a thousand, for minutes."""
     import torchvision
 
-    if "rcnn" in name:
-        few = {"box_score_thresh": 0.0, "box_detections_per_img": 5, "rpn_post_nms_top_n_test": 50}
-    else:
-        few = {"score_thresh": 0.0, "detections_per_img": 5, "topk_candidates": 50}
-    options = few if name.startswith("ssd") else few | {"min_size": SIZE[0], "max_size": SIZE[1]}
+    few = {"box_score_thresh": 0.0, "box_detections_per_img": 5, "rpn_post_nms_top_n_test": 50}
+    options = few if "rcnn" in name else {"score_thresh": 0.0}
+    options |= {} if name.startswith("ssd") else {"min_size": SIZE[0], "max_size": SIZE[1]}
     yield lambda: Built(
         torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES, **options),
         images(*SIZE),
