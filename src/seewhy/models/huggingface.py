@@ -97,7 +97,8 @@ def _not_loaded(name: str, error: Exception) -> ModelError:
 
 def _on_hub(name: str) -> bool:
     """Whether it could be a name there: "model" or "owner/model"."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
