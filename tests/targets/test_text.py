@@ -91,6 +91,7 @@ def test_prompts_become_embeddings_and_each_is_encoded_once():
     own = Encoder()
     assert scores(Text("ab", encode=own), encode=encode, features=features) == pytest.approx(expected)
     assert own.asked == [["ab"]]
+    assert Text("ab", encode=own).resolved(GIVEN, targets.Context(2)).prompt == "ab"
 
 
 # without a target
