@@ -4,9 +4,9 @@
 
 One member of every module of timm, every family of torchvision's classifiers, video classifiers, segmenters and
 detectors, and of transformers every classifier of images and videos, segmenter, detector, estimator of depth and
-text-image model. A map counts only if it is finite, not flat, has the input's aspect
-ratio, is coarser than the input, comes from the second half of the network and lies over the input the right way
-round: of all ways to arrange the quadrants the true one agrees best with where the layer changes as each is blanked.
+text-image model. A map counts only if it is finite, not flat, has the input's aspect ratio, is coarser than the input,
+comes from the second half of the network and lies over the input the right way round: of all ways to arrange the
+quadrants the true one agrees best with where the layer changes as each is redrawn.
 
 Results are kept in results/coverage.json, and the members, which take minutes to find, in results/families.json, so
 that a run can be stopped and goes on where it was; results/coverage.md is the table.
@@ -187,6 +187,8 @@ def transformers_names(suite: str) -> list[str]:
 def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
     import transformers
 
+    from seewhy.models.huggingface import ImageSide
+
     kind, cls = name.split("/")
 
     def build(size: tuple[int, int] | None) -> Built:
@@ -208,12 +210,10 @@ def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
             frames = next(getattr(config, key) for key in ("num_frames", "frames_per_clip") if hasattr(config, key))
             given = images(frames, height, width)[:1].transpose(1, 2)
         inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
-        if suite == "transformers-text":
-            inputs = {"pixel_values": given, "input_ids": torch.arange(2, 20).view(3, 6)}
-        predicts = suite in ("transformers", "transformers-video", "transformers-text")
-        return Built(
-            model, inputs, None if predicts else mean_answer, {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
-        )
+        options = {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
+        if suite == "transformers-text":  # the side of the images, as seewhy.load gives it
+            return Built(ImageSide(model), given, lambda embedding: embedding[:, ::2].sum(1), options)
+        return Built(model, inputs, None if "CLASSIFICATION" in TASKS[suite][0] else mean_answer, options)
 
     yield lambda: build(SIZE)
     yield lambda: build(LARGE)
@@ -427,15 +427,17 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
     """What is wrong with how the layer lies over the input, "" if nothing is.
 
     A proof, as every layout that could have been taken by mistake (rows for columns, either of them backwards) is
-    held against the one that was. Each quadrant of several images is shown alone, the rest of them blank. The layer's
-    change from an all blank image, less its mean over all places (what attention and gates tell every place alike), is
-    summed up per quadrant of the grid. The layout passes if its quadrants agree with those that were shown better than
+    held against the one that was. Each quadrant of several images is drawn anew, the rest of them kept. The layer's
+    change, less its mean over all places (what attention and gates tell every place alike), is summed up per quadrant
+    of the grid. The layout passes if its quadrants agree with those that were redrawn better than
     under each of the other seven, by three standard errors of the mean over the draws (which noise does once in
     100,000 times), and is wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for
     all eight.
-    Of a volume or video the quadrant is shown in the first half of the time, and that half must change more.
+    Of a volume or video the quadrant is redrawn in the first half of the time, and that half must change more.
     """
-    draws = [responses(model, inputs, seen, redrawn(inputs, seed)) for seed in range(DRAWS)]
+    draws = [
+        responses(model, inputs, seen, redrawn(inputs, seed), redrawn(inputs, DRAWS + seed)) for seed in range(DRAWS)
+    ]
     if any(early < late for _, early, late in draws):
         return "time runs backwards"
     sums = torch.stack([torch.stack([table[range(4), places].sum() for places in ARRANGED]) for table, *_ in draws])
@@ -445,12 +447,14 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
     return NOT_SHOWN if not len(best) else "wrong way round" if int(best) else ""
 
 
-def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor) -> tuple[Tensor, float, float]:
-    """(quadrant that was shown, quadrant of the layer): the share of the change; of time the change of both halves."""
+def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor, other: Tensor) -> tuple[Tensor, float, float]:
+    """(redrawn quadrant of the image, quadrant of the layer): the share of the change; of time that of both halves."""
     from seewhy.capture.tape import activations_in
+    from seewhy.inputs import Inputs
 
     module, call = model.get_submodule(seen.name), int(seen.label.rpartition("#")[2]) if "#" in seen.label else 0
     level = "[" + seen.label.rpartition("[")[2] if "[" in seen.label else ""
+    axis = Inputs.of(inputs, model).channel_axis
     kept: list[Tensor] = []
 
     def folded(given: Tensor) -> Tensor:
@@ -459,14 +463,13 @@ def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor) -> tuple[
             answer(model, inputs, given)
         return seen.grid.fold(kept[call]).float()
 
-    blank = torch.zeros_like(image)
     rows, halves = [], torch.zeros(2)
     with module.register_forward_hook(lambda _m, _a, output: kept.append(activations_in(output)[level].clone())):
-        before = folded(blank)
+        before = folded(image)
         for corner in CORNERS:
-            shown = blank.clone()
-            quadrant(shown, corner).copy_(quadrant(image, corner))
-            change = folded(shown) - before
+            changed = image.clone()
+            quadrant(changed.movedim(axis, 1), corner).copy_(quadrant(other.movedim(axis, 1), corner))
+            change = folded(changed) - before
             change = (change - change.flatten(2).mean(-1).view(*change.shape[:2], *[1] * len(seen.grid.space))).abs()
             rows.append(torch.stack([quadrant(change, place).mean() for place in CORNERS]) / change.mean())
             if change.ndim == 5 and change.shape[2] > 1:
