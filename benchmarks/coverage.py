@@ -401,13 +401,12 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             explanation = seewhy.explain(model, inputs, target)
-        seen = {call.label: call for call in look(model, inputs)}[explanation.layers[0]]
+        calls = {call.label: call for call in look(model, inputs)}
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
-    (label, found), space = (
-        next(iter(explanation.maps.items())),
-        Inputs.of(inputs, model).space,
-    )  # what it is resized to
+    # of a pyramid the level that the score is read from most
+    label, found = max(explanation.maps.items(), key=lambda level: float(level[1].abs().amax()))
+    seen, space = calls[label], Inputs.of(inputs, model).space  # what it is resized to
     grid = tuple(found.shape[1:])
     row |= {"layer": label, "grid": seen.grid.layout, "depth": round(seen.depth, 2)}
     rows, columns = grid[-2:]
