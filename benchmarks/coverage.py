@@ -231,6 +231,7 @@ def configs(config: Any) -> Iterator[Any]:
 
 
 def mean_answer(output: Any) -> Tensor:
+    """(B,) of what a model without classes says."""
     return next(output[key] for key in ANSWERS if key in output).flatten(1).mean(1)
 
 
@@ -428,10 +429,9 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
     A proof, as every layout that could have been taken by mistake (rows for columns, either of them backwards) is
     held against the one that was. Each quadrant of several images is drawn anew, the rest of them kept. The layer's
     change, less its mean over all places (what attention and gates tell every place alike), is summed up per quadrant
-    of the grid. The layout passes if its quadrants agree with those that were redrawn better than
-    under each of the other seven, by three standard errors of the mean over the draws (which noise does once in
-    100,000 times), and is wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for
-    all eight.
+    of the grid. The layout passes if its quadrants agree with those that were redrawn better than under each of the
+    other seven, by three standard errors of the mean over the draws (which noise does once in 100,000 times), and is
+    wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for all eight.
     Of a volume or video the quadrant is redrawn in the first half of the time, and that half must change more.
     """
     draws = [
@@ -551,7 +551,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "# The automatic choice of layer and grid, family by family",
         "",
-        "Written by `benchmarks/coverage.py`; random weights. `code` is the commit that the row was judged at.",
+        "Written by `benchmarks/coverage.py`; random weights. `options` are what was passed to the builder or set in the",
+        "configuration, `code` is the commit of the library that the row was judged at.",
         "",
         f"| suite | {' | '.join(VERDICTS)} | of |",
         "|---" * (2 + len(VERDICTS)) + "|",
