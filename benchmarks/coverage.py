@@ -551,8 +551,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "# The automatic choice of layer and grid, family by family",
         "",
-        "Written by `benchmarks/coverage.py`; random weights. `options` are what was passed to the builder or set in the",
-        "configuration, `code` is the commit of the library that the row was judged at.",
+        "Written by `benchmarks/coverage.py`; random weights. `options` were passed to the builder or set in the",
+        "configuration; `code` is the commit of the library that the row was judged at.",
         "",
         f"| suite | {' | '.join(VERDICTS)} | of |",
         "|---" * (2 + len(VERDICTS)) + "|",
