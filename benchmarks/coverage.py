@@ -194,8 +194,9 @@ def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
     def build(size: tuple[int, int] | None) -> Built:
         config = transformers.AutoConfig.for_model(kind, num_labels=CLASSES, **CONFIGS.get(kind, {}))
         for part in configs(config):
-            for blocks in ("num_hidden_layers", "encoder_layers", "decoder_layers"):
-                if isinstance(getattr(part, blocks, None), int) and not hasattr(part, "out_features"):
+            read = any(hasattr(part, told) for told in ("out_features", "out_indices", "backbone_out_indices"))
+            for blocks in () if read else ("num_hidden_layers", "encoder_layers", "decoder_layers"):
+                if isinstance(getattr(part, blocks, None), int):
                     setattr(part, blocks, min(getattr(part, blocks), BLOCKS))
             if size is not None and hasattr(part, "image_size"):
                 part.image_size = size
@@ -235,10 +236,11 @@ def mean_answer(output: Any) -> Tensor:
     return next(output[key] for key in ANSWERS if key in output).flatten(1).mean(1)
 
 
-BLOCKS = 4  # of transformers' models, where their number is free
+BLOCKS = 4  # of transformers' models, where none of them is read by its number
 # where transformers' own defaults do not make a model, or one for days
 CONFIGS: dict[str, dict[str, Any]] = {
     "perceiver": {"num_cross_attention_heads": 1, "num_self_attends_per_block": 4},
+    "beit": {"out_indices": [3, 5, 7, 11]},
     "imagegpt": {"n_layer": 4},
     "vivit": {"num_frames": 8},
     "vjepa2": {
@@ -427,23 +429,26 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
     """What is wrong with how the layer lies over the input, "" if nothing is.
 
     A proof, as every layout that could have been taken by mistake (rows for columns, either of them backwards) is
-    held against the one that was. Each quadrant of several images is drawn anew, the rest of them kept. The layer's
-    change, less its mean over all places (what attention and gates tell every place alike), is summed up per quadrant
-    of the grid. The layout passes if its quadrants agree with those that were redrawn better than under each of the
-    other seven, by three standard errors of the mean over the draws (which noise does once in 100,000 times), and is
-    wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for all eight.
+    held against the one that was. Each quadrant of several images is drawn anew, the rest of them kept; or, where
+    that shows nothing, the rest blank: some random networks hide the one behind their norms, some the other. The
+    layer's change, less its mean over all places (what attention and gates tell every place alike), is summed up per
+    quadrant of the grid. The layout passes if its quadrants agree with those that were redrawn better than under each
+    of the other seven, by three standard errors of the mean over the draws (which noise does once in 100,000 times),
+    and is wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for all eight.
     Of a volume or video the quadrant is redrawn in the first half of the time, and that half must change more.
     """
-    draws = [
-        responses(model, inputs, seen, redrawn(inputs, seed), redrawn(inputs, DRAWS + seed)) for seed in range(DRAWS)
-    ]
-    if any(early < late for _, early, late in draws):
-        return "time runs backwards"
-    sums = torch.stack([torch.stack([table[range(4), places].sum() for places in ARRANGED]) for table, *_ in draws])
-    better = sums[:, :, None] - sums[:, None, :]
-    errors = (better.mean(0) / (better.std(0) / DRAWS**0.5)).fill_diagonal_(torch.inf)
-    (best,) = (errors > 3).all(1).nonzero(as_tuple=True)
-    return NOT_SHOWN if not len(best) else "wrong way round" if int(best) else ""
+    images = [redrawn(inputs, seed) for seed in range(2 * DRAWS)]
+    for grounds in (images[DRAWS:], [torch.zeros_like(images[0])] * DRAWS):
+        draws = [responses(model, inputs, seen, *pair) for pair in zip(grounds, images, strict=False)]
+        sums = torch.stack([torch.stack([table[range(4), at].sum() for at in ARRANGED]) for table, *_ in draws])
+        better = sums[:, :, None] - sums[:, None, :]
+        errors = (better.mean(0) / (better.std(0) / DRAWS**0.5)).fill_diagonal_(torch.inf)
+        (best,) = (errors > 3).all(1).nonzero(as_tuple=True)
+        if len(best) and any(early < late for _, early, late in draws):
+            return "time runs backwards"
+        if len(best):
+            return "wrong way round" if int(best) else ""
+    return NOT_SHOWN
 
 
 def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor, other: Tensor) -> tuple[Tensor, float, float]:
