@@ -3,9 +3,10 @@
     python benchmarks/coverage.py [--suite timm] [--only NAME] [--again]
 
 One member of every module of timm, every family of torchvision's classifiers, video classifiers, segmenters and
-detectors, and transformers' image classifiers. A map counts only if it is finite, not flat, has the input's aspect
-ratio, is coarser than the input, comes from the second half of the network and lies over the input the right way
-round: of all ways to arrange the quadrants the true one agrees best with where the layer changes as each is blanked.
+detectors, and of transformers every classifier of images and videos, segmenter, detector, estimator of depth and
+text-image model. A map counts only if it is finite, not flat, has the input's aspect ratio, is coarser than the input,
+comes from the second half of the network and lies over the input the right way round: of all ways to arrange the
+quadrants the true one agrees best with where the layer changes as each is redrawn.
 
 Results are kept in results/coverage.json, and the members, which take minutes to find, in results/families.json, so
 that a run can be stopped and goes on where it was; results/coverage.md is the table.
@@ -21,9 +22,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,12 +38,23 @@ VERDICTS = ("right", "refused", "wrong", "not run")
 SECONDS = 300  # for one model, on a shared core
 CLASSES = 10
 DRAWS = 4  # batches of images: noise of one network and one input is not evidence
+NETWORKS = 4  # random ones, until one shows which way round its layer lies
+NOT_SHOWN = "which way round is not shown"
 SIZE, LARGE = (128, 192), (256, 384)  # not square, where the model allows
 CORNERS = [(row, column) for row in (0, 1) for column in (0, 1)]
-# where the four corners come to lie in each other layout: mirrored, turned, and rows for columns
-TURNED = [(1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (0, 2, 1, 3), (3, 1, 2, 0), (1, 3, 0, 2), (2, 0, 3, 1)]
+# where the four corners come to lie: in their places; mirrored, turned, and rows for columns
+ARRANGED = [
+    (0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (0, 2, 1, 3), (3, 1, 2, 0), (1, 3, 0, 2), (2, 0, 3, 1),
+]  # fmt: skip
 
-Built = tuple[nn.Module, Any, Callable[[Any], Tensor] | None]  # model, inputs, target
+
+class Built(NamedTuple):
+    """A model to judge. target: None is the predicted class. options: how it differs from the library's own."""
+
+    model: nn.Module
+    inputs: Any
+    target: Callable[[Any], Tensor] | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 # what is judged: suite -> names, and how to build one
@@ -79,10 +92,9 @@ def timm_builds(name: str) -> Iterator[Callable[[], Built]]:
         ({}, (height, width)),
     ]
     for options, size in sizes:
-        yield lambda options=options, size=size: (
-            timm.create_model(name, num_classes=CLASSES, **options, **FEWER.get(name, {})),
-            images(*size),
-            None,
+        options |= FEWER.get(name, {})
+        yield lambda options=options, size=size: Built(
+            timm.create_model(name, num_classes=CLASSES, **options), images(*size), options=options
         )
 
 
@@ -106,10 +118,8 @@ def torchvision_builds(name: str) -> Iterator[Callable[[], Built]]:
 
     options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     for size in (SIZE, LARGE, (224, 224), (299, 299)):
-        yield lambda size=size: (
-            torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options),
-            images(*size),
-            None,
+        yield lambda size=size: Built(
+            torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options), images(*size)
         )
 
 
@@ -117,17 +127,15 @@ def video_builds(name: str) -> Iterator[Callable[[], Built]]:
     import torchvision
 
     for frames, size in ((8, (96, 160)), (16, (96, 160)), (16, (224, 224))):
-        yield lambda frames=frames, size=size: (
-            torchvision.models.get_model(name, weights=None, num_classes=CLASSES),
-            images(frames, *size)[:1],
-            None,
+        yield lambda frames=frames, size=size: Built(
+            torchvision.models.get_model(name, weights=None, num_classes=CLASSES), images(frames, *size)[:1]
         )
 
 
 def segmenter_builds(name: str) -> Iterator[Callable[[], Built]]:
     import torchvision
 
-    yield lambda: (
+    yield lambda: Built(
         torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES),
         images(*SIZE),
         lambda output: output["out"][:, 3].mean((-2, -1)),
@@ -135,58 +143,113 @@ def segmenter_builds(name: str) -> Iterator[Callable[[], Built]]:
 
 
 def detector_builds(name: str) -> Iterator[Callable[[], Built]]:
+    """R-CNNs with a few boxes only: the heads of masks and keypoints run on each of a thousand, for minutes."""
     import torchvision
 
-    threshold = {"box_score_thresh" if "rcnn" in name else "score_thresh": 0.0}
-    sizes = {} if name.startswith("ssd") else {"min_size": SIZE[0], "max_size": SIZE[1]}
-    yield lambda: (
-        torchvision.models.get_model(
-            name, weights=None, weights_backbone=None, num_classes=CLASSES, **threshold, **sizes
-        ),
+    few = {"box_score_thresh": 0.0, "box_detections_per_img": 5, "rpn_post_nms_top_n_test": 50}
+    options = few if "rcnn" in name else {"score_thresh": 0.0}
+    options |= {} if name.startswith("ssd") else {"min_size": SIZE[0], "max_size": SIZE[1]}
+    yield lambda: Built(
+        torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES, **options),
         images(*SIZE),
         lambda output: torch.stack([boxes["scores"].sum() for boxes in output]),
+        options,
     )
 
 
-def transformers_names() -> list[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+# transformers' tables of models by task; of outputs that are no classes the mean score, mask or depth is explained
+TASKS = {
+    "transformers": ("IMAGE_CLASSIFICATION",),
+    "transformers-video": ("VIDEO_CLASSIFICATION",),
+    "transformers-text": ("ZERO_SHOT_IMAGE_CLASSIFICATION",),
+    "transformers-segmentation": (
+        "SEMANTIC_SEGMENTATION", "IMAGE_SEGMENTATION", "INSTANCE_SEGMENTATION", "UNIVERSAL_SEGMENTATION",
+    ),
+    "transformers-detection": ("OBJECT_DETECTION",),
+    "transformers-depth": ("DEPTH_ESTIMATION",),
+}  # fmt: skip
+ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "last_hidden_state")
 
+
+def transformers_names(suite: str) -> list[str]:
+    from transformers.models.auto import modeling_auto
+
+    tables = [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in TASKS[suite]]
     flat = [
-        (kind, cls)
-        for kind, found in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items()
+        f"{kind}/{cls}"
+        for table in tables
+        for kind, found in table.items()
         for cls in (found if isinstance(found, tuple) else (found,))
     ]
-    return [f"{kind}/{cls}" for kind, cls in flat]
+    return list(dict.fromkeys(flat))
 
 
-def transformers_builds(name: str) -> Iterator[Callable[[], Built]]:
+def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
     import transformers
+
+    from seewhy.models.huggingface import ImageSide
 
     kind, cls = name.split("/")
 
-    def build(size: int | tuple[int, int] | None) -> Built:
+    def build(size: tuple[int, int] | None) -> Built:
         config = transformers.AutoConfig.for_model(kind, num_labels=CLASSES, **CONFIGS.get(kind, {}))
+        for part in configs(config):
+            read = any(hasattr(part, told) for told in ("out_features", "out_indices", "backbone_out_indices"))
+            for blocks in () if read else ("num_hidden_layers", "encoder_layers", "decoder_layers"):
+                if isinstance(getattr(part, blocks, None), int):
+                    setattr(part, blocks, min(getattr(part, blocks), BLOCKS))
+            if size is not None and hasattr(part, "image_size"):
+                part.image_size = size
         vision = getattr(config, "vision_config", config)
-        if isinstance(getattr(vision, "num_hidden_layers", None), int):
-            vision.num_hidden_layers = min(vision.num_hidden_layers, 6)
-        if size is not None and hasattr(vision, "image_size"):
-            vision.image_size = size
-        declared = getattr(vision, "image_size", 224)
+        declared = getattr(vision, "image_size", None) or 224
         height, width = size or (declared if isinstance(declared, list | tuple) else (declared, declared))
         model = getattr(transformers, cls)(config)
+        given = images(height, width)
         channels = getattr(vision, "num_channels", 3)
-        given = images(height, width)[:, :1].expand(-1, channels, -1, -1) if channels != 3 else images(height, width)
-        return model, INPUTS.get(kind, lambda given: {model.main_input_name: given})(given), None
+        given = given if channels == 3 else given[:, :1].expand(-1, channels, -1, -1)
+        if suite == "transformers-video":
+            frames = next(getattr(config, key) for key in ("num_frames", "frames_per_clip") if hasattr(config, key))
+            given = images(frames, height, width)[:1].transpose(1, 2)
+        inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
+        options = {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
+        if suite == "transformers-text":  # the side of the images, as seewhy.load gives it
+            return Built(ImageSide(model), given, lambda embedding: embedding[:, ::2].sum(1), options)
+        return Built(model, inputs, None if "CLASSIFICATION" in TASKS[suite][0] else mean_answer, options)
 
     yield lambda: build(SIZE)
     yield lambda: build(LARGE)
     yield lambda: build(None)
 
 
+def configs(config: Any) -> Iterator[Any]:
+    """A configuration and those of its parts."""
+    from transformers import PretrainedConfig
+
+    yield config
+    for part in vars(config).values():
+        if isinstance(part, PretrainedConfig):
+            yield from configs(part)
+
+
+def mean_answer(output: Any) -> Tensor:
+    """(B,) of what a model without classes says."""
+    return next(output[key] for key in ANSWERS if key in output).flatten(1).mean(1)
+
+
+BLOCKS = 4  # of transformers' models, where none of them is read by its number
 # where transformers' own defaults do not make a model, or one for days
 CONFIGS: dict[str, dict[str, Any]] = {
     "perceiver": {"num_cross_attention_heads": 1, "num_self_attends_per_block": 4},
+    "beit": {"out_indices": [3, 5, 7, 11]},
     "imagegpt": {"n_layer": 4},
+    "vivit": {"num_frames": 8},
+    "vjepa2": {
+        "frames_per_clip": 8, "crop_size": 128, "hidden_size": 192, "num_attention_heads": 3, "pred_hidden_size": 96,
+        "pred_num_attention_heads": 3, "pred_num_hidden_layers": 2,
+    },
+    "videoprism_vision_model": {
+        "num_frames": 4, "image_size": 144, "num_spatial_layers": 4, "num_temporal_layers": 2,
+    },
     "shieldgemma2": {
         "vision_config": {
             "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -237,8 +300,8 @@ def names_of(suite: str) -> list[str]:
 
     if suite == "timm":
         return timm_names()
-    if suite == "transformers":
-        return transformers_names()
+    if suite in TASKS:
+        return transformers_names(suite)
     package = {"torchvision": zoo, "video": zoo.video, "segmentation": zoo.segmentation, "detection": zoo.detection}
     return torchvision_names(package[suite])
 
@@ -249,7 +312,7 @@ BUILDS = {
     "video": video_builds,
     "segmentation": segmenter_builds,
     "detection": detector_builds,
-    "transformers": transformers_builds,
+    **{suite: partial(transformers_builds, suite) for suite in TASKS},
 }
 
 
@@ -264,23 +327,30 @@ def judge(suite: str, name: str) -> dict[str, Any]:
     """The row of one model: the first way to build it that runs and is right, else the last.
 
     A deep layer of a random network that sees all of a small input does not show which way round it lies; that of a
-    larger one may.
+    larger one may, or that of another random network: the layout is the same.
     """
     row: dict[str, Any] = {"verdict": "not run"}
-    for build in BUILDS[suite](name):
-        torch.manual_seed(0)
-        try:
-            model, inputs, target = build()
-            model.eval()
-            awaken(model, inputs)
-        except Exception as error:  # this size is not for this model
-            if row["verdict"] == "not run":
-                row["reason"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-            continue
-        row = verdict(model, inputs, target)
-        if row["verdict"] == "right":
+    for seed in range(NETWORKS):
+        for build in BUILDS[suite](name):
+            torch.manual_seed(seed)
+            try:
+                built = build()
+                built.model.eval()
+                awaken(built.model, built.inputs)
+            except Exception as error:  # this size is not for this model
+                if row["verdict"] == "not run":
+                    row["reason"] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+                continue
+            row = {"options": told(built.options)} | verdict(built.model, built.inputs, built.target)
+            if row["verdict"] == "right":
+                return row
+        if NOT_SHOWN not in row["verdict"]:
             break
     return row
+
+
+def told(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
 
 
 def awaken(model: nn.Module, inputs: Any) -> None:
@@ -334,13 +404,12 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             explanation = seewhy.explain(model, inputs, target)
-        seen = {call.label: call for call in look(model, inputs)}[explanation.layers[0]]
+        calls = {call.label: call for call in look(model, inputs)}
     except SeewhyError as error:
-        return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:300]}
-    (label, found), space = (
-        next(iter(explanation.maps.items())),
-        Inputs.of(inputs, model).space,
-    )  # what it is resized to
+        return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
+    # of a pyramid the level that the score is read from most
+    label, found = max(explanation.maps.items(), key=lambda level: float(level[1].abs().amax()))
+    seen, space = calls[label], Inputs.of(inputs, model).space  # what it is resized to
     grid = tuple(found.shape[1:])
     row |= {"layer": label, "grid": seen.grid.layout, "depth": round(seen.depth, 2)}
     rows, columns = grid[-2:]
@@ -360,31 +429,36 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
     """What is wrong with how the layer lies over the input, "" if nothing is.
 
     A proof, as every layout that could have been taken by mistake (rows for columns, either of them backwards) is
-    held against the one that was. Each quadrant of several images is shown alone, the rest of them blank. The layer's
-    change from an all blank image, less its mean over all places (what attention and gates tell every place alike), is
-    summed up per quadrant of the grid. The layout passes if its quadrants agree with those that were shown better than
-    under each of the other seven, by three standard errors of the mean over the draws; and is wrong if one of these
-    agrees as much better than it. How strongly a quadrant acts, or a place reacts, is the same for all eight.
-    Of a volume or video the quadrant is shown in the first half of the time, and that half must change more.
+    held against the one that was. Each quadrant of several images is drawn anew, the rest of them kept; or, where
+    that shows nothing, the rest blank: some random networks hide the one behind their norms, some the other. The
+    layer's change, less its mean over all places (what attention and gates tell every place alike), is summed up per
+    quadrant of the grid. The layout passes if its quadrants agree with those that were redrawn better than under each
+    of the other seven, by three standard errors of the mean over the draws (which noise does once in 100,000 times),
+    and is wrong if another one does. How strongly a quadrant acts, or a place reacts, is the same for all eight.
+    Of a volume or video the quadrant is redrawn in the first half of the time, and that half must change more.
     """
-    draws = [responses(model, inputs, seen, redrawn(inputs, seed)) for seed in range(DRAWS)]
-    if any(early < late for _, early, late in draws):
-        return "time runs backwards"
-    own = torch.stack([table.diagonal().sum() for table, *_ in draws])
-    others = torch.stack([table[range(4), turned].sum() for table, *_ in draws for turned in TURNED]).view(DRAWS, -1)
-    better = own[:, None] - others
-    errors = better.mean(0) / (better.std(0) / DRAWS**0.5)
-    if bool((errors > 3).all()):
-        return ""
-    return "wrong way round" if bool((errors < -3).any()) else "which way round is not shown"
+    images = [redrawn(inputs, seed) for seed in range(2 * DRAWS)]
+    for grounds in (images[DRAWS:], [torch.zeros_like(images[0])] * DRAWS):
+        draws = [responses(model, inputs, seen, *pair) for pair in zip(grounds, images, strict=False)]
+        sums = torch.stack([torch.stack([table[range(4), at].sum() for at in ARRANGED]) for table, *_ in draws])
+        better = sums[:, :, None] - sums[:, None, :]
+        errors = (better.mean(0) / (better.std(0) / DRAWS**0.5)).fill_diagonal_(torch.inf)
+        (best,) = (errors > 3).all(1).nonzero(as_tuple=True)
+        if len(best) and any(early < late for _, early, late in draws):
+            return "time runs backwards"
+        if len(best):
+            return "wrong way round" if int(best) else ""
+    return NOT_SHOWN
 
 
-def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor) -> tuple[Tensor, float, float]:
-    """(quadrant that was shown, quadrant of the layer): the share of the change; of time the change of both halves."""
+def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor, other: Tensor) -> tuple[Tensor, float, float]:
+    """(redrawn quadrant of the image, quadrant of the layer): the share of the change; of time that of both halves."""
     from seewhy.capture.tape import activations_in
+    from seewhy.inputs import Inputs
 
     module, call = model.get_submodule(seen.name), int(seen.label.rpartition("#")[2]) if "#" in seen.label else 0
     level = "[" + seen.label.rpartition("[")[2] if "[" in seen.label else ""
+    axis = Inputs.of(inputs, model).channel_axis
     kept: list[Tensor] = []
 
     def folded(given: Tensor) -> Tensor:
@@ -393,14 +467,13 @@ def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor) -> tuple[
             answer(model, inputs, given)
         return seen.grid.fold(kept[call]).float()
 
-    blank = torch.zeros_like(image)
     rows, halves = [], torch.zeros(2)
     with module.register_forward_hook(lambda _m, _a, output: kept.append(activations_in(output)[level].clone())):
-        before = folded(blank)
+        before = folded(image)
         for corner in CORNERS:
-            shown = blank.clone()
-            quadrant(shown, corner).copy_(quadrant(image, corner))
-            change = folded(shown) - before
+            changed = image.clone()
+            quadrant(changed.movedim(axis, 1), corner).copy_(quadrant(other.movedim(axis, 1), corner))
+            change = folded(changed) - before
             change = (change - change.flatten(2).mean(-1).view(*change.shape[:2], *[1] * len(seen.grid.space))).abs()
             rows.append(torch.stack([quadrant(change, place).mean() for place in CORNERS]) / change.mean())
             if change.ndim == 5 and change.shape[2] > 1:
@@ -418,6 +491,9 @@ def quadrant(tensor: Tensor, corner: tuple[int, int]) -> Tensor:
 
 
 # running and writing
+
+
+COLUMNS = ("options", "input", "layer", "grid", "depth")
 
 
 def work(pairs: list[tuple[str, str]]) -> None:
@@ -480,19 +556,20 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "# The automatic choice of layer and grid, family by family",
         "",
-        "Written by `benchmarks/coverage.py`; random weights. `code` is the commit that the row was judged at.",
+        "Written by `benchmarks/coverage.py`; random weights. `options` were passed to the builder or set in the",
+        "configuration; `code` is the commit of the library that the row was judged at.",
         "",
         f"| suite | {' | '.join(VERDICTS)} | of |",
         "|---" * (2 + len(VERDICTS)) + "|",
         *[counts(suite, [row for row in rows if row["suite"] == suite]) for suite in BUILDS],
         counts("all", rows),
         "",
-        "| model | input | layer | grid | depth | verdict | code |",
-        "|---|---|---|---|---|---|---|",
+        "| model | options | input | layer | grid | depth | verdict | code |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (list(BUILDS).index(row["suite"]), row["model"])):
         told = row["verdict"] + (f": {row['reason']}" if "reason" in row else "")
-        cells = [f"{row['suite']}: {row['model']}", *(row.get(key, "") for key in ("input", "layer", "grid", "depth"))]
+        cells = [f"{row['suite']}: {row['model']}", *(row.get(key, "") for key in COLUMNS)]
         lines.append(f"| {' | '.join(map(str, cells))} | {told.replace('|', '/')} | {row.get('code', '')} |")
     return lines
 
@@ -502,7 +579,9 @@ def main() -> None:
     parser.add_argument("--suite", choices=BUILDS, help="only this one")
     parser.add_argument("--only", help="only models with this in their name")
     parser.add_argument(
-        "--again", action="store_true", help="judge again what was judged at another commit, first what was not right"
+        "--again",
+        action="store_true",
+        help="judge again what was judged at another commit: what was not right, the quick",
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -521,7 +600,12 @@ def main() -> None:
         if (options.only or "") in name
         and (f"{suite}/{name}" not in rows or (options.again and rows[f"{suite}/{name}"].get("code") != code()))
     ]
-    run(sorted(pairs, key=lambda pair: rows.get("/".join(pair), {}).get("verdict") == "right"))
+
+    def order(pair: tuple[str, str]) -> tuple[bool, int]:
+        row = rows.get("/".join(pair), {})
+        return row.get("verdict") == "right", row.get("seconds", 0)
+
+    run(sorted(pairs, key=order))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seewhy.grid import Evidence, Grid, readings
+from seewhy.grid import Evidence, Grid, Windows, readings
 
 BATCH, CHANNELS = 2, 16
 SPACE = (64, 96)  # an image of 4 x 6 patches of 16 pixels
@@ -85,6 +85,18 @@ def test_merged_patches_have_half_the_grid_of_the_map_before() -> None:
     """5 x 7 cells become 3 x 4 with padding and 2 x 3 without; twelve tokens are the former."""
     assert read(torch.zeros(BATCH, 12, CHANNELS), (80, 112), Evidence(grids={(5, 7)})).space == (3, 4)
     assert read(torch.zeros(BATCH, 6, CHANNELS), (80, 112), Evidence(grids={(5, 7)})).space == (2, 3)
+
+
+def test_padded_windows_are_cut_off_and_shifted_ones_rolled_back() -> None:
+    """A row of 5 cells in windows of 2: 0 1 | 2 3 | 4 and padding. Of 4, rolled back by one, 1 2 | 3 0."""
+    evidence = Evidence(grids={(1, 5), (1, 4)})
+    (padded,) = readings((3, 2, 1), (8, 40), 1, evidence, windows=Windows((1, 2), (0, 0)))
+    assert padded.layout == "1 x 5, channels last, in windows of 1 x 2"
+    assert padded.fold(torch.tensor([[0.0, 1], [2, 3], [4, -1]])[..., None]).flatten().tolist() == [0, 1, 2, 3, 4]
+    (shifted,) = readings((2, 2, 1), (8, 40), 1, evidence, windows=Windows((1, 2), (0, 1)))
+    assert shifted.layout == "1 x 4, channels last, in windows of 1 x 2 shifted by 0 x 1"
+    assert shifted.fold(torch.tensor([[1.0, 2], [3, 0]])[..., None]).flatten().tolist() == [0, 1, 2, 3]
+    assert readings((3, 2, 1), (8, 40), 1, evidence, windows=Windows((1, 2), (0, 1))) == []  # which was first?
 
 
 def test_a_cube_is_read_along_the_axis_where_modules_had_their_channels() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 import seewhy
 from seewhy import arrays
 from seewhy.capture.tape import record
-from seewhy.errors import InputError, InputTypeError
+from seewhy.errors import InputError, InputTypeError, LayerError
 from seewhy.inputs import Inputs
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -81,6 +81,93 @@ def test_two_images_have_a_map_each(inputs):
     expected = nn.functional.avg_pool2d(IMAGES, 4).mean(1) / 6
     torch.testing.assert_close(found["features#0"], expected)
     torch.testing.assert_close(found["features#1"], -expected / 2)
+
+
+# what is no picture yet, and what is many
+
+
+class Patches(nn.Module):
+    """Cuts an image into patches of 4 x 4, as the processors of some models do, and hands them to such a model."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, image):
+        return self.model(nn.functional.unfold(image, 4, stride=4).mT).mean(1)
+
+
+def test_patches_are_no_image_and_a_module_that_cuts_them_is_the_way():
+    patches = {"pixel_values": nn.functional.unfold(IMAGES, 4, stride=4).mT, "spatial_shapes": torch.tensor([[2, 3]])}
+    with pytest.raises(
+        InputTypeError, match=r"'pixel_values': \(2, 6, 48\), 'spatial(.|\n)*is given the image and makes"
+    ):
+        Inputs.of(patches, nn.Identity())
+    torch.manual_seed(0)
+    model = Patches().eval()
+    found = seewhy.explain(model, IMAGES, 1, layers="model.1", method="hires_cam").maps["model.1"]
+    with torch.no_grad():
+        tokens = model.model[:2](patches["pixel_values"])
+    expected = (tokens @ model.model[2].weight[1]).unflatten(1, (2, 3)) / 6
+    torch.testing.assert_close(found, expected.detach())
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "guided_backprop", "score_cam", "rise"])
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_videos_of_transformers_have_their_frames_before_the_channels(method):
+    """Both values: the same model behind a module that takes them the other way round has the same map."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoMAEConfig(
+        image_size=32, patch_size=8, num_frames=6, tubelet_size=2, hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=32, num_labels=4, use_mean_pooling=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.VideoMAEForVideoClassification(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+
+    class ChannelsFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, video):
+            return self.inner(video.transpose(1, 2)).logits
+
+    video = torch.rand(2, 6, 3, 32, 32)
+    options = {"masks": 8} if method == "rise" else {}
+    ours = seewhy.explain(model, video, 1, method=method, **options)
+    other = seewhy.explain(ChannelsFirst(), video.transpose(1, 2), 1, method=method, **options)
+    assert ours.heatmap.shape == (2, 6, 32, 32)
+    assert ours.heatmap.flatten(1).std(1).min() > 0
+    torch.testing.assert_close(ours.heatmap, other.heatmap)
+
+
+def test_frames_of_patches_or_patches_of_frames_no_length_tells():
+    """TimeSformer has the frames of each patch side by side. Read as the patches of each frame the map is wrong."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.TimesformerConfig(
+        image_size=32, patch_size=8, num_frames=6, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, num_labels=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, video = transformers.TimesformerForVideoClassification(config).eval(), torch.rand(2, 6, 3, 32, 32)
+    with pytest.raises(LayerError, match=r"no layer of this model has space(.|\n)*grid="):
+        seewhy.explain(model, video, 1)
+
+    def frames(tokens):
+        return tokens[:, 1:].unflatten(1, (4, 4, 6)).permute(0, 4, 3, 1, 2)
+
+    (label,) = (found := seewhy.explain(model, video, 1, layers="timesformer.encoder.layer.0", grid=frames)).layers
+    assert found.maps[label].shape == (2, 6, 4, 4)
+    changed = video.clone()
+    changed[:, 4, :, :8, 24:] += 5  # a patch of the fifth frame
+    embedded = []
+    with model.timesformer.embeddings.register_forward_hook(lambda *args: embedded.append(args[2])), torch.no_grad():
+        model(video)
+        model(changed)
+    moved = frames(embedded[1] - embedded[0]).abs().amax(1) > 0
+    assert moved.nonzero().tolist() == [[0, 4, 0, 3], [1, 4, 0, 3]]
 
 
 # what a detector makes of its images

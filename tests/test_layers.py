@@ -354,20 +354,12 @@ def test_a_hybrids_tokens_have_the_grid_of_the_last_map_before_them() -> None:
     assert torch.equal(found.maps["norm"], by_hand.maps["norm"])
 
 
-def test_windowed_tokens_are_refused_by_name_left_out_of_the_choice_and_undone_by_a_function() -> None:
-    """NEEDS part 1, 3. The attention of a Swin sees 2 x 2 windows of 4 x 6 cells; how far they are shifted, no shape
-    tells. Its first block's are not shifted: undone, the map is that of windows put in rows by hand."""
+def test_windowed_tokens_are_undone() -> None:
+    """NEEDS part 1, 3. The attention of a Swin sees 2 x 3 windows of 2 x 2 cells; by hand, put in rows again."""
     case = BY_NAME["swin"]
     model, images = case.model(), case.inputs()
     name = "layers.1.blocks.0.attn"
-    with pytest.raises(LayerError, match="does not lie over the input"):
-        seewhy.explain(model, images, 1, layers=name)
-    assert all(seen.grid is None for seen in look(model, images) if seen.name == name)
-
-    def undone(windows: Tensor) -> Tensor:
-        return windows.view(2, 2, 3, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(2, -1, 4, 6)
-
-    found = seewhy.explain(model, images, 1, layers=name, grid=undone).maps[name]
+    found = seewhy.explain(model, images, 1, layers=name).maps[name]
     recorded = []
     handle = model.get_submodule(name).register_forward_hook(
         lambda _m, _a, output: recorded.append(output.detach().requires_grad_()) or recorded[-1]
@@ -383,6 +375,56 @@ def test_windowed_tokens_are_refused_by_name_left_out_of_the_choice_and_undone_b
                 torch.testing.assert_close(
                     found[image, row, column], cell.detach() @ weights[image], rtol=1e-4, atol=1e-6
                 )
+
+
+def timm_swin() -> nn.Module:
+    return timm.models.SwinTransformer(
+        (64, 96), 4, num_classes=CLASSES, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4
+    )
+
+
+def transformers_swin() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SwinConfig(
+        image_size=(64, 96), patch_size=4, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4
+    )
+    return transformers.SwinForImageClassification(config)
+
+
+def sam() -> nn.Module:
+    return timm.models.VisionTransformerSAM(
+        (64, 96), 8, num_classes=CLASSES, embed_dim=16, depth=2, num_heads=2, window_size=3, neck_chans=8
+    )
+
+
+WINDOWED = {
+    "timm": (timm_swin, [f"layers.{stage}.blocks.{block}" for stage in (0, 1) for block in (0, 1)], "norm1", "attn"),
+    "transformers": (
+        transformers_swin,
+        [f"swin.encoder.layers.{stage}.blocks.{block}" for stage in (0, 1) for block in (0, 1)],
+        "layernorm_before",
+        "attention",
+    ),
+    "padded": (sam, ["blocks.0", "blocks.1"], "norm1", "attn"),  # 8 x 12 cells are 9 x 12 in windows of 3 x 3
+}
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_joined_again_are_what_was_cut_into_them(name: str) -> None:
+    """NEEDS part 1, 3. What a block's attention is given is its norm's output, cut; every second one is shifted."""
+    build, blocks, norm, attention = WINDOWED[name]
+    torch.manual_seed(0)
+    model, images = build().eval(), torch.randn(2, 3, 64, 96)
+    grids = {seen.name: seen.grid for seen in look(model, images)}
+    for block in blocks:
+        kept = {}
+        parts = [(f"{block}.{part}", model.get_submodule(f"{block}.{part}")) for part in (norm, attention)]
+        whole = parts[0][1].register_forward_hook(lambda _m, _a, output, kept=kept: kept.update(whole=output))
+        cut = parts[1][1].register_forward_pre_hook(lambda _m, args, kept=kept: kept.update(cut=args[0]))
+        with whole, cut, torch.no_grad():
+            model(images)
+        assert kept["cut"].shape[0] > 2
+        assert torch.equal(grids[parts[1][0]].fold(kept["cut"]), grids[parts[0][0]].fold(kept["whole"]))
 
 
 NAMED = {

@@ -17,19 +17,58 @@ _LEARNED_TOKENS = (
 
 
 @dataclass(frozen=True)
+class Windows:
+    """The places of an image cut into windows of `size`, the rest of the last ones padded: (B * windows, *size, C).
+
+    The grid was rolled back by `shift` before (Liu et al. 2021, arXiv:2103.14030, section 3.2).
+    """
+
+    size: Shape
+    shift: Shape
+
+    def joined(self, tensor: Tensor, space: Shape) -> Tensor:
+        """(B, *space, C) for (B * windows, places, C)."""
+        count, sides = len(space), self.counts(space)
+        parts = tensor.reshape(-1, *sides, *self.size, tensor.shape[-1])
+        pairs = [axis for side in range(1, 1 + count) for axis in (side, side + count)]
+        whole = parts.permute(0, *pairs, -1).reshape(
+            -1, *(many * each for many, each in zip(sides, self.size, strict=True)), tensor.shape[-1]
+        )
+        for axis, (cells, shift) in enumerate(zip(space, self.shift, strict=True), 1):
+            whole = whole.roll(shift, axis).narrow(axis, 0, cells)
+        return whole
+
+    def counts(self, space: Shape) -> Shape:
+        """How many windows there are along each axis."""
+        return tuple(-(-cells // each) for cells, each in zip(space, self.size, strict=True))
+
+    def fit(self, space: Shape) -> bool:
+        """Whether it is known what a grid's windows are: of padding and shifting, models differ in what comes first."""
+        padded = any(cells % each for cells, each in zip(space, self.size, strict=True))
+        return not (padded and any(self.shift))
+
+    def __str__(self) -> str:
+        size, shift = (" x ".join(map(str, sides)) for sides in (self.size, self.shift))
+        return f"windows of {size}" + (f" shifted by {shift}" if any(self.shift) else "")
+
+
+@dataclass(frozen=True)
 class Grid:
     """A layout that was recognised: the axes of images and channels, and how many tokens stand before the grid's.
 
     All other axes are places, in rows: gridded already, or one sequence of `prefix` tokens, the grid, and what follows.
+    windows: the images are cut into these, in rows along the first axis.
     """
 
     space: Shape
     batch_axis: int = 0
     channel_axis: int = 1
     prefix: int = 0
+    windows: Windows | None = None
 
     def fold(self, tensor: Tensor) -> Tensor:
         """A tensor of this layout as (B, C, *space): linear, so that gradients can go along."""
+        tensor = tensor if self.windows is None else self.windows.joined(tensor, self.space)
         places = tensor.movedim((self.batch_axis, self.channel_axis), (0, 1)).flatten(2)
         return places.narrow(2, self.prefix, math.prod(self.space)).reshape(*places.shape[:2], *self.space)
 
@@ -42,7 +81,8 @@ class Grid:
         axis = "channels first" if self.channel_axis == 1 else "channels last"
         places = f"from token {self.prefix} on" if self.prefix else ""
         order = "tokens before images" if self.batch_axis == 1 else ""
-        return ", ".join(part for part in (str(self), axis, places, order) if part)
+        windows = "" if self.windows is None else f"in {self.windows}"
+        return ", ".join(part for part in (str(self), axis, places, order, windows) if part)
 
 
 @dataclass(frozen=True)
@@ -66,7 +106,12 @@ class Evidence:
 
 
 def readings(
-    shape: Shape, space: Shape, batch: int, evidence: Evidence | None = None, grid: Shape | None = None
+    shape: Shape,
+    space: Shape,
+    batch: int,
+    evidence: Evidence | None = None,
+    grid: Shape | None = None,
+    windows: Windows | None = None,
 ) -> list[Grid]:
     """The grids that a tensor of `shape` can have over a batch of inputs of size `space`: none, one, or several.
 
@@ -74,9 +119,12 @@ def readings(
     finer than the input and has its aspect ratio, to within a cell and a half (odd sizes, unpadded convolutions).
     The channels are where the modules of the forward had them. A sequence has the grid of a map of the same forward, or
     half of it and so on (patch merging), and as many channels as some module; where no map is known, the grid is one
-    that divides the input evenly. With `grid` only that one counts.
+    that divides the input evenly. With `grid` only that one counts. A layer that `windows` are declared of has
+    (B * windows, N, C) or (B * windows, *window, C), of a grid that has so many of them.
     """
     evidence = evidence or Evidence()
+    if windows and shape[0] != batch and shape[1:-1] in (windows.size, (math.prod(windows.size),)):
+        return _windowed(shape[0] / batch, windows, evidence)
     found = [
         Grid(places, batch_axis, channel_axis, prefix)
         for batch_axis, channel_axis in _arrangements(shape, space, batch, evidence, grid is not None)
@@ -139,10 +187,9 @@ def _grids(places: Shape, space: Shape, evidence: Evidence, given: Shape | None)
     (length,) = places
     if length in evidence.queries:
         return []
-    if not evidence.grids:
-        return _dividing(length, space)
-    grids = evidence.grids
-    while grids:
+    if not evidence.grids:  # of a volume the order is open too: frames of patches, or patches of frames
+        return _dividing(length, space) if len(space) == 2 else []
+    for grids in _levels(evidence.grids):
         found = [
             (grid, extra)
             for grid in sorted(grids)
@@ -153,8 +200,23 @@ def _grids(places: Shape, space: Shape, evidence: Evidence, given: Shape | None)
             return evenly
         if found:
             return found
-        grids = {half for grid in grids for half in _halves(grid) if math.prod(half) > 1} - grids
     return []
+
+
+def _windowed(count: float, windows: Windows, evidence: Evidence) -> list[Grid]:
+    """The first grids that are cut into `count` windows."""
+    for grids in _levels(evidence.grids):
+        found = [grid for grid in sorted(grids) if math.prod(windows.counts(grid)) == count and windows.fit(grid)]
+        if found:
+            return [Grid(grid, channel_axis=-1, windows=windows) for grid in found]
+    return []
+
+
+def _levels(grids: Set[Shape]) -> Iterator[Set[Shape]]:
+    """These grids, then what one more merging of patches makes of them, and so on."""
+    while grids:
+        yield grids
+        grids = {half for grid in grids for half in _halves(grid) if math.prod(half) > 1} - grids
 
 
 def _halves(grid: Shape) -> Iterator[Shape]:
@@ -168,10 +230,8 @@ def _halves(grid: Shape) -> Iterator[Shape]:
 
 def _dividing(length: int, space: Shape) -> list[tuple[Shape, int]]:
     """(grid, tokens before it) for a sequence that nothing is known of: square patches that divide the input evenly."""
-    side = math.gcd(*space[-2:])
-    planes = [tuple(pixels // patch for pixels in space[-2:]) for patch in range(1, side + 1) if side % patch == 0]
-    times = [(space[0] // frames,) for frames in range(1, space[0] + 1) if space[0] % frames == 0]
-    grids = [(*time, *plane) for time in (times if len(space) == 3 else [()]) for plane in planes]
+    side = math.gcd(*space)
+    grids = [tuple(pixels // patch for pixels in space) for patch in range(1, side + 1) if side % patch == 0]
     return [
         (grid, length - math.prod(grid))
         for grid in grids

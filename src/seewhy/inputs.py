@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.capture.nested import leaves, rebuild
+from seewhy.capture.nested import children, leaves, rebuild
 from seewhy.errors import InputError, InputTypeError
+from seewhy.targets.outputs import described
 
 _TORCHVISIONS_TRANSFORM = "GeneralizedRCNNTransform"  # every detector of torchvision has one
 
@@ -34,12 +35,14 @@ class Canvas:
 class Inputs:
     """The arguments of one call. Tensors in them are private copies without a graph: the caller's stay untouched.
 
-    canvas: what the model makes of the images before its first layer, where it lays them out by itself.
+    canvas: what the model makes of the images before its first layer, where it lays them out by itself. channel_axis:
+    1, or 2 for videos frames first, (B, T, C, H, W), as transformers' models take them.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     canvas: Canvas | None = None
+    channel_axis: int = 1
 
     @classmethod
     def of(cls, inputs: Any, model: nn.Module) -> Inputs:
@@ -66,9 +69,10 @@ class Inputs:
         if not len(found.images):
             raise InputTypeError(
                 "there is no image among the inputs.",
-                got=type(inputs).__name__,
+                got=described(inputs) if children(inputs) else type(inputs).__name__,
                 expected="(B, C, H, W), (B, C, D, H, W), a list of (C, H, W), or a tuple or dict that holds one",
-                do="for PIL images and file names pass a model from seewhy.load, which knows the preprocessing",
+                do="for PIL images and file names pass a model from seewhy.load, which knows the preprocessing; put a "
+                "model of patches or colours into a module that is given the image and makes them",
             )
         return found._laid_out(model)
 
@@ -83,7 +87,7 @@ class Inputs:
         """The images as one batch (B, C, *space). Raises `InputError` where their sizes differ."""
         images = self.images
         if isinstance(images, Tensor):
-            return images
+            return images.movedim(self.channel_axis, 1)
         if len({*self.sizes}) > 1:
             raise InputError(
                 "this method needs images of one size.",
@@ -99,13 +103,13 @@ class Inputs:
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Each image's (H, W) or (D, H, W), in pixels or voxels."""
-        return tuple(tuple(image.shape[1:]) for image in self.images)
+        return tuple(self._space(image[None]) for image in self.images)
 
     @property
     def size(self) -> tuple[int, ...]:
         """(H, W) or (D, H, W) of the images; of images of several sizes the largest height and width."""
         images = self.images
-        return tuple(images.shape[2:] if isinstance(images, Tensor) else map(max, zip(*self.sizes, strict=True)))
+        return self._space(images) if isinstance(images, Tensor) else tuple(map(max, zip(*self.sizes, strict=True)))
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -115,10 +119,14 @@ class Inputs:
     @property
     def signature(self) -> tuple[int, ...]:
         """What decides which layers have space: the shape of an image, and of what the model makes of a list."""
-        return (self.images[0].shape[0], *self.space)
+        return (self.images[0].shape[self.channel_axis - 1], *self.space)
+
+    def _space(self, images: Tensor) -> tuple[int, ...]:
+        """The sizes of a batch without those of images and channels."""
+        return tuple(images.movedim(self.channel_axis, 1).shape[2:])
 
     def _laid_out(self, model: nn.Module) -> Inputs:
-        """The same with the `canvas` that `model` makes of the images, asked of its own transform, if it has one."""
+        """The same with what `model` tells: the `canvas` that its own transform makes, and where the channels are."""
         transform = next((part for part in model.modules() if type(part).__name__ == _TORCHVISIONS_TRANSFORM), None)
         if transform is not None:
             made, _ = transform(list(self.images))
@@ -132,6 +140,8 @@ class Inputs:
                 expected="images of one size, or one of torchvision's detectors",
                 do="explain them one at a time",
             )
+        if isinstance(self.images, Tensor) and self.images.ndim == 5 and _is_transformers(model):
+            return replace(self, channel_axis=2)
         return self
 
     def seen_as(self, view: Callable[[Tensor], Tensor]) -> Inputs:
@@ -140,7 +150,9 @@ class Inputs:
         def change(entry: Tensor | Listed) -> Tensor | Listed:
             if isinstance(entry, Listed):
                 return Listed(view(image[None])[0] for image in entry)
-            return view(entry) if entry.ndim >= 4 and tuple(entry.shape[2:]) == self.size else entry
+            if entry.ndim != self.images[0].ndim + 1 or self._space(entry) != self.size:
+                return entry
+            return view(entry.movedim(self.channel_axis, 1)).movedim(1, self.channel_axis)
 
         return self._changed(change)
 
@@ -150,7 +162,7 @@ class Inputs:
 
         def change(entry: Tensor | Listed) -> Tensor | Listed:
             if entry is own and image is not None:
-                return Listed(image.unbind()) if isinstance(entry, Listed) else image
+                return Listed(image.unbind()) if isinstance(entry, Listed) else image.movedim(1, self.channel_axis)
             if isinstance(entry, Listed):
                 return Listed(entry[number].clone() for number in rows(torch.arange(len(entry))).tolist())
             return rows(entry) if entry.ndim and entry.shape[0] == self.batch else entry
@@ -163,6 +175,10 @@ class Inputs:
 
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)
+
+
+def _is_transformers(model: nn.Module) -> bool:
+    return hasattr(getattr(model, "config", None), "model_type")
 
 
 def _listed(entries: list[Any]) -> list[Any]:

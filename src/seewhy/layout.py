@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from seewhy.capture.guard import guard, unwrap
 from seewhy.capture.hooks import Passed, around
 from seewhy.capture.tape import activation_in, activations_in, call_labels
-from seewhy.grid import Evidence, Grid, readings
+from seewhy.grid import Evidence, Grid, Windows, readings
 from seewhy.inputs import Inputs
 from seewhy.targets.outputs import answers
 
@@ -64,7 +64,7 @@ def look(model: nn.Module, inputs: Any) -> list[Seen]:
     last = max((number for number, has in enumerate(with_places, 1) if has), default=1)
     seen = []
     for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1):
-        found = tuple(readings(made.shape, call.space, call.batch, evidence))
+        found = tuple(readings(made.shape, call.space, call.batch, evidence, windows=made.windows))
         seen.append(
             Seen(
                 label,
@@ -86,7 +86,7 @@ class _Made(NamedTuple):
 
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
-    what it was given and of what it made.
+    what it was given and of what it made. windows: as the block that the layer is in declares them.
     """
 
     name: str
@@ -97,6 +97,7 @@ class _Made(NamedTuple):
     returned_by: str
     given_by: str
     channels: list[tuple[tuple[int, ...], int, set[int]]]
+    windows: Windows | None
 
     @property
     def enters(self) -> bool:
@@ -124,7 +125,10 @@ def _watched(model: nn.Module, call: Inputs) -> tuple[Any, list[_Made]]:
                 for tensor, (width, axes) in zip((given, made), _channels(module), strict=False)
                 if tensor is not None
             ]
-            calls.append(_Made(name, module, level, tuple(made.shape), size, source(made), source(given), channels))
+            windows = _windows(name, modules, len(call.space))
+            calls.append(
+                _Made(name, module, level, tuple(made.shape), size, source(made), source(given), channels, windows)
+            )
             returned[id(made)] = name, ref(made)
 
     with guard(model), torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
@@ -136,6 +140,23 @@ def _around(name: str) -> Iterator[str]:
     """The names of the modules that the one called `name` is a part of."""
     while name := name.rpartition(".")[0]:
         yield name
+
+
+def _windows(name: str, modules: Mapping[str, nn.Module], dims: int) -> Windows | None:
+    """The window size, and the shift, if any, that the layer called `name` or what it is a part of declares.
+
+    To be asked during the forward: some blocks of transformers set them to the image that they see.
+    """
+
+    def declared(attribute: str) -> tuple[int, ...]:
+        found = (getattr(modules.get(outer), attribute, None) for outer in (name, *_around(name)))
+        value = next((value for value in found if value is not None), 0)
+        sides = (value,) * dims if isinstance(value, int) else value
+        told = isinstance(sides, tuple | list) and [type(side) for side in sides] == [int] * dims
+        return tuple(sides) if told else (0,) * dims
+
+    size = declared("window_size")
+    return Windows(size, declared("shift_size")) if min(size) > 0 else None
 
 
 def _is_norm(module: nn.Module) -> bool:

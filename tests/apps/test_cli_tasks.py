@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import seewhy
@@ -57,7 +58,42 @@ def test_a_class_of_a_segmenter_is_explained_where_it_is_seen(tmp_path):
     )
 
 
-def test_the_best_box_of_a_class_is_explained(tmp_path):
+def test_a_segmenter_is_asked_at_a_pixel_or_inside_a_mask_of_the_photograph(tmp_path):
+    """The photograph is 600 x 400, the input 64 x 64, the output 16 x 16: pixel (400, 130) is place (5, 10) of it."""
+    config = transformers.SegformerConfig(
+        hidden_sizes=[16] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16,
+        id2label={0: "table", 1: "cup", 2: "spoon"},
+    )  # fmt: skip
+    processor = transformers.SegformerImageProcessor(size={"height": 64, "width": 64})
+    name = saved(tmp_path, transformers.SegformerForSemanticSegmentation, config, processor)
+    loaded = seewhy.load(name)
+    inputs, (photo,), _ = loaded.prepare([PHOTO])
+    with torch.no_grad():
+        cup = loaded.module(inputs).logits[0, 1]
+    assert (photo.size, cup.shape) == ((600, 400), (16, 16))
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (300, 0, 600, 100))  # columns 8 to 15, rows 0 to 3
+    mask.save(tmp_path / "mask.png")
+    for options, score in (
+        (("--pixel", "400,130"), cup[5, 10]),
+        (("--mask", str(tmp_path / "mask.png")), cup[:4, 8:].mean()),
+    ):
+        run = explained(tmp_path, name, "--target", "cup", *options)
+        assert run.exit_code == 0, run.output
+        (result,) = json.loads(run.stdout)
+        assert result["score"] == pytest.approx(float(score), rel=1e-4)
+    for options, words in (
+        (("--pixel", "600,10"), "the model does not see this pixel.\n  got: 600,10\n  expected: 0,0 to 599,399"),
+        (("--pixel", "10"), "--pixel is no place.\n  got: 10\n  expected: X,Y"),
+        (("--mask", str(samples.path("chelsea.png"))), "got: 451 x 300\n  expected: 600 x 400"),
+        (("--box", "1"), "no boxes were found"),
+    ):
+        run = explained(tmp_path, name, "--target", "cup", *options)
+        assert run.exit_code == 2
+        assert words in run.stderr
+
+
+def test_the_best_box_of_a_class_is_explained_or_the_one_of_a_number(tmp_path):
     config = transformers.YolosConfig(
         hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=[64, 96],
         patch_size=16, num_detection_tokens=5, id2label={0: "cup", 1: "spoon"},
@@ -68,6 +104,11 @@ def test_the_best_box_of_a_class_is_explained(tmp_path):
     inputs, _, _ = loaded.prepare([PHOTO])
     with torch.no_grad():
         logits = loaded.module(inputs).logits[0]
+    run = explained(tmp_path, name, "--method", "layer_cam", "--target", "spoon", "--box", "3")
+    assert json.loads(run.stdout)[0]["score"] == pytest.approx(float(logits[3, 1]), rel=1e-4)
+    run = explained(tmp_path, name, "--target", "spoon", "--box", "5")
+    assert run.exit_code == 2
+    assert "there is no such box in image 0.\n  got: label 1, index 5" in run.stderr
     for target, column in (((), None), (("--target", "spoon"), 1)):
         run = explained(tmp_path, name, "--method", "layer_cam", *target)
         assert run.exit_code == 0, run.output

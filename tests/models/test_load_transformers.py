@@ -66,6 +66,13 @@ def test_random_weights_and_what_is_not_there(classifier, tmp_path_factory):
     assert not torch.equal(other.classifier.weight, model.classifier.weight)
     with pytest.raises(ModelError, match=r"could not be loaded(.|\n)*save_pretrained"):
         seewhy.load(f"transformers:{tmp_path_factory.mktemp('empty')}")
+    nowhere = f"{folder}/not/here"
+    with pytest.raises(ModelError) as caught:
+        seewhy.load(f"transformers:{nowhere}")
+    problem, got, expected, do = str(caught.value).splitlines()
+    assert (problem, got) == (f"transformers:{nowhere} could not be loaded.", "  got: no such folder")
+    assert expected.startswith("  expected: a name on the hub, or a folder with config.json")
+    assert do.startswith("  do: ")
 
 
 def shades(width, height):

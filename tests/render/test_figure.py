@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy import Box, Category, Region
+from seewhy import Box, Category, Region, Similarity
 from seewhy.errors import InputError
 from seewhy.render import figure, overlay
 from seewhy.render.figure import png
@@ -86,6 +86,8 @@ def test_an_empty_signed_map_can_be_drawn(explanation):
         (Box(torch.tensor([2, 0]), index=5), ["cup (2), score 0.5", "cat (0), score 1.5"]),
         (torch.tensor([1, 7]), ["dog (1), score 0.5", "class 7, score 1.5"]),
         (Category(1), ["dog (1), score 0.5", "dog (1), score 1.5"]),
+        (Similarity(torch.ones(2, 3), prompt="a cat"), ["a cat, score 0.5", "a cat, score 1.5"]),
+        (Similarity(torch.ones(2, 3)), ["score 0.5", "score 1.5"]),
         (None, ["score 0.5", "score 1.5"]),
         (["a", "b"], ["score 0.5", "score 1.5"]),
     ],

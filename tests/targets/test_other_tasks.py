@@ -129,6 +129,16 @@ def test_a_binary_model_explains_the_side_it_predicts():
     torch.testing.assert_close(theirs, wrong, atol=0.02, rtol=0)  # they resize by OpenCV
 
 
+def test_without_a_target_each_image_explains_the_class_predicted_of_itself():
+    """NEEDS part 2, 23: MONAI, given no class, explains all classes that the batch predicts at every image."""
+    model, image = seeded(lambda: Small(4)), images()
+    with torch.no_grad():  # logits of mean 0: whatever speaks for a class in one image speaks against it in the other
+        model.head.bias -= model(image).mean(0)
+        predicted = model(image).argmax(1)
+    assert predicted[0] != predicted[1]
+    torch.testing.assert_close(map_of(model, image), by_hand(model, image, model.head.weight[predicted]))
+
+
 def test_many_labels_at_once():
     """Need 8: of a multi-label model each label by itself, by (B, T); the probability is the sigmoid."""
     model, image = seeded(lambda: Small(4)), images()

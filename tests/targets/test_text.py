@@ -91,6 +91,7 @@ def test_prompts_become_embeddings_and_each_is_encoded_once():
     own = Encoder()
     assert scores(Text("ab", encode=own), encode=encode, features=features) == pytest.approx(expected)
     assert own.asked == [["ab"]]
+    assert Text("ab", encode=own).resolved(GIVEN, targets.Context(2)).prompt == "ab"
 
 
 # without a target
@@ -136,7 +137,7 @@ def test_class_scores_of_length_1_by_chance_are_no_embedding():
 
 
 def test_pytorch_grad_cam_explains_a_dimension_of_an_embedding():
-    """Both values: the peer's map without a target is that of dimension argmax; here that has to be asked for."""
+    """NEEDS part 2, 3. Both values: the peer's map without a target is of dimension argmax; here one has to ask."""
     from pytorch_grad_cam import GradCAM
 
     model, images = Embedder(lambda x: F.normalize(x)).eval(), torch.rand(1, 3, 16, 16)

@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ import typer
 from seewhy.errors import GradientError, InputError, LayerError, OutputError, SeewhyError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from rich.console import Console
     from rich.table import Table
     from torch import Tensor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from seewhy.explain import Explainer
     from seewhy.explanation import Explanation
     from seewhy.models import Loaded
+    from seewhy.models.loaded import Frame, Preprocess
     from seewhy.targets import Context, Target, Text
 
 app = typer.Typer(
@@ -89,6 +91,15 @@ def explain(
             help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
         ),
     ] = None,
+    box: Annotated[
+        int | None, typer.Option(min=0, help="Of a detector the box of this number, from 0 on. [default: the best]")
+    ] = None,
+    pixel: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Of a segmenter the class at this pixel of the photograph.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Of a segmenter the class where this picture of the same size is white.")
+    ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="A name or pattern of `seewhy layers`; may be repeated. [default: chosen]")
     ] = None,
@@ -105,6 +116,7 @@ def explain(
             raise InputError("alpha is out of range.", got=alpha, expected="a number in [0, 1]")
         from seewhy.explain import Explainer
         from seewhy.methods import get
+        from seewhy.models.loaded import open_photo
         from seewhy.render.overlay import find_colormap
         from seewhy.targets import Text, find_label
 
@@ -112,14 +124,21 @@ def explain(
         find_colormap(colormap)
         loaded = _load(model, weights, device)
         explainer = Explainer(loaded, chosen, layers=layer or None)
-        wanted: _Class | Text = _Class(None)
-        if target is not None and loaded.embed_text is not None:
-            wanted = Text(target)
-        elif target is not None:
-            wanted = _Class(int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels))
+        index = None
+        if target is not None and loaded.embed_text is None:
+            index = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
+        where = None if pixel is None else _numbers(pixel)
+        region = None if mask is None else open_photo(mask)
+
+        def asked(photo: Image.Image) -> _Asked | Text:
+            if target is not None and loaded.embed_text is not None:
+                return Text(target)
+            place = None if where is None else _place(where, loaded.preprocess.frame(photo.size))
+            return _Asked(index, box, place, None if region is None else _region(region, photo, loaded.preprocess))
+
         _make_folder(out)
         paths = images or [_sample()]
-        job = _Job(explainer, wanted, colormap, alpha, raw)
+        job = _Job(explainer, asked, colormap, alpha, raw)
         results = _explain_all(job, paths, _names(paths, out, chosen))
         if as_json:
             typer.echo(json.dumps([_entry(result) for result in results], indent=2, ensure_ascii=False))
@@ -165,23 +184,65 @@ def layers(model: Model = "default", weights: Weights = "pretrained", device: De
 
 
 @dataclass(frozen=True)
-class _Class:
-    """A class of whatever model: the image's, that of the best box, or where a segmenter sees it; None is predicted."""
+class _Asked:
+    """A class of whatever model: the image's, that of the best box, or where a segmenter sees it; None is predicted.
+
+    box: the number of another one. place, region: where a segmenter is to see it: at one place, (across, down) as
+    shares of the input, or inside a mask.
+    """
 
     index: int | None
+    box: int | None = None
+    place: tuple[float, float] | None = None
+    region: Tensor | None = None
 
     def resolved(self, outputs: Any, context: Context) -> Target:
-        from seewhy.targets import Box, Category, Region, resolve
+        from seewhy.targets import Box, Category, Pixel, Region, resolve
         from seewhy.targets.outputs import is_detections, named, scores_tensor
 
-        if is_detections(outputs) or named(outputs, ("pred_boxes",)):
-            return resolve(Box(self.index), outputs, context)
+        placed = self.place is not None or self.region is not None
+        detects = is_detections(outputs) or bool(named(outputs, ("pred_boxes",)))
+        if self.box is not None or (detects and not placed):
+            return resolve(Box(self.index, index=self.box), outputs, context)
         if self.index is None and context.encode is not None:
             raise OutputError("the model compares pictures with words.", do='say which, as in --target "a cat"')
-        dense = named(outputs, ("masks_queries_logits",)) or scores_tensor(outputs).ndim > 3
+        dense = placed or named(outputs, ("masks_queries_logits",)) or scores_tensor(outputs).ndim > 3
         if self.index is None and dense:
             raise OutputError("the model sees several classes in one picture.", do="say which with --target")
-        return resolve((Region if dense else Category)(self.index), outputs, context)
+        if self.place is not None and self.index is not None and context.sizes is not None:
+            (across, down), (height, width) = self.place, context.sizes[0]
+            return resolve(Pixel(self.index, int(down * height), int(across * width)), outputs, context)
+        return resolve(Region(self.index, self.region) if dense else Category(self.index), outputs, context)
+
+
+def _numbers(pixel: str) -> tuple[int, int]:
+    """(x, y) for "X,Y"."""
+    x, comma, y = (part.strip() for part in pixel.partition(","))
+    if not (comma and x.isdecimal() and y.isdecimal()):
+        raise InputError("--pixel is no place.", got=pixel, expected="X,Y: pixels from the left and from the top")
+    return int(x), int(y)
+
+
+def _place(pixel: tuple[int, int], frame: Frame) -> tuple[float, float]:
+    """A pixel of a photograph as shares, (across, down), of the input, which shows `frame` of it."""
+    x0, y0, x1, y1 = frame
+    across, down = (pixel[0] + 0.5 - x0) / (x1 - x0), (pixel[1] + 0.5 - y0) / (y1 - y0)
+    if not (0 <= across < 1 and 0 <= down < 1):
+        raise InputError(
+            "the model does not see this pixel.",
+            got=f"{pixel[0]},{pixel[1]}",
+            expected=f"{x0:.0f},{y0:.0f} to {x1 - 1:.0f},{y1 - 1:.0f}, which is what it is shown of the photograph",
+        )
+    return across, down
+
+
+def _region(mask: Image.Image, photo: Image.Image, preprocess: Preprocess) -> Tensor:
+    """The part of a photograph that is white in `mask`, at the input's size, as the photograph comes to be there."""
+    if mask.size != photo.size:
+        sizes = (f"{picture.width} x {picture.height}" for picture in (mask, photo))
+        raise InputError("the mask is not of the photograph's size.", got=next(sizes), expected=next(sizes))
+    plain = replace(preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="nearest")
+    return (plain(mask).amax(0) > 0.5).float()
 
 
 @dataclass(frozen=True)
@@ -189,7 +250,7 @@ class _Job:
     """What is the same for every photograph."""
 
     explainer: Explainer
-    target: _Class | Text
+    asked: Callable[[Image.Image], _Asked | Text]
     colormap: str
     alpha: float
     raw: bool
@@ -242,7 +303,8 @@ def _explain_all(job: _Job, paths: Sequence[Path], stems: Sequence[Path]) -> lis
                 continue
             caught: list[str] = []
             with _warnings_shown(caught.append):
-                explanation = job.explainer([photo], job.target)  # type: ignore[arg-type]  # it is resolved, then called
+                target = job.asked(photo)
+                explanation = job.explainer([photo], target)  # type: ignore[arg-type]  # it is resolved, then called
             for text in caught:
                 _say(f"{path}: {text}", errors)
             try:
@@ -251,7 +313,7 @@ def _explain_all(job: _Job, paths: Sequence[Path], stems: Sequence[Path]) -> lis
                 results.append(_Failure(str(path), f"{path}: its pictures could not be written: {error}"))
                 _say(f"error: {path}: its pictures could not be written: {error}", errors)
                 continue
-            results.append(_result(str(path), explanation, files, caught, job.target))
+            results.append(_result(str(path), explanation, files, caught, target))
     return results
 
 
@@ -268,7 +330,7 @@ def _write(explanation: Explanation, stem: Path, job: _Job) -> dict[str, str]:
 
 
 def _result(
-    image: str, explanation: Explanation, files: dict[str, str], caught: list[str], target: _Class | Text
+    image: str, explanation: Explanation, files: dict[str, str], caught: list[str], target: _Asked | Text
 ) -> _Result:
     from seewhy.targets import classes
 

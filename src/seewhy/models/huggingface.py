@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -83,12 +84,27 @@ def _features(output: Any) -> Tensor:
 
 
 def _not_loaded(name: str, error: Exception) -> ModelError:
+    told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not Path(name).is_dir():
+        told = f"no such folder, and from the hub {told}" if _on_hub(name) else "no such folder"
     return ModelError(
         f"transformers:{name} could not be loaded.",
-        got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        got=told,
         expected="a name on the hub, or a folder with config.json, preprocessor_config.json and the weights",
         do="save model, processor and tokenizer with save_pretrained; for a name on the hub look at the network",
     )
+
+
+def _on_hub(name: str) -> bool:
+    """Whether it could be a name there: "model" or "owner/model"."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _preprocess(processor: Any, name: str) -> Preprocess:

@@ -127,13 +127,15 @@ def _reduced(drawn: Drawing) -> Drawing:
 
 
 def _title(explanation: Explanation, drawn: Drawing) -> str:
-    """The class as far as it is known, the score, and the slice of a volume."""
+    """The class or the prompt as far as it is known, the score, and the slice of a volume."""
     index = _class_index(explanation.targets, drawn)
     parts = []
     if index is not None:
         labels = explanation.labels
         named = labels is not None and 0 <= index < len(labels)
         parts.append(f"{textwrap.shorten(labels[index], 40)} ({index})" if labels and named else f"class {index}")
+    elif prompt := getattr(explanation.targets, "prompt", None):
+        parts.append(textwrap.shorten(prompt, 40))
     elif drawn.target is not None:
         parts.append(f"target {drawn.target}")
     score = explanation.scores[drawn.image] if drawn.target is None else explanation.scores[drawn.image, drawn.target]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,12 @@ class Similarity:
 
     embedding: (D,) for all images, (B, D) for one per image, or (B, T, D). against: (D,), or (A, D), whose mean cosine
     is taken off. Raises `TargetError` for other shapes, `OutputError` where the output holds no embedding of D numbers.
+    prompt: what the embedding is of, where that is one text for all images.
     """
 
     embedding: Any
     against: Any = None
+    prompt: str | None = None
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
         wanted = torch.as_tensor(self.embedding)
@@ -52,10 +54,10 @@ class Similarity:
         wanted = wanted.detach().to(given)
         wanted = wanted.expand(context.batch, -1) if wanted.ndim == 1 else wanted
         if self.against is None:
-            return Similarity(wanted)
+            return replace(self, embedding=wanted)
         others = torch.as_tensor(self.against).detach().to(given)
         others = others if others.ndim > 1 else others[None]
-        return Similarity(wanted, others.expand(context.batch, *others.shape[-2:]))
+        return replace(self, embedding=wanted, against=others.expand(context.batch, *others.shape[-2:]))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class Text:
             )
         wanted = context.encoded(encode, _prompts(self.prompt))
         against = None if self.against is None else context.encoded(encode, _prompts(self.against))
-        return Similarity(wanted[0] if isinstance(self.prompt, str) else wanted, against)
+        if isinstance(self.prompt, str):
+            return Similarity(wanted[0], against, self.prompt)
+        return Similarity(wanted, against)
 
 
 def without_redundancy(target: Any, outputs: Any, *, scale: float = 2.0) -> Any:
