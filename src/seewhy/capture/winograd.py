@@ -19,26 +19,24 @@ from torch import Tensor, nn
 
 from seewhy.capture.hooks import instead_of_forward
 
-
-def _twice(matrix: list[list[int]]) -> Tensor:
-    """The matrix's Kronecker product with itself: what it does to rows and columns of a tile written as a vector."""
-    return torch.kron(torch.tensor(matrix).float(), torch.tensor(matrix).float())
-
-
-_INPUTS = _twice(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
+_INPUTS = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
 )  # B'
-_WEIGHTS = _twice([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24**2  # G
-_OUTPUTS = _twice([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])  # A'
+_WEIGHTS = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # 24 G
+_OUTPUTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # A'
 _NAMED = {"same": (1, 1), "valid": (0, 0)}
 _CHANNELS, _TILES = 128, 32  # with fewer, moving the tiles takes longer than the multiplications that they save
+
+
+@cache
+def _twice(matrix: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The matrix's Kronecker product with itself: what it does to rows and columns of a tile written as a vector."""
+    return torch.kron(torch.tensor(matrix).float(), torch.tensor(matrix).float())
 
 
 @contextmanager
@@ -89,7 +87,7 @@ def _tiles(side: int) -> int:
 
 def _kernel(weight: Float[Tensor, "O I 3 3"]) -> Float[Tensor, "36 I O"]:
     """G g G' for each pair of channels."""
-    return (_WEIGHTS @ weight.reshape(-1, 9).T).reshape(36, *weight.shape[:2]).mT
+    return (_twice(_WEIGHTS) / 24**2 @ weight.reshape(-1, 9).T).reshape(36, *weight.shape[:2]).mT
 
 
 def _convolve(
@@ -105,8 +103,8 @@ def _convolve(
     edges = (0, 0, left, 4 * columns + 2 - wide - left, above, 4 * rows + 2 - high - above)
     cut = F.pad(image.permute(0, 2, 3, 1), edges).unfold(1, 6, 4).unfold(2, 6, 4)  # (N, rows, columns, I, 6, 6)
     tiles = cut.permute(0, 1, 2, 4, 5, 3).reshape(-1, 36, channels)
-    products = torch.bmm((_INPUTS @ tiles).transpose(0, 1), kernel)  # (36, N * rows * columns, O)
-    made = _OUTPUTS @ products.flatten(1)
+    products = torch.bmm((_twice(_INPUTS) @ tiles).transpose(0, 1), kernel)  # (36, N * rows * columns, O)
+    made = _twice(_OUTPUTS) @ products.flatten(1)
     joined = made.reshape(4, 4, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
     output = joined.reshape(batch, 4 * rows, 4 * columns, -1)[:, :height, :width].contiguous()
     if bias is not None:
