@@ -47,3 +47,10 @@ def test_without_a_prompt_it_says_what_to_pass(model, tmp_path):
     run = CliRunner().invoke(app, ["explain", *model, "--out", str(tmp_path / "out")])
     assert run.exit_code == 2
     assert 'do: say which, as in --target "a cat"' in run.stderr
+
+
+def test_a_place_in_the_picture_is_refused(model, tmp_path):
+    options = ["--target", "a cup", "--pixel", "3,4", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(app, ["explain", *model, *options])
+    assert run.exit_code == 2
+    assert "with words.\n  got: --pixel\n  do: leave --pixel out" in run.stderr

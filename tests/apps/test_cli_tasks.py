@@ -116,3 +116,9 @@ def test_the_best_box_of_a_class_is_explained_or_the_one_of_a_number(tmp_path):
         best = logits[:, :2].max() if column is None else logits[:, column].max()
         assert result["score"] == pytest.approx(float(best), rel=1e-4)
         assert column is None or (result["label"], result["index"]) == ("spoon", 1)
+
+
+def test_of_several_places_none_is_dropped_in_silence(tmp_path):
+    run = explained(tmp_path, "default", "--pixel", "3,4", "--box", "0")
+    assert run.exit_code == 2
+    assert "only one of these says where.\n  got: --box, --pixel\n  do: leave the others out" in run.stderr

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import weight_norm
 
 import seewhy
 from seewhy.capture.winograd import winograd
@@ -66,6 +67,7 @@ class Halved(nn.Conv2d):
         pytest.param(convolution(), channels_last(1, 128, 8, 8), id="few tiles"),
         pytest.param(convolution(), channels_last(16, 128, 16, 16).contiguous(), id="channels first"),
         pytest.param(convolution().double(), channels_last(16, 128, 16, 16).double(), id="float64"),
+        pytest.param(weight_norm(convolution()), channels_last(16, 128, 16, 16), id="weights made for each call"),
         pytest.param(Halved(128, 128, 3), channels_last(16, 128, 16, 16), id="subclass"),
     ],
 )

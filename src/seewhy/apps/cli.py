@@ -127,6 +127,11 @@ def explain(
         index = None
         if target is not None and loaded.embed_text is None:
             index = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
+        given = [f"--{name}" for name, value in (("box", box), ("pixel", pixel), ("mask", mask)) if value is not None]
+        if len(given) > 1:
+            raise InputError("only one of these says where.", got=", ".join(given), do="leave the others out")
+        if given and loaded.embed_text is not None:
+            raise InputError("the model compares whole pictures with words.", got=given[0], do=f"leave {given[0]} out")
         where = None if pixel is None else _numbers(pixel)
         region = None if mask is None else open_photo(mask)
 

@@ -41,7 +41,7 @@ def _twice(matrix: tuple[tuple[int, ...], ...]) -> Tensor:
 
 @contextmanager
 def winograd(model: nn.Module) -> Iterator[None]:
-    """While the block lasts, this thread's forwards of `model` run those convolutions so that are faster for it.
+    """While the block lasts, this thread's forwards of `model` take this way through the convolutions that it suits.
 
     These are float32, on a CPU, channels last, without a graph: others run as they are.
     """
@@ -65,6 +65,7 @@ def _fits(module: nn.Module) -> bool:
         and module.groups == 1
         and min(module.in_channels, module.out_channels) >= _CHANNELS
         and module.padding_mode == "zeros"
+        and isinstance(module.weight, nn.Parameter)  # weight_norm makes another one for each call
         and module.weight.dtype == torch.float32
         and module.weight.device.type == "cpu"
     )
