@@ -168,7 +168,7 @@ TASKS = {
     "transformers-detection": ("OBJECT_DETECTION",),
     "transformers-depth": ("DEPTH_ESTIMATION",),
 }  # fmt: skip
-ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "last_hidden_state")
+ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "image_embeds", "video_embeds", "last_hidden_state")
 
 
 def transformers_names(suite: str) -> list[str]:
@@ -207,12 +207,12 @@ def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
         given = images(height, width)
         channels = getattr(vision, "num_channels", 3)
         given = given if channels == 3 else given[:, :1].expand(-1, channels, -1, -1)
-        if suite == "transformers-video":
-            frames = next(getattr(config, key) for key in ("num_frames", "frames_per_clip") if hasattr(config, key))
-            given = images(frames, height, width)[:1].transpose(1, 2)
+        if suite == "transformers-video" or kind.startswith("video"):
+            told = (getattr(vision, key) for key in ("num_frames", "frames_per_clip") if hasattr(vision, key))
+            given = images(next(told, 4), height, width)[:1].transpose(1, 2)
         inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
         options = {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
-        if suite == "transformers-text":  # the side of the images, as seewhy.load gives it
+        if suite == "transformers-text" and kind not in INPUTS:  # the side of the images, as seewhy.load gives it
             return Built(ImageSide(model), given, lambda embedding: embedding[:, ::2].sum(1), options)
         return Built(model, inputs, None if "CLASSIFICATION" in TASKS[suite][0] else mean_answer, options)
 
@@ -232,8 +232,9 @@ def configs(config: Any) -> Iterator[Any]:
 
 
 def mean_answer(output: Any) -> Tensor:
-    """(B,) of what a model without classes says."""
-    return next(output[key] for key in ANSWERS if key in output).flatten(1).mean(1)
+    """(B,) of what a model without classes says: the mean of its scores, masks or depths, half of an embedding."""
+    key = next(key for key in ANSWERS if key in output)
+    return output[key].flatten(1)[:, :: 2 if "embeds" in key else 1].mean(1)
 
 
 BLOCKS = 4  # of transformers' models, where none of them is read by its number
@@ -249,6 +250,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "videoprism_vision_model": {
         "num_frames": 4, "image_size": 144, "num_spatial_layers": 4, "num_temporal_layers": 2,
+    },
+    "videoprism": {
+        "vision_config": {
+            "num_frames": 4, "image_size": 144, "num_spatial_layers": 4, "num_temporal_layers": 2,
+            "num_auxiliary_layers": 1, "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4,
+        },
+        "text_config": {"hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 2},
+    },
+    "blip-2": {
+        "vision_config": {
+            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 4,
+            "image_size": 128,
+        },
+        "qformer_config": {
+            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "encoder_hidden_size": 96, "vocab_size": 512, "use_qformer_text_input": True,
+        },
+        "image_text_hidden_size": 32,
     },
     "shieldgemma2": {
         "vision_config": {
@@ -283,6 +302,16 @@ def _patches(images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def _text(name: str, images: Tensor) -> dict[str, Tensor]:
+    """A prompt beside the images, for models of which no side can be had alone."""
+    return {name: images, "input_ids": torch.arange(1, 9).expand(len(images), -1)}
+
+
+def _task(images: Tensor) -> dict[str, Tensor]:
+    """What OneFormer's processor makes: the numbers of the words of a task beside the images."""
+    return {"pixel_values": images, "task_inputs": torch.arange(77.0).expand(len(images), -1)}
+
+
 def _colours(images: Tensor) -> dict[str, Tensor]:
     """What ImageGPT's processor makes: the numbers of 512 colours instead of an image."""
     return {"input_ids": torch.randint(512, (len(images), 32 * 32))}
@@ -291,6 +320,9 @@ def _colours(images: Tensor) -> dict[str, Tensor]:
 INPUTS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "shieldgemma2": _prompt,
     "siglip2": _patches,
+    "blip-2": partial(_text, "pixel_values"),
+    "videoprism": partial(_text, "pixel_values_videos"),
+    "oneformer": _task,
     "imagegpt": _colours,
 }
 

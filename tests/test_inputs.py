@@ -10,9 +10,10 @@ from torch import nn
 
 import seewhy
 from seewhy import arrays
-from seewhy.capture.tape import record
+from seewhy.capture.tape import activation_in, record
 from seewhy.errors import InputError, InputTypeError, LayerError
 from seewhy.inputs import Inputs
+from seewhy.layout import look
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
@@ -141,6 +142,31 @@ def test_videos_of_transformers_have_their_frames_before_the_channels(method):
     assert ours.heatmap.shape == (2, 6, 32, 32)
     assert ours.heatmap.flatten(1).std(1).min() > 0
     torch.testing.assert_close(ours.heatmap, other.heatmap)
+
+
+def test_the_tubelets_that_a_video_model_declares_are_its_grid():
+    """VideoPrism looks at each frame, then at each place: no module of it has a map of the video."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoPrismVisionConfig(
+        image_size=32, tubelet_size=[1, 8, 8], num_frames=6, hidden_size=16, num_spatial_layers=1,
+        num_temporal_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, video = transformers.VideoPrismForVideoClassification(config).eval(), torch.rand(2, 6, 3, 32, 32)
+    assert model(video).logits.shape == (2, 1, 4)
+    found = seewhy.explain(model, video, 1)
+    assert found.heatmap.shape == (2, 6, 32, 32)
+    changed = video.clone()
+    changed[:, 4, :, :8, 24:] += 5  # a patch of the fifth frame
+    calls = {call.label: call for call in look(model, video)}
+    grid, moved = calls[found.layers[0]].grid, []
+    layer = model.get_submodule(found.layers[0])
+    with layer.register_forward_hook(lambda *args: moved.append(activation_in(args[2]))), torch.no_grad():
+        model(video)
+        model(changed)
+    most = grid.fold(moved[1] - moved[0]).abs().mean(1).flatten(1).argmax(1)
+    assert grid.space == (6, 4, 4)
+    assert most.tolist() == [4 * 16 + 3] * 2
 
 
 def test_frames_of_patches_or_patches_of_frames_no_length_tells():

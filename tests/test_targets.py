@@ -537,8 +537,9 @@ def test_scores_per_place_are_not_class_scores():
     assert "expected: (B, K)" in str(caught.value)
 
 
-def test_trailing_dimensions_of_one_are_dropped():
+def test_dimensions_of_one_are_dropped():
     assert scores([2, 0], OUTPUTS[:, :, None, None]).tolist() == [2, 0.5]
+    assert scores([2, 0], OUTPUTS[:, None]).tolist() == [2, 0.5]  # what VideoPrism's head of one query gives
 
 
 def test_output_needs_a_row_per_image():

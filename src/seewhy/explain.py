@@ -88,7 +88,7 @@ class Explainer:
     start from the same state: a map does not depend on what else was asked for.
     labels: a name per class, so that targets can be given by label.
     batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
-    precision: "bf16" runs changed inputs in bfloat16, where the hardware is fast at it; scores agree to 2 or 3 digits.
+    precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3 digits.
     progress: a bar for methods that run the model often.
     options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 

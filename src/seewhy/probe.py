@@ -28,7 +28,7 @@ Fold = Callable[[Tensor], Tensor]
 class Probe:
     """One forward, and how to ask again: at most `batch_size` rows at once, with a bar if `progress`.
 
-    scores: (B, T), the original ones. precision: "bf16" runs changed inputs under autocast.
+    scores: (B, T), the original ones. precision: "bf16" runs changed inputs under autocast, where that is faster.
     """
 
     model: nn.Module
@@ -48,7 +48,8 @@ class Probe:
         """
         laid_out: Callable[[Tensor], Tensor] = _channels_last
         device = self.call.images[0].device
-        casting = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+        halved = self.precision == "bf16" and _computes_bf16(device)
+        casting = torch.autocast(device.type, torch.bfloat16) if halved else contextlib.nullcontext()
 
         def run(changed: Tensor, images: Tensor) -> Tensor:
             call = self.call.with_rows(lambda tensor: tensor[images.to(tensor.device)], laid_out(changed))
@@ -121,6 +122,15 @@ class Probe:
 
 def _parts(rows: Tensor, size: int) -> list[Tensor]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether the hardware has instructions for bfloat16: a processor that emulates them is slower than in float32."""
+    if device.type != "cpu":
+        return True
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # of x86 it says yes to emulation too
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seewhy import samples
-from seewhy.apps.cli import _names, app
+from seewhy.apps.cli import app
+from seewhy.apps.photographs import names_of
 
 MAIN = "from seewhy.apps.cli import main; main()"
 
@@ -194,7 +195,7 @@ def test_two_photographs_of_one_name_are_both_kept(here):
 
 def test_names_by_hand():
     def names(*paths):
-        return [name.name for name in _names([Path(path) for path in paths], Path("out"), "m")]
+        return [name.name for name in names_of([Path(path) for path in paths], Path("out"), "m")]
 
     assert names("a/x.png", "b/x.jpg", "X.png") == ["x-m", "x-2-m", "X-3-m"]
     assert names("x.png", "b/x.png", "x-2.png") == ["x-m", "x-3-m", "x-2-m"]

@@ -14,6 +14,7 @@ from torch import nn
 from torchcam.methods import ISCAM
 
 import seewhy
+from seewhy import probe
 from seewhy.errors import InputError, MethodError
 from seewhy.methods import perturbation as methods
 from tests.oracles import arrays
@@ -483,7 +484,8 @@ def test_a_model_that_cannot_have_channels_last_gets_the_plain_layout():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_bf16_gives_nearly_the_same_map():
+def test_bf16_gives_nearly_the_same_map(monkeypatch):
+    monkeypatch.setattr(probe, "_computes_bf16", lambda device: True)  # here it may be emulated
     model, batch = small(2), images(2)
     full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
     half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
@@ -491,6 +493,14 @@ def test_bf16_gives_nearly_the_same_map():
     assert not torch.equal(full, half)
     for one, other in zip(full, half, strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.99
+
+
+def test_bf16_is_left_out_where_it_would_be_slower(monkeypatch):
+    model, batch = small(2), images(2)
+    full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
+    monkeypatch.setattr(probe, "_computes_bf16", lambda device: False)
+    half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
+    assert torch.equal(full, half)
 
 
 def test_progress_is_shown_when_asked_for(capsys):

@@ -137,18 +137,18 @@ class ClassScores:
 
 
 def class_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
-    """The class scores (B, K) in a model's output; one logit of any trailing shape becomes two classes.
+    """The class scores (B, K) in a model's output, dimensions of 1 left out; one logit becomes two classes.
 
     What kind they are is told from the operation that made them, which an output without a graph does not show; then
     it has to be given. Raises `OutputError`, listing keys and shapes, where there are none.
     """
     found = scores_tensor(outputs)
     values = found.flatten(1) if found.ndim > 1 else found[:, None]
-    if values.shape[1] != found.shape[min(1, found.ndim - 1)] and found.ndim > 1:
+    if sum(side > 1 for side in found.shape[1:]) > 1:
         raise OutputError(
             "the model gives a score per class and place, not one per class.",
             got=f"an output of shape {tuple(found.shape)}",
-            expected="(B, K), with trailing dimensions of 1 or none",
+            expected="(B, K), with other dimensions of 1 or none",
             do=advice(outputs, "pass Region(category) or Pixel(category, row, column) as target, or a function"),
         )
     single = values.shape[1] == 1
