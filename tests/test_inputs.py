@@ -144,8 +144,8 @@ def test_videos_of_transformers_have_their_frames_before_the_channels(method):
     torch.testing.assert_close(ours.heatmap, other.heatmap)
 
 
-def test_the_tubelets_that_a_video_model_declares_are_its_grid():
-    """VideoPrism looks at each frame, then at each place: no module of it has a map of the video."""
+def test_scores_of_one_query_and_frames_before_places():
+    """VideoPrism looks at each frame, then at each place through time, and pools by one query: scores (B, 1, K)."""
     transformers = pytest.importorskip("transformers")
     config = transformers.VideoPrismVisionConfig(
         image_size=32, tubelet_size=[1, 8, 8], num_frames=6, hidden_size=16, num_spatial_layers=1,

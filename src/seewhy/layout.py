@@ -202,14 +202,13 @@ def _evidence(model: nn.Module, call: Inputs, calls: Sequence[_Made]) -> Evidenc
 
 
 def _patches(sources: Iterable[Any], space: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The grids of the patches, and of the tubelets of videos, whose sizes modules and their configurations declare."""
-    for source in sources:
-        patch, tubelet = getattr(source, "patch_size", None), getattr(source, "tubelet_size", None)
-        for sides in ((patch,) * len(space) if isinstance(patch, int) else patch, tubelet):
-            if isinstance(sides, tuple | list) and [type(side) for side in sides] == [int] * len(space):
-                grid = tuple(pixels // side for pixels, side in zip(space, sides, strict=True))
-                if math.prod(grid) > 1:
-                    yield grid
+    """The grids of the patch sizes that modules and their configurations declare."""
+    for declared in (getattr(source, "patch_size", None) for source in sources):
+        sides = (declared,) * len(space) if isinstance(declared, int) else declared
+        if isinstance(sides, tuple | list) and [type(side) for side in sides] == [int] * len(space):
+            grid = tuple(pixels // side for pixels, side in zip(space, sides, strict=True))
+            if math.prod(grid) > 1:
+                yield grid
 
 
 def _stages(sources: Iterable[Any], space: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
