@@ -86,14 +86,14 @@ def _tiles(side: int) -> int:
     return -(-side // 4)
 
 
-def _kernel(weight: Float[Tensor, "O I 3 3"]) -> Float[Tensor, "36 I O"]:
-    """G g G' for each pair of channels."""
-    return (_twice(_WEIGHTS) / 24**2 @ weight.reshape(-1, 9).T).reshape(36, *weight.shape[:2]).mT
+def _kernel(weight: Float[Tensor, "O I 3 3"]) -> Float[Tensor, "O36 I 1 1"]:
+    """G g G' for each pair of channels, its 36 entries as groups of a 1 x 1 convolution."""
+    return (_twice(_WEIGHTS) / 24**2 @ weight.reshape(-1, 9).T).reshape(-1, weight.shape[1], 1, 1)
 
 
 def _convolve(
     image: Float[Tensor, "N I H W"],
-    kernel: Float[Tensor, "36 I O"],
+    kernel: Float[Tensor, "O36 I 1 1"],
     bias: Float[Tensor, " O"] | None,
     padding: tuple[int, ...],
 ) -> Float[Tensor, "N O h w"]:
@@ -104,9 +104,10 @@ def _convolve(
     edges = (0, 0, left, 4 * columns + 2 - wide - left, above, 4 * rows + 2 - high - above)
     cut = F.pad(image.permute(0, 2, 3, 1), edges).unfold(1, 6, 4).unfold(2, 6, 4)  # (N, rows, columns, I, 6, 6)
     tiles = cut.permute(0, 1, 2, 4, 5, 3).reshape(-1, 36, channels)
-    products = torch.bmm((_twice(_INPUTS) @ tiles).transpose(0, 1), kernel)  # (36, N * rows * columns, O)
-    made = _twice(_OUTPUTS) @ products.flatten(1)
-    joined = made.reshape(4, 4, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+    entries = (_twice(_INPUTS) @ tiles).reshape(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # channels last
+    products = F.conv2d(entries, kernel, groups=36).permute(0, 2, 3, 1).reshape(len(tiles), 36, -1)
+    made = _twice(_OUTPUTS) @ products
+    joined = made.reshape(batch, rows, columns, 4, 4, -1).permute(0, 1, 3, 2, 4, 5)
     output = joined.reshape(batch, 4 * rows, 4 * columns, -1)[:, :height, :width].contiguous()
     if bias is not None:
         output += bias
