@@ -28,7 +28,7 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from small import CONFIGS, INPUTS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -168,6 +168,7 @@ TASKS = {
     "transformers-detection": ("OBJECT_DETECTION",),
     "transformers-depth": ("DEPTH_ESTIMATION",),
 }  # fmt: skip
+BLOCKS = 4  # of transformers' models, where none of them is read by its number
 ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "image_embeds", "video_embeds", "last_hidden_state")
 
 
@@ -237,96 +238,6 @@ def mean_answer(output: Any) -> Tensor:
     return output[key].flatten(1)[:, :: 2 if "embeds" in key else 1].mean(1)
 
 
-BLOCKS = 4  # of transformers' models, where none of them is read by its number
-# where transformers' own defaults do not make a model, or one for days
-CONFIGS: dict[str, dict[str, Any]] = {
-    "perceiver": {"num_cross_attention_heads": 1, "num_self_attends_per_block": 4},
-    "beit": {"out_indices": [3, 5, 7, 11]},
-    "imagegpt": {"n_layer": 4},
-    "vivit": {"num_frames": 8},
-    "vjepa2": {
-        "frames_per_clip": 8, "crop_size": 128, "hidden_size": 192, "num_attention_heads": 3, "pred_hidden_size": 96,
-        "pred_num_attention_heads": 3, "pred_num_hidden_layers": 2,
-    },
-    "videoprism_vision_model": {
-        "num_frames": 4, "image_size": 144, "num_spatial_layers": 4, "num_temporal_layers": 2,
-    },
-    "videoprism": {
-        "vision_config": {
-            "num_frames": 4, "image_size": 144, "num_spatial_layers": 4, "num_temporal_layers": 2,
-            "num_auxiliary_layers": 1, "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4,
-        },
-        "text_config": {"hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 2},
-    },
-    "blip-2": {
-        "vision_config": {
-            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 4,
-            "image_size": 128,
-        },
-        "qformer_config": {
-            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 2,
-            "encoder_hidden_size": 96, "vocab_size": 512, "use_qformer_text_input": True,
-        },
-        "image_text_hidden_size": 32,
-    },
-    "shieldgemma2": {
-        "vision_config": {
-            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": 256, "patch_size": 16,
-        },
-        "text_config": {
-            "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        },
-        "mm_tokens_per_image": 64, "image_token_index": 500, "boi_token_index": 501, "eoi_token_index": 502,
-        "yes_token_index": 1, "no_token_index": 2,
-    },
-}  # fmt: skip
-
-
-def _prompt(images: Tensor) -> dict[str, Tensor]:
-    """What ShieldGemma's processor makes: the image's tokens in a prompt."""
-    prompt = torch.tensor([3, 501, *[500] * 64, 502, 4, 5, 6])
-    return {"pixel_values": images, "input_ids": prompt.expand(len(images), -1)}
-
-
-def _patches(images: Tensor) -> dict[str, Tensor]:
-    """What SigLIP 2's processor makes: patches instead of an image."""
-    rows, columns = images.shape[2] // 16, images.shape[3] // 16
-    patches = F.unfold(images, 16, stride=16).mT
-    shape = torch.tensor([[rows, columns]] * len(images))
-    return {
-        "pixel_values": patches,
-        "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int32),
-        "spatial_shapes": shape,
-    }
-
-
-def _text(name: str, images: Tensor) -> dict[str, Tensor]:
-    """A prompt beside the images, for models of which no side can be had alone."""
-    return {name: images, "input_ids": torch.arange(1, 9).expand(len(images), -1)}
-
-
-def _task(images: Tensor) -> dict[str, Tensor]:
-    """What OneFormer's processor makes: the numbers of the words of a task beside the images."""
-    return {"pixel_values": images, "task_inputs": torch.arange(77.0).expand(len(images), -1)}
-
-
-def _colours(images: Tensor) -> dict[str, Tensor]:
-    """What ImageGPT's processor makes: the numbers of 512 colours instead of an image."""
-    return {"input_ids": torch.randint(512, (len(images), 32 * 32))}
-
-
-INPUTS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
-    "shieldgemma2": _prompt,
-    "siglip2": _patches,
-    "blip-2": partial(_text, "pixel_values"),
-    "videoprism": partial(_text, "pixel_values_videos"),
-    "oneformer": _task,
-    "imagegpt": _colours,
-}
-
-
 def names_of(suite: str) -> list[str]:
     import torchvision.models as zoo
 
@@ -382,7 +293,9 @@ def judge(suite: str, name: str) -> dict[str, Any]:
 
 
 def told(options: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in options.items())
+    """What differs from the defaults, long values by name only."""
+    values = {key: value if len(str(value)) < 40 else "..." for key, value in options.items()}
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def awaken(model: nn.Module, inputs: Any) -> None:
