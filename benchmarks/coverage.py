@@ -28,7 +28,7 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 import torch
-from small import CONFIGS, INPUTS
+from small import CONFIGS, INPUTS, Queries
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -169,7 +169,7 @@ TASKS = {
     "transformers-depth": ("DEPTH_ESTIMATION",),
 }  # fmt: skip
 BLOCKS = 4  # of transformers' models, where none of them is read by its number
-ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "image_embeds", "video_embeds", "last_hidden_state")
+ANSWERS = ("predicted_depth", "masks_queries_logits", "logits", "video_embeds", "last_hidden_state")
 
 
 def transformers_names(suite: str) -> list[str]:
@@ -213,9 +213,13 @@ def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
             given = images(next(told, 4), height, width)[:1].transpose(1, 2)
         inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
         options = {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
-        if suite == "transformers-text" and kind not in INPUTS:  # the side of the images, as seewhy.load gives it
-            return Built(ImageSide(model), given, lambda embedding: embedding[:, ::2].sum(1), options)
-        return Built(model, inputs, None if "CLASSIFICATION" in TASKS[suite][0] else mean_answer, options)
+        if suite != "transformers-text":
+            return Built(model, inputs, None if "CLASSIFICATION" in TASKS[suite][0] else mean_answer, options)
+        side = Queries if kind == "blip-2" else ImageSide  # the side of the images, as seewhy.load does
+        if kind != "videoprism" and kind not in INPUTS:
+            return Built(side(model), given, lambda embedding: embedding.flatten(1)[:, ::2].sum(1), options)
+        prompt = {"input_ids": torch.arange(1, 9).expand(len(given), -1)}
+        return Built(model, inputs | prompt, mean_answer, options)
 
     yield lambda: build(SIZE)
     yield lambda: build(LARGE)

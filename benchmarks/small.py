@@ -6,12 +6,11 @@ Some defaults make no model, some make one that takes days. Beside an image some
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _VIT = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
 _LCNET = {
@@ -72,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "image_size": 128,
         },
         "qformer_config": {
-            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4, "num_hidden_layers": 1,
             "encoder_hidden_size": 96, "vocab_size": 512, "use_qformer_text_input": True,
         },
         "image_text_hidden_size": 32,
@@ -110,11 +109,6 @@ def _patches(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _text(name: str, images: Tensor) -> dict[str, Tensor]:
-    """A prompt beside the images, for models of which no side can be had alone."""
-    return {name: images, "input_ids": torch.arange(1, 9).expand(len(images), -1)}
-
-
 def _task(images: Tensor) -> dict[str, Tensor]:
     """What OneFormer's processor makes: the numbers of the words of a task beside the images."""
     return {"pixel_values": images, "task_inputs": torch.arange(77.0).expand(len(images), -1)}
@@ -125,11 +119,23 @@ def _colours(images: Tensor) -> dict[str, Tensor]:
     return {"input_ids": torch.randint(512, (len(images), 32 * 32))}
 
 
+class Queries(nn.Module):
+    """BLIP-2's side of the images, for which transformers has no method: from pixels to (B, queries, D)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.model.vision_model(pixel_values=images).last_hidden_state
+        queries = self.model.query_tokens.expand(len(images), -1, -1)
+        asked = self.model.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
+        return self.model.vision_projection(asked)
+
+
 INPUTS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "shieldgemma2": _prompt,
     "siglip2": _patches,
-    "blip-2": partial(_text, "pixel_values"),
-    "videoprism": partial(_text, "pixel_values_videos"),
     "oneformer": _task,
     "imagegpt": _colours,
 }
