@@ -209,8 +209,8 @@ def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
         channels = getattr(vision, "num_channels", 3)
         given = given if channels == 3 else given[:, :1].expand(-1, channels, -1, -1)
         if suite == "transformers-video" or kind.startswith("video"):
-            told = (getattr(vision, key) for key in ("num_frames", "frames_per_clip") if hasattr(vision, key))
-            given = images(next(told, 4), height, width)[:1].transpose(1, 2)
+            frames = (getattr(vision, key) for key in ("num_frames", "frames_per_clip") if hasattr(vision, key))
+            given = images(next(frames, 4), height, width)[:1].transpose(1, 2)
         inputs = INPUTS.get(kind, lambda given: {model.main_input_name: given})(given)
         options = {"blocks": f"<= {BLOCKS}"} | CONFIGS.get(kind, {})
         if suite != "transformers-text":

@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,23 @@ PER_CHANNEL = {
     "gscore_cam": {"channels": 64},
     "vit_cx": {},
 }
-OPTIONS = {**PER_CHANNEL, "rise": {"masks": 64}, "occlusion": {"window": 56, "stride": 28}, "opti_cam": {"steps": 10}}
+OPTIONS = {
+    **PER_CHANNEL,
+    "rise": {"masks": 64},
+    "d_rise": {"masks": 64},
+    "occlusion": {"window": 56, "stride": 28},
+    "opti_cam": {"steps": 10},
+}
 TORCHCAM_OPTIONS = {"ss_cam": {"num_samples": 2}, "is_cam": {"num_samples": 2}}
-LAYERS = {**{name: ["layer1"] for name in PER_CHANNEL}, "refine_cam": ["layer3", "layer4"]}  # others at "layer4"
+LAYERS = {  # others at "layer4"
+    **{name: ["layer1"] for name in PER_CHANNEL},
+    "refine_cam": ["layer3", "layer4"],
+    "le_grad": [f"encoder.layers.encoder_layer_{number}" for number in range(12)],  # torchcam's want to be named
+}
 ALIASES = {"GradCAMpp": "grad_cam_plus_plus", "SmoothGradCAMpp": "smooth_grad_cam_plus_plus"}
 CATEGORY, PEER_CHANNELS = 281, 32
+NETWORK, VIT, DETECTOR = "resnet18", "vit_b_16", "ssdlite320_mobilenet_v3_large"
+NETWORKS = {"d_rise": DETECTOR, "clip_surgery": "timm:vit_base_patch16_clip_224"}  # of attention otherwise VIT
 
 Row = tuple[str, ...]
 
@@ -60,13 +73,18 @@ def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     return {name: statistics.median(found) for name, found in times.items()}
 
 
+@cache
 def network(name: str) -> nn.Module:
-    """A torchvision model with random weights, and batch norms that know one batch."""
+    """A model with random weights, none of them 0, and batch norms that know one batch; torchvision's if no other's."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None)
+    if name == DETECTOR:  # with all its boxes
+        return torchvision.models.get_model(name, weights=None, weights_backbone=None, score_thresh=0.0).eval()
+    model = seewhy.load(name if ":" in name else f"torchvision:{name}", weights="none").module
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.02)
     with torch.no_grad():
         model.train()(torch.randn(8, 3, 224, 224))
     return model.eval()
@@ -123,17 +141,20 @@ def difference(explanation: seewhy.Explanation, theirs: Tensor) -> str:
     return f"{float((ours - (theirs - low) / (high - low)).abs().max()):.0e}"
 
 
-def row_of(method: Method, model: nn.Module, images: Tensor, peers: tuple[Any, Any], repeats: int) -> Row:
+def row_of(method: Method, images: Tensor, peers: tuple[Any, Any], repeats: int) -> Row:
+    name = NETWORKS.get(method.name, VIT if method.attends else NETWORK)
+    model = network(name)
     layers = LAYERS.get(method.name, ["layer4"])
     options = OPTIONS.get(method.name, {})
     explainer = seewhy.Explainer(model, method.name, **({"layers": layers} if method.layered else {}), **options)
     batch = images[:1] if method.name in PER_CHANNEL or method.family == "perturbation" else images
+    asked = seewhy.Box(index=0) if name == DETECTOR else CATEGORY
 
-    def inference() -> Tensor:
+    def inference() -> Any:
         with torch.no_grad():
             return model(batch)
 
-    runs: dict[str, Callable[[], Any]] = {"inference": inference, "seewhy": lambda: explainer(batch, CATEGORY)}
+    runs: dict[str, Callable[[], Any]] = {"inference": inference, "seewhy": lambda: explainer(batch, asked)}
     theirs, others = peers
     if theirs and method.name != "ablation_cam" and hasattr(theirs, "__enter__"):  # RefineCAM leaves its hooks behind
         runs["grad-cam"] = lambda: run_grad_cam(theirs, model, layers, batch)
@@ -141,8 +162,9 @@ def row_of(method: Method, model: nn.Module, images: Tensor, peers: tuple[Any, A
         peer_options = TORCHCAM_OPTIONS.get(method.name, {})
         runs["torchcam"] = lambda: run_torchcam(others, model, layers, batch, peer_options)
     found = medians(runs, repeats)
-    what = ", ".join(layers if method.layered else []) + "".join(f" {name}={value}" for name, value in options.items())
-    explanation = explainer(batch, CATEGORY)
+    where = ", ".join(layers) if method.layered else "" if name == NETWORK else name
+    what = " ".join([where, *(f"{key}={value}" for key, value in options.items())])
+    explanation = explainer(batch, asked)
     compared = []
     for peer in ("grad-cam", "torchcam"):
         compared += (
@@ -260,16 +282,13 @@ def main() -> None:
     start = time.perf_counter()
     size = arguments.size
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    model = network("resnet18")
     grad_cam, torch_cam = grad_cam_classes(), torchcam_classes()
     rows = []
     for name in arguments.methods:
         method = seewhy.methods.get(name)
-        if name == "d_rise" or method.attends:
-            continue  # resnet18 has no attention; boxes are not its output, and cost what rise does
-        rows.append(row_of(method, model, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
+        rows.append(row_of(method, images, (grad_cam.get(name), torch_cam.get(name)), arguments.repeats))
         print(*rows[-1], sep="  ", flush=True)
-    scores = score_cam(model, images[:1], arguments.repeats)
+    scores = score_cam(network(NETWORK), images[:1], arguments.repeats)
     ablations = [ablation(name, images[:1]) for name in arguments.ablate]
     head = (
         "method",
@@ -284,7 +303,8 @@ def main() -> None:
     )
     text = f"""# What each method costs
 
-{hardware()}; resnet18, random weights, {size} x {size}; medians of {arguments.repeats} rounds, all in turn.
+{hardware()}; {NETWORK} unless another is named, random
+weights, {size} x {size}; medians of {arguments.repeats} rounds, all in turn.
 Ratios above 1 say how many times longer the peer takes; beside each the largest difference of the maps in [0, 1]. Where
 it is large, tests/methods/test_peers*.py say why. {time.perf_counter() - start:.0f} s in all.
 

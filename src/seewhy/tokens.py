@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seewhy.capture.attention import Attention, attend, blocks, chain, of_values
-from seewhy.capture.hooks import Finish, Passed, around, instead_of_forward
+from seewhy.capture.hooks import Finish, Passed, after_forward, around, instead_of_forward
 from seewhy.capture.nested import rebuild, tensors
 from seewhy.capture.replay import Memory, remember
 from seewhy.capture.tape import activations_in, gradients, record, replacing
@@ -83,21 +83,33 @@ def by_layer(
 
     The head is given the mean of a layer's tokens, in place of each of the last layer's. Where an attention pools, it
     is given the tokens themselves, and the gradient is that at the attention that pools. `tokens` are those of a
-    forward before, `find` what tells them again. Costs a forward, and one for each layer. Raises `MethodError` where
-    the layers are no modules.
+    forward before, `find` what tells them again. Costs a forward, and for each layer what is around the blocks. Raises
+    `MethodError` where the layers are no modules.
     """
+    said: dict[nn.Module, Any] = {}
 
     def run() -> Any:
         return call.with_rows(Tensor.clone).run(model)
 
+    def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
+        said[stack[name]] = rebuild(output, Tensor.detach)
+
+    def say_again(block: nn.Module, *_: Any) -> Any:
+        return said[block]
+
     stack = _stack(model, tokens)
-    with attend(model, call.batch) as attended:
+    with attend(model, call.batch) as attended, after_forward(stack, keep):
         tape = record(run, stack, from_start=True)
     found: list[list[Tensor]] = []
     for layer, returned in zip(find(attended).calls, tape.activations.values(), strict=False):
         sequence = 1 if returned.shape[1] == layer.rows else 0
         mean = returned.mean(sequence, keepdim=True).expand_as(returned)
-        with attend(model, call.batch) as again, replacing(stack, [*stack][-1], returned if tokens.pools else mean):
+        shown = returned if tokens.pools else mean
+        with (
+            instead_of_forward(stack.values(), say_again),
+            attend(model, call.batch) as again,
+            replacing(stack, [*stack][-1], shown),
+        ):
             scores = score(run())
         at = find(again).calls[-1] if tokens.pools else layer
         slopes = gradients(scores, {layer.name: at.probabilities}, keep_graph=True)

@@ -376,3 +376,17 @@ def test_groups_of_masks_are_those_of_complete_linkage():
         expected = torch.stack([(mask - mask.min()) / (mask.max() - mask.min()) for mask in sums])
         torch.testing.assert_close(methods._grouped(masks, distance), expected)
     assert [len(oracle.groups(masks.numpy(), distance)) for distance in (0.01, 0.06, 0.1, 0.5, 2.0)] == [4, 3, 3, 2, 1]
+
+
+def test_le_grad_asks_the_head_alone_about_each_layer():
+    """Two forwards, whatever the number of blocks; the head and its backward for each of them."""
+    case = BY_NAME["timm siglip"]
+    model, calls = case.model(), []
+    model.blocks[0].norm1.register_forward_hook(lambda *_: calls.append("block"))
+    model.norm.register_forward_hook(lambda *_: calls.append("head"))
+    explainer = seewhy.Explainer(model, "le_grad")
+    explainer(case.images(), 1)  # the layout is looked at once
+    calls.clear()
+    explainer(case.images(), 1)
+    assert calls.count("block") == 2
+    assert calls.count("head") == 2 + len(model.blocks)
