@@ -257,7 +257,7 @@ def test_cost_tells_how_often_the_model_runs():
     counted = {
         "1 forward": 1,
         "1 forward, 1 backward": 1,
-        "2 + L forwards, L backwards": 2 + layers,
+        "2 forwards, L without the blocks, L backwards": 2 + layers,
         "1 forward, 1 with every block twice, and for each token what follows the last block": 2,
     }
     for name in NAMES:

@@ -108,7 +108,7 @@ def agcam(attention_logits: Layers, attention_gradients: Layers, readings: Readi
     "le_grad",
     needs=("layer_attention_gradients", "places"),
     source="arXiv:2404.03214",
-    cost="2 forwards, L tails and their backwards",
+    cost="2 forwards, L without the blocks, L backwards",
 )
 def le_grad(layer_attention_gradients: Layers, places: Places) -> Map:
     """Positive gradients at the attention of each layer, of the score by that layer's tokens (Bousselham et al. 2024).
