@@ -356,8 +356,8 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         calls = {call.label: call for call in look(model, inputs)}
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
-    # of a pyramid the level that the score is read from most
-    label, found = max(explanation.maps.items(), key=lambda level: float(level[1].abs().amax()))
+    # of a pyramid the level that is read from most for every image: the boxes of one may come from few of them
+    label, found = max(explanation.maps.items(), key=lambda level: float(level[1].flatten(1).abs().amax(1).amin()))
     seen, space = calls[label], Inputs.of(inputs, model).space  # what it is resized to
     grid = tuple(found.shape[1:])
     row |= {"layer": label, "grid": seen.grid.layout, "depth": round(seen.depth, 2)}
