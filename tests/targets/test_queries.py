@@ -8,8 +8,8 @@ from torch import nn
 
 import seewhy
 from seewhy import Box
-from seewhy.layers import candidates
-from seewhy.layout import look
+from seewhy.geometry.choose_layer import candidates
+from seewhy.geometry.observe import look
 
 transformers = pytest.importorskip("transformers")
 

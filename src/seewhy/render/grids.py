@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy import arrays
-from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.hooks import after_forward
-from seewhy.capture.select import Layers, check_ran, find
-from seewhy.capture.tape import activation_in, call_labels
+from seewhy.engine.guard import guard
+from seewhy.engine.tape import activation_in, call_labels
 from seewhy.errors import InputError, LayerError
-from seewhy.grid import read
-from seewhy.inputs import Inputs
-from seewhy.render.overlay import find_colormap
+from seewhy.geometry.grid import read
+from seewhy.hooks.attach import after_forward
+from seewhy.hooks.select import Layers, check_ran, find
+from seewhy.hooks.wrappers import unwrap
+from seewhy.images import arrays
+from seewhy.inputs.call import Inputs
+from seewhy.render._overlay import find_colormap
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

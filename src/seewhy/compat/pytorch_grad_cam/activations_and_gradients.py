@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.nested import rebuild, tensors
-from seewhy.capture.select import check_ran, find
-from seewhy.capture.tape import record
+from seewhy.engine.guard import guard
+from seewhy.engine.tape import record
+from seewhy.hooks.nested import rebuild, tensors
+from seewhy.hooks.select import check_ran, find
+from seewhy.hooks.wrappers import unwrap
 
 
 class ActivationsAndGradients:

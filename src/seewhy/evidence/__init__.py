@@ -1,0 +1,1 @@
+"""What methods need: from one forward, and from asking the model again."""
