@@ -1,0 +1,52 @@
+"""Does the model use what a map shows: what becomes of the score when parts of an image are taken away."""
+
+from seewhy.metrics.faithfulness._imputation import NEIGHBOURS, impute
+from seewhy.metrics.faithfulness._ranking import lowest
+from seewhy.metrics.faithfulness.curves import (
+    Curve,
+    deletion,
+    deletion_curve,
+    insertion,
+    insertion_curve,
+    insertion_minus_deletion,
+    pixel_flipping,
+    road,
+    road_curve,
+    road_least_relevant_first,
+    road_most_relevant_first,
+)
+from seewhy.metrics.faithfulness.masking import (
+    adcc,
+    arcc,
+    average_drop,
+    average_gain,
+    average_increase,
+    complexity,
+    correlation,
+    harmonic_mean,
+)
+
+__all__ = [
+    "NEIGHBOURS",
+    "Curve",
+    "adcc",
+    "arcc",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "complexity",
+    "correlation",
+    "deletion",
+    "deletion_curve",
+    "harmonic_mean",
+    "impute",
+    "insertion",
+    "insertion_curve",
+    "insertion_minus_deletion",
+    "lowest",
+    "pixel_flipping",
+    "road",
+    "road_curve",
+    "road_least_relevant_first",
+    "road_most_relevant_first",
+]
