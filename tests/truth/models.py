@@ -166,7 +166,8 @@ class Case:
 
     layers: the last of every resolution, finest first. documented: those that the other libraries' own documentation
     names for this build. task: what the model gives. least: the accuracy on scenes that were held out, from which on
-    its maps are judged.
+    its maps are judged. categories: the class of each kind, for a model of other classes than the scenes' kinds, which
+    then exclude each other.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Case:
     steps: int = 600
     batch: int = 32
     rate: float = 3e-3
+    categories: tuple[int, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -186,6 +188,8 @@ class Case:
 
     def model(self) -> nn.Module:
         """The trained model, in eval mode."""
+        if not self.file.exists():
+            return self.build().eval()  # it comes with its weights
         model = self.build()
         stored = torch.load(self.file, weights_only=True)
         model.load_state_dict({name: value.float() if value.is_floating_point() else value
@@ -204,19 +208,23 @@ class Case:
             return seewhy.Region(seen.target, seen.truth)
         if self.task == "boxes":
             return seewhy.Box(label=seen.target + 1, box=seen.boxes[:, 0])
-        return seen.target
+        return torch.tensor(self.categories)[seen.target] if self.categories else seen.target
 
     def inputs(self, seen: Scenes) -> Any:
         return list(seen.images) if self.task == "boxes" else seen.images
 
-    def score(self, model: nn.Module, target: Tensor, *, probability: bool = True) -> Callable[[Tensor], Tensor]:
-        """(n * B, ...) images -> their scores for `target` (B,), repeated as often as it takes. For classes alone."""
+    def score(self, model: nn.Module, seen: Scenes, *, probability: bool = True) -> Callable[[Tensor], Tensor]:
+        """(n * B, ...) changed images of `seen`, in whole rounds -> their scores for its targets. For classes alone.
+
+        A probability is a sigmoid, where classes exclude each other a softmax.
+        """
+        squash = partial(torch.softmax, dim=1) if self.categories else torch.sigmoid
 
         def scores(images: Tensor) -> Tensor:
-            index = target.repeat(len(images) // len(target))
             with torch.no_grad():
-                logits = model(images)[torch.arange(len(images)), index]
-            return logits.sigmoid() if probability else logits
+                logits = model(images)
+            values = squash(logits) if probability else logits
+            return values[torch.arange(len(images)), self.target(seen).repeat(len(images) // len(seen))]
 
         return scores
 
@@ -267,6 +275,11 @@ def _clever_hans(count: int, *, seed: int = 0) -> Scenes:
     return scenes.clever_hans(count, seed=seed)[0]
 
 
+def default() -> nn.Module:
+    """What `seewhy.load()` gives: EfficientNet-Lite0, with the weights of ImageNet that a package ships."""
+    return seewhy.load().module
+
+
 _BUILDS: dict[str, dict[str, Any]] = {
     "resnet": {"build": resnet, "layers": ("layer1", "layer2", "layer3", "layer4"), "documented": "layer4"},
     "plain": {
@@ -289,7 +302,11 @@ _BUILDS: dict[str, dict[str, Any]] = {
     },
     "vit": {
         "build": vit,
-        "layers": ("conv_proj", "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_2"),
+        "layers": (
+            "conv_proj",
+            *(f"encoder.layers.encoder_layer_{block}" for block in range(3)),
+            "encoder.layers.encoder_layer_3.ln_1",
+        ),
         "documented": "encoder.layers.encoder_layer_3.ln_1",
         "rate": 1e-3,
         "steps": 1200,
@@ -297,13 +314,13 @@ _BUILDS: dict[str, dict[str, Any]] = {
 }
 
 CASES: dict[str, Case] = {
+    **{name: Case(name, scene=partial(scenes.marks, family="patterns"), **build) for name, build in _BUILDS.items()},
     **{
-        name if family == "patterns" else f"{name}-{family}": Case(
-            name if family == "patterns" else f"{name}-{family}",
-            scene=partial(scenes.marks, family=family),
-            **build,
+        f"{name}-shapes": Case(
+            f"{name}-shapes",
+            scene=partial(scenes.marks, family="shapes"),
+            **{**build, "steps": 800 if name == "vit" else 400},
         )
-        for family in ("patterns", "shapes")
         for name, build in _BUILDS.items()
     },
     "clever-hans": Case("clever-hans", scene=_clever_hans, **_BUILDS["resnet"]),
@@ -324,5 +341,13 @@ CASES: dict[str, Case] = {
         "backbone",
         task="boxes",
         batch=16,
+    ),
+    "mosaics": Case(
+        "mosaics",
+        default,
+        scenes.mosaics,
+        ("blocks.1", "blocks.2", "blocks.4", "bn2"),
+        "bn2",
+        categories=scenes.PHOTOGRAPH_CATEGORIES,
     ),
 }

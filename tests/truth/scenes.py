@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Generator, Tensor
 
 Family = Literal["patterns", "shapes"]
@@ -152,6 +156,55 @@ def volumes(count: int, *, seed: int = 0, absent: float = 0.0) -> Scenes:
         images = torch.where(inside[:, None], values[:, None], images)
         covers.append(inside)
     return _scenes(images, kinds, torch.stack(covers, 1), torch.zeros(count, 3, 0), radii, len(VOLUME_KINDS))
+
+
+# in scikit-image, unchanged, free of copyright: what is taken of each, and the class that the default model is sure of
+PHOTOGRAPHS = {
+    "chelsea.png": (40, 0, 300, 260),  # CC0, Stefan van der Walt: Egyptian cat
+    "coffee.png": (100, 0, 500, 400),  # CC0, Rachel Michetti: espresso
+    "camera.png": (0, 0, 512, 512),  # CC0, Lav Varshney: tripod
+    "astronaut.png": (200, 200, 512, 512),  # public domain, NASA: the helmet she holds, a football helmet
+}
+PHOTOGRAPH_CATEGORIES = (285, 967, 872, 560)
+
+
+@cache
+def photographs() -> Tensor:
+    """(4, 3, 224, 224): the photographs as the default model takes them."""
+    taken = []
+    for name, box in PHOTOGRAPHS.items():
+        with Image.open(files("skimage") / "data" / name) as photo:
+            taken.append(photo.convert("RGB").crop(box).resize((224, 224), Image.Resampling.BICUBIC))
+    values = torch.stack([torch.from_numpy(np.array(photo)) for photo in taken]).movedim(-1, 1)
+    return (values / 255 - 127 / 255) / (128 / 255)
+
+
+def mosaics(count: int, *, seed: int = 0) -> Scenes:
+    """2 x 2 of the photographs in any order, some mirrored: (B, 3, 448, 448); a mask is a photograph's quarter.
+
+    For the grid pointing game (Boehle et al., arXiv:2104.00032): relevance mass is its score.
+    """
+    generator = Generator().manual_seed(seed)
+    kinds = torch.stack([torch.randperm(4, generator=generator) for _ in range(count)])
+    mirrored = torch.rand(count, 4, 1, 1, 1, generator=generator) < 0.5
+    cells = photographs()[kinds]
+    cells = torch.where(mirrored, cells.flip(-1), cells)
+    rows = [torch.cat([cells[:, 2 * row], cells[:, 2 * row + 1]], -1) for row in range(2)]
+    side = 2 * 224
+    quarters = torch.zeros(4, side, side, dtype=torch.bool)
+    for cell in range(4):
+        top, left = 224 * (cell // 2), 224 * (cell % 2)
+        quarters[cell, top : top + 224, left : left + 224] = True
+    corners = 224.0 * torch.tensor([[0, 0, 1, 1], [1, 0, 2, 1], [0, 1, 1, 2], [1, 1, 2, 2]])
+    return Scenes(
+        images=torch.cat(rows, -2),
+        labels=torch.ones(count, 4, dtype=torch.bool),
+        masks=quarters[kinds.argsort(1)],
+        target=torch.arange(count) % 4,
+        kinds=kinds,
+        boxes=corners.expand(count, 4, 4),
+        radii=torch.full((count, 4), 112.0),
+    )
 
 
 def _scenes(images: Tensor, kinds: Tensor, covers: Tensor, boxes: Tensor, radii: Tensor, classes: int) -> Scenes:
