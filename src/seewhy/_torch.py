@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -38,13 +39,48 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # on x86 it says yes to emulation too
 
 
+def function_modes() -> int:
+    """How many modes watch this thread's torch functions."""
+    return int(torch._C._len_torch_function_stack())
+
+
+def end_function_modes(height: int) -> None:
+    """Take off the modes above `height`. The `with` block of a mode does it too, unless Ctrl-C comes between."""
+    while torch._C._len_torch_function_stack() > height:
+        torch._C._pop_torch_function_stack()
+
+
+def stance() -> Any:
+    """How torch.compile treats compiled functions now, in the whole process."""
+    return _eval_frame()._stance
+
+
+def eager_stance() -> Any:
+    """The stance in which compiled functions run as if they had not been compiled."""
+    return _eval_frame().DynamoStance("force_eager")
+
+
+def set_stance(stance: Any) -> None:
+    """Put `stance` in force. The public `torch.compiler.set_stance` cannot put back what it did not set itself."""
+    _eval_frame()._set_stance(stance)
+
+
+def _eval_frame() -> Any:
+    return importlib.import_module("torch._dynamo.eval_frame")  # slow to import: only where something is compiled
+
+
 __all__ = [
     "BatchNorm",
     "Convolution",
     "NormBase",
     "computes_bf16",
+    "eager_stance",
+    "end_function_modes",
+    "function_modes",
     "inside_backward",
     "lazy_clone",
     "safe_softmax",
     "set_grad_enabled",
+    "set_stance",
+    "stance",
 ]

@@ -1,0 +1,225 @@
+"""What a forward writes to the model's tensors: learned the first time, kept and put back every time.
+
+A copy of all weights for each call would cost more than the call. So the first call on a model is watched: a copy is
+made of a tensor just before something writes to it. Later calls copy what was written then, and compare the versions of
+the others, which is as good as free. The next call is watched again when the weights have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.overrides import TorchFunctionMode
+
+from seewhy.engine.randomness import RandomStates
+from seewhy.hooks.nested import tensors as tensors_in
+
+_DENSE = (Tensor, nn.Parameter)
+_SMALL = 4096  # elements: as cheap to copy as to think about
+_LARGE = 2**20  # elements: a buffer with more is copied only when something is about to write to it
+
+# functions that write to a tensor they are called with, or give access to its memory past its version
+_WRITES = frozenset(("data", "numpy", "__array__", "__dlpack__", "untyped_storage", "storage", "__setitem__"))
+_FLAGS = frozenset(("requires_grad_", "retain_grad", "_set_grad_enabled"))  # names that end like those of writes
+_GRADIENTS = frozenset(("grad", "backward"))
+_DRAWS = ("rand", "normal", "bernoulli", "dropout", "multinomial", "poisson", "binomial", "uniform", "exponential",
+          "geometric", "cauchy", "gumbel", "rrelu", "fractional", "attention", "dirichlet", "gamma")  # fmt: skip
+
+
+@dataclass
+class Learned:
+    """What earlier calls on one model have shown. Holds nothing of the model alive."""
+
+    tensors: list[int] = field(default_factory=list)  # their ids at the end of the call that was watched last
+    states: list[tuple[int | None, int]] = field(default_factory=list)  # their versions and places then
+    written: set[int] = field(default_factory=set)  # ids of those that a forward wrote to
+    backward: bool = False  # whether a forward wrote to gradients
+    drew: set[str] = field(default_factory=set)  # libraries whose random numbers a forward drew
+    whole: bool = False  # whether a forward has run to its end while it was watched
+
+
+_learned: dict[int, tuple[ref[nn.Module], Learned]] = {}  # by id of the model
+
+
+def learned_of(model: nn.Module) -> Learned:
+    """The entry of `model`. (Of a `WeakKeyDictionary` the callbacks would swallow a Ctrl-C that comes inside one.)"""
+    entry = _learned.get(id(model))
+    if entry is not None and entry[0]() is model:
+        return entry[1]
+    for key, (known, _) in list(_learned.items()):
+        if known() is None:
+            _learned.pop(key, None)
+    learned = Learned()
+    _learned[id(model)] = ref(model), learned
+    return learned
+
+
+class _Kept(NamedTuple):
+    alias: Tensor  # shares memory with the tensor as it was found
+    copy: Tensor
+
+
+class Values:
+    """The tensors of a model as they were found: values, places in memory, gradient flags.
+
+    weights: what is copied only where a forward is known or seen to write to it. buffers: what is small enough to be
+    copied while nothing is known. own: buffers of modules that are not torch's, copied always where they are small.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], buffers: Sequence[Tensor], own: Sequence[Tensor], learned: Learned
+    ) -> None:
+        self.tensors = [*weights, *buffers, *own]
+        self.learned = learned
+        self._states = _states(self.tensors)
+        self._flags = [tensor.requires_grad for tensor in self.tensors]
+        self._kept: dict[int, _Kept] = {}
+        self._grads: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        known = learned.whole and learned.states == self._states and learned.tensors == list(map(id, self.tensors))
+        self.watched = not known
+        if self.watched:
+            for tensor in (*buffers, *own):
+                if tensor.numel() <= _LARGE:
+                    self.keep(tensor)
+        else:
+            for tensor in own:
+                if tensor.numel() <= _SMALL:
+                    self.keep(tensor)
+            if learned.written:
+                for tensor in self.tensors:
+                    if id(tensor) in learned.written:
+                        self.keep(tensor)
+            if learned.backward:
+                self.keep_gradients()
+
+    def keep(self, tensor: Tensor) -> None:
+        if id(tensor) not in self._kept:
+            self._kept[id(tensor)] = _Kept(tensor.detach(), tensor.detach().clone())
+
+    def keep_gradients(self) -> None:
+        if not self._grads:
+            grads = [tensor.grad if tensor.is_leaf else None for tensor in self.tensors]
+            self._grads = [
+                (tensor, grad, None if grad is None else grad.detach().clone())
+                for tensor, grad in zip(self.tensors, grads, strict=True)
+                if tensor.is_leaf
+            ]
+
+    def changed(self) -> bool:
+        """Whether tensors were written to of which there is no copy."""
+        now = _states(self.tensors)
+        if now == self._states:
+            return False
+        entries = zip(self.tensors, now, self._states, strict=True)
+        return any(state != before and id(tensor) not in self._kept for tensor, state, before in entries)
+
+    def put_back(self) -> None:
+        for tensor, state in zip(self.tensors, self._states, strict=True) if self._kept else ():
+            kept = self._kept.get(id(tensor))
+            if kept is not None and _put(tensor, state, kept):
+                self.learned.written.add(id(tensor))
+        flags = [tensor.requires_grad for tensor in self.tensors]
+        if flags != self._flags:
+            for tensor, flag in zip(self.tensors, self._flags, strict=True):
+                if tensor.requires_grad != flag:
+                    tensor.requires_grad_(flag)
+        for tensor, grad, copy in self._grads:
+            if tensor.grad is not grad:
+                tensor.grad = grad
+                self.learned.backward = True
+            if grad is not None and copy is not None and not torch.equal(grad, copy):
+                with torch.no_grad():
+                    grad.copy_(copy)
+                self.learned.backward = True
+
+    def learn(self, *, whole: bool) -> None:
+        """Remember the tensors as they now are. `whole`: a forward ran to its end and was watched, or was known."""
+        self.learned.whole = whole
+        self.learned.tensors, self.learned.states = list(map(id, self.tensors)), _states(self.tensors)
+        self.learned.written &= set(self.learned.tensors)
+
+
+def _states(tensors: Iterable[Tensor]) -> list[tuple[int | None, int]]:
+    """Version and place of each: one of them changes with the values, unless these are written past the version."""
+    return [
+        (
+            None if tensor.is_inference() else tensor._version,
+            tensor.data_ptr() if type(tensor) in _DENSE and tensor.layout is torch.strided else 0,
+        )
+        for tensor in tensors
+    ]
+
+
+def _put(tensor: Tensor, state: tuple[int | None, int], kept: _Kept) -> bool:
+    """Whether there was anything to put back."""
+    ((version, place),) = _states([tensor])
+    if place != state[1] or tensor.shape != kept.copy.shape:
+        tensor.data = kept.alias
+        moved = True
+    else:
+        moved = False
+    if version == state[0] and (type(tensor) not in _DENSE or torch.equal(tensor, kept.copy)):
+        return moved
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # such a tensor is written in its mode only
+        tensor.copy_(kept.copy)
+    return True
+
+
+class Watch(TorchFunctionMode):
+    """Sees every torch function of this thread before it runs: what it writes to is kept, what it draws is noticed."""
+
+    def __init__(self, values: Values, states: RandomStates) -> None:
+        super().__init__()
+        self._values, self._states = values, states
+        self._owners: dict[int, list[Tensor]] = {}  # by place of the memory
+        for tensor in values.tensors:
+            self._owners.setdefault(_memory(tensor), []).append(tensor)
+        self._owners.pop(0, None)
+        self._marks = states.marks()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):  # of an attribute such as `data`
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
+        if name in _GRADIENTS:
+            self._values.keep_gradients()
+        elif _writes(func, name, kwargs):
+            for tensor in tensors_in((args, kwargs)):
+                for owner in self._owners.get(_memory(tensor), ()):
+                    self._values.keep(owner)
+        if self._states.alone:
+            return func(*args, **kwargs)
+        return self._noticing(name, func, args, kwargs)
+
+    def _noticing(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Between two torch functions it is the model's code that draws from numpy and Python; inside, other threads."""
+        states = self._states
+        states.drew |= {library for library, mark in states.marks().items() if mark != self._marks[library]}
+        before = torch.get_rng_state() if any(part in name for part in _DRAWS) else None
+        output = func(*args, **kwargs)
+        if before is not None and not torch.equal(before, torch.get_rng_state()):
+            states.drew.add("torch")
+        self._marks = states.marks()
+        return output
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where the storage of `tensor` begins; 0 if it has none."""
+    if type(tensor) not in _DENSE or tensor.layout is not torch.strided:
+        return 0
+    return tensor.untyped_storage().data_ptr()
+
+
+def _writes(func: Any, name: str, kwargs: dict[str, Any]) -> bool:
+    if kwargs.get("out") is not None or kwargs.get("max_norm") is not None:
+        return True
+    if name in _WRITES or isinstance(func, OpOverload | OpOverloadPacket):
+        return True
+    return name.endswith("_") and not name.endswith("__") and name not in _FLAGS
