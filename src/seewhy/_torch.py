@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ def set_stance(stance: Any) -> None:
     _eval_frame()._set_stance(stance)
 
 
+@cache
 def _eval_frame() -> Any:
     return importlib.import_module("torch._dynamo.eval_frame")  # slow to import: only where something is compiled
 

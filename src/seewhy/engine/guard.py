@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,8 @@ from seewhy.hooks.attach import after_forward
 from seewhy.hooks.undo import Undo
 from seewhy.hooks.wrappers import eager_until
 
-_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")  # timm's flag, transformers' flag
+# what makes a module compiled, or has it checkpoint (timm's flag, transformers' flag), and what it is set to
+_LOUD = (("_compiled_call_impl", None), ("grad_checkpointing", False), ("gradient_checkpointing", False))
 _TORCHS = frozenset(kind for kind in vars(nn).values() if isinstance(kind, type))  # they write in train mode only
 _RANDOM = object()  # the random states, which models that draw from them take turns at
 
@@ -60,7 +61,8 @@ def guard(model: nn.Module) -> Iterator[None]:
         states = RandomStates(devices, learned.drew)
         undo.later(states.put_back)
         _quieten(modules, undo)
-        snapshot = Snapshot(modules)
+        snapshot = Snapshot(modules, learned.layout)
+        learned.layout = snapshot.layout
         undo.later(snapshot.put_back)
         values = _values(snapshot, learned)
         ended = [] if values.watched else [True]
@@ -86,14 +88,10 @@ def _learn(values: Values, ended: list[bool]) -> None:
 
 
 def _values(snapshot: Snapshot, learned: Learned) -> Values:
-    weights: list[Tensor] = []
-    buffers: list[Tensor] = []
-    own: list[Tensor] = snapshot.tensors
-    for module in snapshot.modules:
-        weights += [tensor for tensor in module._parameters.values() if tensor is not None]
-        kept = buffers if type(module) in _TORCHS else own
-        kept += [tensor for tensor in module._buffers.values() if tensor is not None]
-    return Values(weights, buffers, own, learned)
+    torchs = [module._buffers for module in snapshot.modules if module._buffers and type(module) in _TORCHS]
+    others = [module._buffers for module in snapshot.modules if module._buffers and type(module) not in _TORCHS]
+    weights = _tensors([module._parameters for module in snapshot.modules])
+    return Values(weights, _tensors(torchs), [*_tensors(others), *snapshot.tensors], learned)
 
 
 def _devices(model: nn.Module) -> set[torch.device]:
@@ -121,26 +119,40 @@ def _leave(mode: torch.inference_mode) -> None:
         mode.__exit__(None, None, None)
 
 
-def _quieten(modules: Iterable[nn.Module], undo: Undo) -> None:
+def _quieten(modules: Sequence[nn.Module], undo: Undo) -> None:
     """Eval mode, eager, no checkpointing, nothing that autograd refuses, until `undo` ends.
 
-    The flag is set directly: `eval()` may be overridden, and then does more than set flags (merge adapters, say).
+    The flag is set directly: `eval()` may be overridden, and then does more than set flags (merge adapters, say), and
+    a module takes its time to set an attribute.
     """
-    for module in modules:
-        if module.training:
-            undo.later(setattr, module, "training", module.training)
-            module.training = False
-        if module.__dict__.get("_compiled_call_impl") is not None:
-            undo.later(setattr, module, "_compiled_call_impl", module._compiled_call_impl)
-            module._compiled_call_impl = None
-        for flag in _CHECKPOINTING:
-            if module.__dict__.get(flag):
+    training = [module for module in modules if module.training]
+    if training:
+        undo.later(_train, training)
+        for module in training:
+            module.__dict__["training"] = False
+    for flag, value in _LOUD:
+        for module in [module for module in modules if flag in module.__dict__]:
+            if module.__dict__[flag]:
                 undo.later(setattr, module, flag, module.__dict__[flag])
-                setattr(module, flag, False)
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+                setattr(module, flag, value)
+    tables: list[dict[str, Any]] = [module._parameters for module in modules] + [module._buffers for module in modules]
+    if any(map(Tensor.is_inference, _tensors(tables))):
         for table in tables:
             for name, tensor in table.items():
                 if tensor is not None and tensor.is_inference():  # made under inference_mode: autograd cannot save it
-                    copy = tensor.clone()
                     undo.later(table.__setitem__, name, tensor)
-                    table[name] = nn.Parameter(copy, requires_grad=False) if table is module._parameters else copy
+                    table[name] = _ordinary(tensor)
+
+
+def _train(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.__dict__["training"] = True
+
+
+def _tensors(tables: Iterable[dict[str, Tensor | None]]) -> list[Tensor]:
+    return [tensor for table in tables if table for tensor in table.values() if tensor is not None]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    copy = tensor.clone()
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy

@@ -8,7 +8,7 @@ import random
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import accumulate, chain
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 _HOOKS = frozenset(name for name in nn.Module().__dict__ if "hooks" in name)
 _OWN = _HOOKS | {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}  # tables of every module
-_TABLES = operator.attrgetter("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+_TABLES = operator.attrgetter("_parameters", "_buffers", "_modules")
 # the first forward of a transformers model attaches its own hooks, for good; forgotten, it would attach them again
 _HOOKED = "_output_capturing_hooks_installed"
 _FIXED = frozenset(
@@ -36,12 +36,13 @@ _SHARED = frozenset(("asyncio", "concurrent", "lightning", "logging", "multiproc
 def modules_of(roots: Iterable[nn.Module]) -> list[nn.Module]:
     """All modules under `roots`, each once: `nn.Module.modules`, in another order and a quarter of the time."""
     found: dict[int, nn.Module] = {}
-    waiting = list(roots)
+    waiting: list[nn.Module | None] = list(roots)
     while waiting:
         module = waiting.pop()
-        if id(module) not in found:
+        if module is not None and id(module) not in found:
             found[id(module)] = module
-            waiting.extend(child for child in module._modules.values() if child is not None)
+            if module._modules:
+                waiting.extend(module._modules.values())
     return list(found.values())
 
 
@@ -78,40 +79,107 @@ _STATES = (
 )
 
 
+class Layout(NamedTuple):
+    """Which attributes of a model's modules are to be kept, by position. It holds nothing of the model."""
+
+    names: list[str]
+    types: list[type]
+    looked_at: list[int]  # those that something may be inside of
+    kept: Callable[[list[Any]], tuple[Any, ...]]  # all but the hook tables, out of a list of all
+
+    @classmethod
+    def of(cls, names: list[str], values: list[Any], types: list[type]) -> Layout:
+        numbers = range(len(names))
+        inside = [number for number in numbers if types[number] not in _FIXED and names[number] not in _OWN]
+        plain = [number for number in inside if types[number] is tuple and _FIXED.issuperset(map(type, values[number]))]
+        kept = [number for number in numbers if names[number] not in _HOOKS]
+        return cls(names, types, sorted({*inside} - {*plain}), operator.itemgetter(*kept))
+
+
+class _Dicts:
+    """Dicts and what was in them, in lists: a copy of each would keep the garbage collector busy."""
+
+    def __init__(self, dicts: list[dict[Any, Any]]) -> None:
+        self._dicts = dicts
+        self.lengths, self.names, self.values = _read(dicts)
+        while not sum(self.lengths) == len(self.names) == len(self.values):  # another thread added something
+            self.lengths, self.names, self.values = _read(dicts)
+        self.layout: Layout | None = None  # where these are the attributes of modules
+
+    def put_back(self) -> None:
+        if self._same():
+            return
+        ends = accumulate(self.lengths)
+        for found, length, end in zip(self._dicts, self.lengths, ends, strict=True):
+            before = dict(zip(self.names[end - length : end], self.values[end - length : end], strict=True))
+            if not _same(found, before):
+                _change(found, before)
+
+    def _same(self) -> bool:
+        lengths, names, values = _read(self._dicts)
+        if lengths != self.lengths:
+            return False
+        if self.layout is None:
+            return _identical(names, self.names) and _identical(values, self.values)
+        kept = self.layout.kept
+        return names == self.names and _identical(kept(values), kept(self.values))  # names are compared in no time
+
+
+def _identical(these: Iterable[Any], those: Iterable[Any]) -> bool:
+    return all(map(operator.is_, these, those))
+
+
+def _read(dicts: list[dict[Any, Any]]) -> tuple[list[int], list[Any], list[Any]]:
+    return list(map(len, dicts)), list(chain.from_iterable(dicts)), list(chain.from_iterable(map(dict.values, dicts)))
+
+
+def _change(found: dict[Any, Any], before: dict[Any, Any]) -> None:
+    """Entry by entry, as another thread may be reading; all anew where only that restores the order."""
+    for name in found.keys() - before.keys() - {_HOOKED}:
+        dict.__delitem__(found, name)
+    dict.update(found, before)
+    if _HOOKED not in found and list(found) != list(before):
+        dict.clear(found)
+        dict.update(found, before)
+
+
 class Snapshot:
     """The attributes of modules, and what is in the containers, arrays, generators and objects among them.
 
-    Containers are followed to any depth, objects of other classes one step. Not kept: iterators,
-    objects that threads share (queues, loggers, trainers), arrays of more than 16 MB, and what is in the entries of a
-    container of more than 100,000. What did not change is not written to:
-    another thread may be reading. Hook tables are left alone: every hook of ours removes itself, and another thread may
-    be adding its own. Modules in containers, which `nn.Module.modules` does not see, are kept as well.
+    Containers are followed to any depth, objects of other classes one step. Not kept: iterators, objects that threads
+    share (queues, loggers, trainers), arrays of more than 16 MB, and what is in the entries of a container of more than
+    100,000. What did not change is not written to: another thread may be reading. Hook tables are left alone: every
+    hook of ours removes itself, and another thread may be adding its own. Modules in containers, which
+    `nn.Module.modules` does not see, are kept as well.
 
     modules: all modules that were found.
     tensors: the tensors among the attributes and in their containers. Their values are not kept here.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.modules = list(modules)
+    def __init__(self, modules: list[nn.Module], layout: Layout | None = None) -> None:
+        self.modules = modules
         self.tensors: list[Tensor] = []
-        self._seen: set[int] = set(map(id, self.modules))
-        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._contents: list[tuple[Any, Any]] = []
+        self._dicts: list[_Dicts] = []
+        self._others: list[tuple[Any, Any]] = []  # containers that are no plain dict, and what was in them
         self._states: list[tuple[_State, Any, Any]] = []
-        start = 0
-        while start < len(self.modules):  # strays are appended meanwhile
-            new, start = self.modules[start:], len(self.modules)
-            for module in new:
-                self._keep_module(module)
+        self._seen = set(map(id, modules))
+        self.layout = self._look_at(modules, layout)
 
-    def _keep_module(self, module: nn.Module) -> None:
-        before = module.__dict__.copy()
-        self._attributes.append((module.__dict__, before))
-        # the tables of a scripted module are views of what is in C++, and have no `copy`
-        self._contents += [(table, table.copy()) for table in _TABLES(module) if hasattr(table, "copy")]
-        for name, value in before.items():
-            if type(value) not in _FIXED and name not in _OWN:
-                self._look(value, 1)
+    def _look_at(self, modules: list[nn.Module], layout: Layout | None = None) -> Layout:
+        attributes = _Dicts([module.__dict__ for module in modules])
+        types = list(map(type, attributes.values))
+        if layout is None or layout.types != types or layout.names != attributes.names:
+            layout = Layout.of(attributes.names, attributes.values, types)
+        attributes.layout = layout
+        tables = [table for module in modules for table in _TABLES(module) if table]
+        sets = [module._non_persistent_buffers_set for module in modules if module._buffers]
+        # those of a scripted module are views of what is in C++, which no forward changes
+        self._dicts += attributes, _Dicts([table for table in tables if type(table) is dict])
+        self._others += [(table, table.copy()) for table in tables if type(table) is OrderedDict]
+        self._others += [(found, set(found)) for found in sets if found]
+        for number in layout.looked_at:
+            self._look(attributes.values[number], 1)
+        return layout
 
     def _look(self, value: Any, steps: int) -> None:
         """Keep what is in `value`; follow objects of unknown classes `steps` times."""
@@ -124,13 +192,18 @@ class Snapshot:
         if isinstance(value, Tensor):
             self.tensors.append(value)
         elif isinstance(value, nn.Module):
-            self.modules += [module for module in modules_of([value]) if id(module) not in self._seen]
-            self._seen.update(map(id, self.modules))
-        elif isinstance(value, dict):
-            self._contents.append((value, dict(value)))
+            strays = [module for module in modules_of([value]) if id(module) not in self._seen - {id(value)}]
+            self._seen.update(map(id, strays))
+            self.modules = self.modules + strays
+            self._look_at(strays)
+        elif isinstance(value, OrderedDict):
+            self._others.append((value, OrderedDict(value)))
             self._look_into(value.values(), steps)
+        elif isinstance(value, dict):
+            self._dicts.append(_Dicts([value]))
+            self._look_into(dict.values(value), steps)
         elif isinstance(value, list | deque | set | bytearray):
-            self._contents.append((value, set(value) if isinstance(value, set) else list(value)))
+            self._others.append((value, set(value) if isinstance(value, set) else list(value)))
             self._look_into(value, steps)
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.nbytes <= _LARGE:
@@ -140,7 +213,7 @@ class Snapshot:
         elif steps and type(value).__module__.partition(".")[0] not in _SHARED and not isinstance(value, type):
             inside = getattr(value, "__dict__", None)
             if type(inside) is dict:
-                self._attributes.append((inside, inside.copy()))
+                self._dicts.append(_Dicts([inside]))
                 self._look_into(inside.values(), steps - 1)
 
     def _look_into(self, values: Any, steps: int) -> None:
@@ -149,13 +222,9 @@ class Snapshot:
                 self._look(value, steps)
 
     def put_back(self) -> None:
-        if not _all_same(self._attributes):
-            for attributes, before in self._attributes:
-                if not _same(attributes, before):
-                    for name in attributes.keys() - before.keys() - {_HOOKED}:
-                        del attributes[name]
-                    attributes.update(before)
-        for container, content in self._contents:
+        for dicts in self._dicts:
+            dicts.put_back()
+        for container, content in self._others:
             if not _same(container, content):
                 _refill(container, content)
         for state, value, before in self._states:
@@ -170,28 +239,15 @@ def _put_array(array: Any, before: Any) -> None:
 _ARRAY = _State(np.ndarray, lambda array: array, _same_array, _put_array)
 
 
-def _all_same(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> bool:
-    """Whether every pair holds the very same objects under the same names: in one go, which is twice as fast."""
-    now, before = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if list(map(len, now)) != list(map(len, before)):
-        return False
-    names = map(operator.is_, chain.from_iterable(now), chain.from_iterable(before))
-    return all(names) and all(map(operator.is_, _values(now), _values(before)))
-
-
-def _values(dicts: list[dict[str, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(dict.values, dicts))
-
-
 def _same(container: Any, content: Any) -> bool:
     """Whether both hold the very same objects, in the same order."""
     if len(container) != len(content):
         return False
     if isinstance(container, set):
         return bool(container == content)
-    if isinstance(container, dict) and not all(map(operator.is_, container.values(), content.values())):
+    if isinstance(container, dict) and not _identical(container.values(), content.values()):
         return False
-    return all(map(operator.is_, container, content))
+    return _identical(container, content)
 
 
 def _refill(container: Any, content: Any) -> None:
@@ -199,9 +255,6 @@ def _refill(container: Any, content: Any) -> None:
     if isinstance(container, OrderedDict):
         OrderedDict.clear(container)
         OrderedDict.update(container, content)
-    elif isinstance(container, dict):
-        dict.clear(container)
-        dict.update(container, content)
     elif isinstance(container, set):
         set.clear(container)
         set.update(container, content)

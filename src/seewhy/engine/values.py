@@ -18,9 +18,11 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
 from seewhy.engine.randomness import RandomStates
+from seewhy.engine.snapshot import Layout
 from seewhy.hooks.nested import tensors as tensors_in
 
 _DENSE = (Tensor, nn.Parameter)
+_VERSION: Any = Tensor._version.__get__  # type: ignore[attr-defined]
 _SMALL = 4096  # elements: as cheap to copy as to think about
 _LARGE = 2**20  # elements: a buffer with more is copied only when something is about to write to it
 
@@ -37,10 +39,12 @@ class Learned:
     """What earlier calls on one model have shown. Holds nothing of the model alive."""
 
     tensors: list[int] = field(default_factory=list)  # their ids at the end of the call that was watched last
-    states: list[tuple[int | None, int]] = field(default_factory=list)  # their versions and places then
+    states: tuple[list[int | None], list[int]] = field(default_factory=lambda: ([], []))  # versions and places then
     written: set[int] = field(default_factory=set)  # ids of those that a forward wrote to
     backward: bool = False  # whether a forward wrote to gradients
     drew: set[str] = field(default_factory=set)  # libraries whose random numbers a forward drew
+    dense: bool = False  # whether all are plain tensors
+    layout: Layout | None = None
     whole: bool = False  # whether a forward has run to its end while it was watched
 
 
@@ -61,8 +65,22 @@ def learned_of(model: nn.Module) -> Learned:
 
 
 class _Kept(NamedTuple):
+    tensor: Tensor
+    version: int | None
     alias: Tensor  # shares memory with the tensor as it was found
     copy: Tensor
+
+    def put_back(self) -> bool:
+        """Put back the values and where they lie; whether they had changed."""
+        dense = _is_dense(self.tensor)
+        moved = self.tensor.shape != self.copy.shape or (dense and self.tensor.data_ptr() != self.alias.data_ptr())
+        if moved:
+            self.tensor.data = self.alias
+        if _versions([self.tensor]) == [self.version] and (not dense or torch.equal(self.tensor, self.copy)):
+            return moved
+        with torch.inference_mode(self.tensor.is_inference()), torch.no_grad():  # written in its own mode only
+            self.tensor.copy_(self.copy)
+        return True
 
 
 class Values:
@@ -77,12 +95,14 @@ class Values:
     ) -> None:
         self.tensors = [*weights, *buffers, *own]
         self.learned = learned
-        self._states = _states(self.tensors)
+        same = learned.tensors == list(map(id, self.tensors))
+        # the place is asked of plain tensors only: it is an error, or a detour through Python, of others
+        self._dense = self.tensors if same and learned.dense else list(filter(_is_dense, self.tensors))
+        self._states = self._read()
         self._flags = [tensor.requires_grad for tensor in self.tensors]
         self._kept: dict[int, _Kept] = {}
         self._grads: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
-        known = learned.whole and learned.states == self._states and learned.tensors == list(map(id, self.tensors))
-        self.watched = not known
+        self.watched = not (same and learned.whole and learned.states == self._states)
         if self.watched:
             for tensor in (*buffers, *own):
                 if tensor.numel() <= _LARGE:
@@ -100,7 +120,8 @@ class Values:
 
     def keep(self, tensor: Tensor) -> None:
         if id(tensor) not in self._kept:
-            self._kept[id(tensor)] = _Kept(tensor.detach(), tensor.detach().clone())
+            (version,) = _versions([tensor])
+            self._kept[id(tensor)] = _Kept(tensor, version, tensor.detach(), tensor.detach().clone())
 
     def keep_gradients(self) -> None:
         if not self._grads:
@@ -111,19 +132,20 @@ class Values:
                 if tensor.is_leaf
             ]
 
+    def _read(self) -> tuple[list[int | None], list[int]]:
+        """Versions and places in memory: one of them changes with the values, unless these are written past both."""
+        return _versions(self.tensors), list(map(Tensor.data_ptr, self._dense))
+
     def changed(self) -> bool:
         """Whether tensors were written to of which there is no copy."""
-        now = _states(self.tensors)
-        if now == self._states:
+        versions, places = self._read()
+        if (versions, places) == self._states:
             return False
-        entries = zip(self.tensors, now, self._states, strict=True)
-        return any(state != before and id(tensor) not in self._kept for tensor, state, before in entries)
+        moved = zip([*self.tensors, *self._dense], [*versions, *places], [*self._states[0], *self._states[1]], strict=True)
+        return any(now != before and id(tensor) not in self._kept for tensor, now, before in moved)
 
     def put_back(self) -> None:
-        for tensor, state in zip(self.tensors, self._states, strict=True) if self._kept else ():
-            kept = self._kept.get(id(tensor))
-            if kept is not None and _put(tensor, state, kept):
-                self.learned.written.add(id(tensor))
+        self.learned.written |= {id(kept.tensor) for kept in self._kept.values() if kept.put_back()}
         flags = [tensor.requires_grad for tensor in self.tensors]
         if flags != self._flags:
             for tensor, flag in zip(self.tensors, self._flags, strict=True):
@@ -140,35 +162,24 @@ class Values:
 
     def learn(self, *, whole: bool) -> None:
         """Remember the tensors as they now are. `whole`: a forward ran to its end and was watched, or was known."""
+        if not self.watched and not self._kept:  # nothing is new
+            self.learned.whole = whole
+            return
         self.learned.whole = whole
-        self.learned.tensors, self.learned.states = list(map(id, self.tensors)), _states(self.tensors)
+        self.learned.tensors, self.learned.states = list(map(id, self.tensors)), self._read()
+        self.learned.dense = len(self._dense) == len(self.tensors)
         self.learned.written &= set(self.learned.tensors)
 
 
-def _states(tensors: Iterable[Tensor]) -> list[tuple[int | None, int]]:
-    """Version and place of each: one of them changes with the values, unless these are written past the version."""
-    return [
-        (
-            None if tensor.is_inference() else tensor._version,
-            tensor.data_ptr() if type(tensor) in _DENSE and tensor.layout is torch.strided else 0,
-        )
-        for tensor in tensors
-    ]
+def _is_dense(tensor: Tensor) -> bool:
+    return type(tensor) in _DENSE and tensor.layout is torch.strided
 
 
-def _put(tensor: Tensor, state: tuple[int | None, int], kept: _Kept) -> bool:
-    """Whether there was anything to put back."""
-    ((version, place),) = _states([tensor])
-    if place != state[1] or tensor.shape != kept.copy.shape:
-        tensor.data = kept.alias
-        moved = True
-    else:
-        moved = False
-    if version == state[0] and (type(tensor) not in _DENSE or torch.equal(tensor, kept.copy)):
-        return moved
-    with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # such a tensor is written in its mode only
-        tensor.copy_(kept.copy)
-    return True
+def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
+    try:
+        return list(map(_VERSION, tensors))
+    except RuntimeError:  # tensors made under inference_mode have none
+        return [None if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 class Watch(TorchFunctionMode):
@@ -212,9 +223,7 @@ class Watch(TorchFunctionMode):
 
 def _memory(tensor: Tensor) -> int:
     """Where the storage of `tensor` begins; 0 if it has none."""
-    if type(tensor) not in _DENSE or tensor.layout is not torch.strided:
-        return 0
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage().data_ptr() if _is_dense(tensor) else 0
 
 
 def _writes(func: Any, name: str, kwargs: dict[str, Any]) -> bool:
