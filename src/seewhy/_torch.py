@@ -40,15 +40,19 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # on x86 it says yes to emulation too
 
 
-def function_modes() -> int:
-    """How many modes watch this thread's torch functions."""
-    return int(torch._C._len_torch_function_stack())
+def function_modes() -> list[Any]:
+    """The modes that watch this thread's torch functions, the outermost first."""
+    return [torch._C._get_function_stack_at(number) for number in range(torch._C._len_torch_function_stack())]
 
 
-def end_function_modes(height: int) -> None:
-    """Take off the modes above `height`. The `with` block of a mode does it too, unless Ctrl-C comes between."""
-    while torch._C._len_torch_function_stack() > height:
-        torch._C._pop_torch_function_stack()
+def put_function_modes(modes: list[Any]) -> None:
+    """Put back what `function_modes` gave. Ctrl-C inside torch's own blocks may add one or lose one."""
+    now = function_modes()
+    if list(map(id, now)) != list(map(id, modes)):
+        for _ in now:
+            torch._C._pop_torch_function_stack()
+        for mode in modes:
+            torch._C._push_on_torch_function_stack(mode)
 
 
 def stance() -> Any:
@@ -77,10 +81,10 @@ __all__ = [
     "NormBase",
     "computes_bf16",
     "eager_stance",
-    "end_function_modes",
     "function_modes",
     "inside_backward",
     "lazy_clone",
+    "put_function_modes",
     "safe_softmax",
     "set_grad_enabled",
     "set_stance",

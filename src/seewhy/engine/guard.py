@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,15 +13,16 @@ from seewhy import _torch
 from seewhy.engine.randomness import RandomStates
 from seewhy.engine.snapshot import Snapshot, modules_of
 from seewhy.engine.turns import has_turn, take_turn
-from seewhy.engine.values import Learned, Values, Watch, learned_of
+from seewhy.engine.values import Learned, Values, learned_of, watching
 from seewhy.errors import ConcurrencyError
 from seewhy.hooks.attach import after_forward
-from seewhy.hooks.undo import Undo
+from seewhy.hooks.undo import Undo, undoing
 from seewhy.hooks.wrappers import eager_until
 
 # what makes a module compiled, or has it checkpoint (timm's flag, transformers' flag), and what it is set to
 _LOUD = (("_compiled_call_impl", None), ("grad_checkpointing", False), ("gradient_checkpointing", False))
 _TORCHS = frozenset(kind for kind in vars(nn).values() if isinstance(kind, type))  # they write in train mode only
+_FAST = frozenset((nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer))
 _RANDOM = object()  # the random states, which models that draw from them take turns at
 
 
@@ -47,7 +48,7 @@ def guard(model: nn.Module) -> Iterator[None]:
         ConcurrencyError: if two threads wait for each other's models, or the weights were changed by another thread.
     """
     modules = modules_of([model])
-    with Undo() as undo:
+    with undoing() as undo:
         if has_turn(modules):
             _switch(undo)
             _quieten(modules, undo)
@@ -65,11 +66,13 @@ def guard(model: nn.Module) -> Iterator[None]:
         learned.layout = snapshot.layout
         undo.later(snapshot.put_back)
         values = _values(snapshot, learned)
-        ended = [] if values.watched else [True]
+        # the fast path of torch's attention steps aside for who watches: it shall do so in every call, or in none
+        watched = values.watched or not _FAST.isdisjoint(map(type, modules))
+        ended = [] if values.watched else [True]  # forwards
         undo.later(_learn, values, ended)
         undo.later(values.put_back)
-        if values.watched:
-            with Watch(values, states), after_forward({"": model}, lambda *_: ended.append(True)):
+        if watched:
+            with watching(values, states), after_forward({"": model}, lambda *_: ended.append(True)):
                 yield
         else:
             yield
@@ -95,14 +98,14 @@ def _values(snapshot: Snapshot, learned: Learned) -> Values:
 
 
 def _devices(model: nn.Module) -> set[torch.device]:
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return set()
     return {parameter.device for parameter in model.parameters() if parameter.is_cuda}
 
 
 def _switch(undo: Undo) -> None:
     """Gradients can be recorded; autocast keeps no weight that was cast without a graph for the caller's next step."""
-    undo.later(_torch.end_function_modes, _torch.function_modes())
+    undo.later(_torch.put_function_modes, _torch.function_modes())
     if torch.is_autocast_cache_enabled():
         undo.later(torch.set_autocast_cache_enabled, True)
         torch.set_autocast_cache_enabled(False)
@@ -149,7 +152,7 @@ def _train(modules: Iterable[nn.Module]) -> None:
         module.__dict__["training"] = True
 
 
-def _tensors(tables: Iterable[dict[str, Tensor | None]]) -> list[Tensor]:
+def _tensors(tables: Iterable[Mapping[str, Tensor | None]]) -> list[Tensor]:
     return [tensor for table in tables if table for tensor in table.values() if tensor is not None]
 
 

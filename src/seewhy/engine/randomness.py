@@ -54,7 +54,7 @@ _numpy_known: tuple[Any, Any] = (None, None)  # the mark that was read last, and
 
 def _numpy_mark() -> Any:
     """The memory of the Mersenne twister (624 words and a position): to ask for its state takes 100 times as long."""
-    generator: Any = np.random.get_bit_generator()
+    generator: Any = np.random.get_bit_generator()  # type: ignore[attr-defined]
     if type(generator) is np.random.MT19937:
         return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
     return repr(generator.state)
@@ -66,14 +66,21 @@ def _numpy_read() -> Any:
     if mark == known:
         return known, state
     state = np.random.get_state(legacy=False)
-    if not state["has_gauss"]:  # a normal number in store is no part of the mark
+    if not state["has_gauss"]:
         _numpy_known = mark, state
     return mark, state
 
 
+def _numpy_moved(read: Any) -> bool:
+    mark, state = read
+    if state["has_gauss"] and not np.random.get_state(legacy=False)["has_gauss"]:  # the normal number in store is gone
+        return True
+    return bool(_numpy_mark() != mark)
+
+
 _STREAMS = (
     Stream("torch", torch.get_rng_state, _torch_moved, torch.set_rng_state),
-    Stream("numpy", _numpy_read, lambda read: _numpy_mark() != read[0], lambda read: np.random.set_state(read[1])),
+    Stream("numpy", _numpy_read, _numpy_moved, lambda read: np.random.set_state(read[1])),
     Stream("python", random.getstate, lambda state: random.getstate() != state, random.setstate),
 )
 
@@ -82,6 +89,7 @@ def _cuda(device: torch.device) -> Stream:
     def read() -> Tensor:
         return torch.cuda.get_rng_state(device)
 
-    return Stream(
-        "torch", read, lambda state: not torch.equal(read(), state), lambda state: torch.cuda.set_rng_state(state, device)
-    )
+    def write(state: Tensor) -> None:
+        torch.cuda.set_rng_state(state, device)
+
+    return Stream("torch", read, lambda state: not torch.equal(read(), state), write)

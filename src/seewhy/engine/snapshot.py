@@ -7,7 +7,7 @@ import pickle
 import random
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import accumulate, chain
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ _OWN = _HOOKS | {"_parameters", "_buffers", "_modules", "_non_persistent_buffers
 _TABLES = operator.attrgetter("_parameters", "_buffers", "_modules")
 # the first forward of a transformers model attaches its own hooks, for good; forgotten, it would attach them again
 _HOOKED = "_output_capturing_hooks_installed"
-_FIXED = frozenset(
-    (bool, int, float, complex, str, bytes, type(None), type, range, slice)
-    + (torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format)
-    + (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
-    + (weakref.ref, weakref.ProxyType, weakref.CallableProxyType)
+_FIXED: frozenset[type] = frozenset(
+    {bool, int, float, complex, str, bytes, type(None), type, range, slice}
+    | {torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format}
+    | {FunctionType, BuiltinFunctionType, MethodType, ModuleType}
+    | {weakref.ref, weakref.ProxyType, weakref.CallableProxyType}
 )
 _LONG = 100_000  # entries: a container with more is kept, but not what is in its entries
 _LARGE = 2**24  # bytes: an array with more is not kept
@@ -52,7 +52,7 @@ class _State(NamedTuple):
     kind: type
     read: Callable[[Any], Any]
     same: Callable[[Any, Any], bool]
-    write: Callable[[Any, Any], None]
+    write: Callable[[Any, Any], object]
 
 
 def _bit_state(generator: np.random.Generator) -> bytes:

@@ -7,8 +7,10 @@ the others, which is as good as free. The next call is watched again when the we
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
+from seewhy import _torch
 from seewhy.engine.randomness import RandomStates
 from seewhy.engine.snapshot import Layout
 from seewhy.hooks.nested import tensors as tensors_in
+from seewhy.hooks.undo import undoing
 
 _DENSE = (Tensor, nn.Parameter)
 _VERSION: Any = Tensor._version.__get__  # type: ignore[attr-defined]
@@ -141,8 +145,9 @@ class Values:
         versions, places = self._read()
         if (versions, places) == self._states:
             return False
-        moved = zip([*self.tensors, *self._dense], [*versions, *places], [*self._states[0], *self._states[1]], strict=True)
-        return any(now != before and id(tensor) not in self._kept for tensor, now, before in moved)
+        rewritten = zip(self.tensors, versions, self._states[0], strict=True)
+        moved = zip(self._dense, places, self._states[1], strict=True)
+        return any(now != before and id(tensor) not in self._kept for tensor, now, before in chain(rewritten, moved))
 
     def put_back(self) -> None:
         self.learned.written |= {id(kept.tensor) for kept in self._kept.values() if kept.put_back()}
@@ -150,7 +155,7 @@ class Values:
         if flags != self._flags:
             for tensor, flag in zip(self.tensors, self._flags, strict=True):
                 if tensor.requires_grad != flag:
-                    tensor.requires_grad_(flag)
+                    (tensor if tensor.is_leaf else tensor.detach_()).requires_grad_(flag)
         for tensor, grad, copy in self._grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
@@ -182,8 +187,18 @@ def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
         return [None if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
-class Watch(TorchFunctionMode):
-    """Sees every torch function of this thread before it runs: what it writes to is kept, what it draws is noticed."""
+@contextmanager
+def watching(values: Values, states: RandomStates) -> Iterator[None]:
+    """While the block lasts, what is about to be written to is kept, and what is drawn is noticed."""
+    watch = _Watch(values, states)
+    with undoing() as undo:
+        undo.later(_torch.put_function_modes, _torch.function_modes())
+        watch.__enter__()  # type: ignore[no-untyped-call]
+        yield
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every torch function of this thread before it runs."""
 
     def __init__(self, values: Values, states: RandomStates) -> None:
         super().__init__()
@@ -210,7 +225,7 @@ class Watch(TorchFunctionMode):
         return self._noticing(name, func, args, kwargs)
 
     def _noticing(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Between two torch functions it is the model's code that draws from numpy and Python; inside, other threads."""
+        """Between two torch functions the model's code draws from numpy and Python; inside, other threads do."""
         states = self._states
         states.drew |= {library for library, mark in states.marks().items() if mark != self._marks[library]}
         before = torch.get_rng_state() if any(part in name for part in _DRAWS) else None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from seewhy.hooks.undo import Undo
+from seewhy.hooks.undo import undoing
 
 Threads = Literal["own", "all"]
 
@@ -55,7 +55,7 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
                 return finish(output)
         return None
 
-    with Undo() as undo:
+    with undoing() as undo:
         for name, module in layers.items():
 
             def enter(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> Any:
@@ -102,7 +102,7 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
     The caller's own hooks run around it, as around the forward.
     """
     owner = threading.get_ident()
-    with Undo() as undo:
+    with undoing() as undo:
         for module in modules:
             found = module.__dict__.get("forward")
 

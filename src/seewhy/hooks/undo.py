@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from weakref import ReferenceType, ref
 
 
 class Undo:
-    """A block at whose end every registered step runs, the latest first.
-
-    A step is registered before what it undoes is done, so it may run where nothing was done. An exception inside a
-    step, such as Ctrl-C, makes that step run once more; the other steps follow, and the exception is raised at the end.
-    So a step must do no harm when it runs twice.
-    """
+    """What there is to undo at the end of a block."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
     def later(self, step: Callable[..., object], *args: Any) -> None:
-        """Register `step(*args)`. Call it before the deed."""
+        """Register `step(*args)`. Call it before the deed: the step may run where nothing was done, and twice."""
         self._steps.append((step, args))
 
-    def __enter__(self) -> Undo:
-        _watch_forks()
-        self._steps.append((_open.pop, (id(self), None)))
-        _open[id(self)] = threading.get_ident(), ref(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Run the steps that have not run."""
+        """Run the steps that have not run, the latest first.
+
+        An exception inside a step, such as Ctrl-C, makes that step run once more; the other steps follow, and the
+        exception is raised at the end.
+        """
         try:
             while self._steps:
                 step, args = self._steps[-1]
@@ -50,13 +41,31 @@ class Undo:
                     self.close()
             raise
 
-    def __del__(self) -> None:
-        """A signal that arrives as Python enters `__exit__` leaves the steps to be run when the block's frame goes."""
-        self.close()
+
+@contextmanager
+def undoing() -> Iterator[Undo]:
+    """A block at whose end everything registered is undone.
+
+    Ctrl-C that arrives just as Python enters or leaves a `with` block ends nothing: then Python closes this generator
+    when the frame of the block goes, and that ends it. A class with `__del__` would do the same, and swallow those
+    that arrive in the thousands of times when there is nothing to do.
+    """
+    undo = Undo()
+    try:
+        undo.later(_open.pop, id(undo), None)
+        _watch_forks()
+        _open[id(undo)] = threading.get_ident(), ref(undo)
+        yield undo
+    finally:
+        try:
+            undo.close()
+        except BaseException:
+            undo.close()
+            raise
 
 
 class Process:
-    """What is process-wide and shared by all threads is read and written under this lock. A forked child gets a new one."""
+    """What all threads of the process share is read and written under this lock. A forked child gets a new one."""
 
     lock = threading.Lock()
 

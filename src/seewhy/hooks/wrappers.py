@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from seewhy import _torch
-from seewhy.hooks.undo import Process, Undo
+from seewhy.hooks.undo import Process, Undo, undoing
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -28,7 +28,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 @contextmanager
 def eagerly() -> Iterator[None]:
     """While the block lasts nothing runs compiled: compiled code skips the hooks that came after it."""
-    with Undo() as undo:
+    with undoing() as undo:
         eager_until(undo)
         yield
 
