@@ -54,6 +54,10 @@ class ModelError(SeewhyError, ValueError):
     """A model could not be found, built or filled with weights."""
 
 
+class ConcurrencyError(SeewhyError, RuntimeError):
+    """Threads are in each other's way: two wait for each other, or one changes the model that another one explains."""
+
+
 class MissingExtra(SeewhyError, ImportError):
     """An optional library is not installed."""
 
