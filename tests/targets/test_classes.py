@@ -540,7 +540,9 @@ def test_each_of_several_targets_is_told():
     assert targets.describe(targets.finer(Category(torch.tensor([1, 3])), OUTPUTS, count=2), None, 0) == (
         "class 1 against class 2, class 0"
     )
-    assert targets.describe(Category("dog"), LABELS) == "", "not before it is resolved"
+    for unclear in (Category("dog"), Contrast("dog"), Probability("dog"), several, finer):
+        assert targets.describe(unclear, LABELS) == "", "not resolved, or one of several"
+    assert targets.describe(Category(2), LABELS) == "dog"
 
 
 def test_the_columns_of_one_output_have_names():

@@ -164,7 +164,7 @@ class Probability(ClassTarget):
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
         """The class's label, and that it is its probability."""
         name = super().describe(labels, image, number)
-        return f"probability of {name}" if name else ""
+        return name and f"probability of {name}"
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class Contrast(ClassTarget):
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
         """The class's label, and those of the others."""
         name = super().describe(labels, image, number)
-        if not isinstance(self.against, Tensor):
-            others = "its opposite" if (self.kind or "").startswith("one") else "all others"
-            return f"{name} against {others}" if name else ""
-        return f"{name} against {_listed(self.against[image].tolist(), self.kind, labels)}"
+        others = "its opposite" if (self.kind or "").startswith("one") else "all others"
+        if isinstance(self.against, Tensor):
+            others = _listed(self.against[image].tolist(), self.kind, labels)
+        return name and f"{name} against {others}"
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,9 @@ class Finer(ClassTarget):
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
         """The class's label, and those of the others."""
+        name = super().describe(labels, image, number)
         others = self.against[image] if number is None else self.against[image, number]
-        return f"{super().describe(labels, image, number)} against {_listed(others.tolist(), self.kind, labels)}"
+        return name and f"{name} against {_listed(others.tolist(), self.kind, labels)}"
 
 
 def finer(target: Any, outputs: Any, *, count: int = 3, strength: float = 1.0) -> Finer:
@@ -339,9 +340,8 @@ def entry(index: Any, image: int, number: int | None) -> int | None:
     """One class of an `index` that is an int, (B,) or (B, T); None where it is not definite."""
     if isinstance(index, int):
         return index
-    if not isinstance(index, Tensor) or index.ndim == 0:
-        return None
-    return int(index[image] if number is None else index[image, number])
+    places = (image, number)[: getattr(index, "ndim", 0)]
+    return None if not isinstance(index, Tensor) or not places or None in places else int(index[places])
 
 
 def _definite(target: ClassTarget, outputs: Any, context: Context) -> tuple[Int[Tensor, "B *T"], Kind]:
