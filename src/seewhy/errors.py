@@ -75,6 +75,10 @@ class ReplayWarning(UserWarning):
     """A layer's tail could not be run by itself: the map is right, but the whole model ran for each change."""
 
 
+class TargetWarning(UserWarning):
+    """A target that is probably not what was meant: scores by the hundred for each image."""
+
+
 def warn(message: str, category: type[Warning] = MapWarning) -> None:
     """Warn at the line that called into seewhy, however deep inside it the cause was found."""
     level, frame = 2, sys._getframe(1)
