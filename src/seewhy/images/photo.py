@@ -191,26 +191,27 @@ def _levels(values: NDArray[Any], name: str, what: str) -> NDArray[np.uint8]:
     """`values` in 256 levels, by the range that their type has."""
     if values.dtype == np.uint8:
         return values
-    if values.dtype == np.bool_:
-        return np.where(values, np.uint8(255), np.uint8(0))
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return np.rint(np.divide(values, 257)).astype(np.uint8)  # 65535 = 257 * 255
-    if values.dtype.kind != "f":
+    white = 1.0
+    if values.dtype.kind == "f":
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails as well
+            raise InputError(
+                f"{name} has values out of range.",
+                got=f"floats from {low:.4g} to {high:.4g}",
+                expected="floats in [0, 1], none of them NaN, or uint8",
+                do="pass the photograph before normalisation; divide by 255 if it runs to 255",
+            )
+    elif values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        white = 65535.0
+    elif values.dtype != np.bool_:
         raise InputError(
             f"{name} has values of a type without a known range.",
             got=f"{what} and type {values.dtype}",
-            expected="uint8, uint16, or floats in [0, 1]",
+            expected="uint8, uint16, bool, or floats in [0, 1]",
             do="convert it to uint8",
         )
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails as well
-        raise InputError(
-            f"{name} has values out of range.",
-            got=f"floats from {low:.4g} to {high:.4g}",
-            expected="floats in [0, 1], none of them NaN, or uint8",
-            do="pass the photograph before normalisation; divide by 255 if it runs to 255",
-        )
-    return np.rint(values.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(values.astype(np.float32).clip(0, white) * (255 / white)).astype(np.uint8)
+    return levels
 
 
 def _channel_axis(shape: tuple[int, ...], *, tensor: bool) -> int | None:
