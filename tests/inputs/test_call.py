@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import seewhy
-from seewhy.engine.tape import activation_in, record
+from seewhy.engine.tape import record
 from seewhy.errors import InputError, InputTypeError, LayerError
-from seewhy.geometry.observe import look
+from seewhy.hooks.activations import activation_in
 from seewhy.images import arrays
 from seewhy.inputs.call import Inputs
+from tests.looking import seen_in
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
@@ -158,7 +159,7 @@ def test_scores_of_one_query_and_frames_before_places():
     assert found.heatmap.shape == (2, 6, 32, 32)
     changed = video.clone()
     changed[:, 4, :, :8, 24:] += 5  # a patch of the fifth frame
-    calls = {call.label: call for call in look(model, video)}
+    calls = {str(call.label): call for call in seen_in(model, video)}
     grid, moved = calls[found.layers[0]].grid, []
     layer = model.get_submodule(found.layers[0])
     with layer.register_forward_hook(lambda *args: moved.append(activation_in(args[2]))), torch.no_grad():
@@ -267,7 +268,7 @@ class Reads(nn.Module):
 def test_each_level_of_a_pyramid_is_recorded():
     model, images = Reads(), torch.rand(2, 16, 8, 12)  # a few channels could be rows: 3 x 4 places of 6 channels
     tape = record(lambda: model(images), {"fpn": model.fpn})
-    assert list(tape.activations) == ["fpn[fine]", "fpn[coarse]"]  # a level of one place has no map
+    assert list(map(str, tape.activations)) == ["fpn[fine]", "fpn[coarse]"]  # a level of one place has no map
     found = seewhy.explain(model, images, 1, layers="fpn", method="hires_cam").maps
     torch.testing.assert_close(found["fpn[fine]"], images.mean(1) / 96)
     torch.testing.assert_close(found["fpn[coarse]"], 3 * nn.functional.avg_pool2d(images, 2).mean(1) / 24)
