@@ -57,14 +57,17 @@ class Inputs:
         found = cls(*rebuild(arguments, _listed, list))
         if _is_missing(found.images) and takes_signals(model):
             found = replace(found, rank=3)
-        if _is_missing(found.images):
+        images = found.images
+        if _is_missing(images):
             raise mistakes.refusal(inputs)
-        if not len(found.images):
-            raise mistakes.empty(found.images)
-        layout = layout_of(model, found.images)
+        if isinstance(images, Tensor) and not len(images):
+            raise InputError(
+                "the batch is empty.", got=f"a tensor of shape {tuple(images.shape)}", expected="one image or more"
+            )
+        layout = layout_of(model, images)
         if layout is not None:
             return replace(found, canvas=layout.canvas, channel_axis=layout.channel_axis)
-        if isinstance(found.images, Listed) and len({*found.sizes}) > 1:
+        if isinstance(images, Listed) and len({*found.sizes}) > 1:
             raise InputError(
                 "how the model lays images of several sizes out is not known.",
                 got=", ".join(map(str, found.sizes[:5])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from seewhy._torch import Convolution
 
@@ -15,7 +15,7 @@ def first_convolution(model: nn.Module) -> tuple[str, Convolution] | None:
     """
     for name, module in model.named_modules():
         if isinstance(module, Convolution):
-            return None if isinstance(module.weight, UninitializedTensorMixin) else (name, module)
+            return None if is_lazy(module.weight) else (name, module)
     return None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -76,13 +75,6 @@ def refusal(inputs: Any) -> SeewhyError:
         expected="(B, C, H, W), (B, C, D, H, W), a list of (C, H, W), or a tuple or dict that holds one",
         do="pass image[None] for a single image; put a model of patches or colours into a module that is given the "
         "image and makes them",
-    )
-
-
-def empty(images: Tensor) -> SeewhyError:
-    """The error for a batch of no images."""
-    return InputError(
-        "the batch is empty.", got=f"a tensor of shape {tuple(images.shape)}", expected="an image or more"
     )
 
 
