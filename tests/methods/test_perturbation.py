@@ -16,7 +16,11 @@ from torchcam.methods import ISCAM
 import seewhy
 from seewhy.engine import probe
 from seewhy.errors import InputError, MethodError
-from seewhy.methods.perturbation import masks as methods
+from seewhy.methods.perturbation.channel_gains import poly_cam
+from seewhy.methods.perturbation.channel_masks import score_cam
+from seewhy.methods.perturbation.input_masks import occlusion, rise
+from seewhy.methods.perturbation.optimised import opti_cam
+from seewhy.methods.perturbation.replayed import ablation_cam, recipro_cam
 from tests.oracles import arrays
 from tests.oracles import perturbation as oracle
 
@@ -139,7 +143,7 @@ def test_rise_is_its_oracle():
         return model(make(every) * batch[numbers] if len(drawn) == 2 else make(every))[:, 0].detach()
 
     generator = torch.Generator().manual_seed(7)
-    methods.rise(torch.ones(1, 2, 8, 8), score, generator, masks=12, cells=3, keep=0.4)
+    rise(torch.ones(1, 2, 8, 8), score, generator, masks=12, cells=3, keep=0.4)
     masks = drawn[0].double().numpy()
     assert masks.min() >= 0
     assert masks.max() <= 1
@@ -167,7 +171,7 @@ def test_ablation_cam_by_hand():
     """S = 3 a - b on channel sums a = 10, b = 2: S = 28; without a -2, without b 30."""
     A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]]])
     score = lambda changed: 3 * changed[0].sum() - changed[1].sum()  # noqa: E731
-    found = methods.ablation_cam(A, torch.tensor([28.0]), ask(score))
+    found = ablation_cam(A, torch.tensor([28.0]), ask(score))
     expected = (30 / 28) * A[:, 0] + (-2 / 28) * A[:, 1]
     torch.testing.assert_close(found, expected)
 
@@ -176,7 +180,7 @@ def test_a_negative_score_does_not_turn_ablation_around():
     """The same slopes with 100 taken off the score: grad-cam divides by -72, which turns all of it around."""
     A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]]])
     score = lambda changed: 3 * changed[0].sum() - changed[1].sum() - 100  # noqa: E731
-    found = methods.ablation_cam(A, torch.tensor([-72.0]), ask(score))
+    found = ablation_cam(A, torch.tensor([-72.0]), ask(score))
     torch.testing.assert_close(found, (30 / 72) * A[:, 0] + (-2 / 72) * A[:, 1])
 
 
@@ -184,7 +188,7 @@ def test_score_cam_by_hand():
     """Masks are [0, 1] and [1, 0]: the scores are 3 and 2, and the constant channel sees nothing: 0."""
     A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]], [[7.0, 7.0]]]])
     X = torch.tensor([[[[2.0, 3.0]]]])
-    found = methods.score_cam(A, X, ask(lambda changed: changed.sum()))
+    found = score_cam(A, X, ask(lambda changed: changed.sum()))
     weights = np.exp([3.0, 2.0, 0.0]) / np.exp([3.0, 2.0, 0.0]).sum()
     expected = weights[0] * A[0, 0] + weights[1] * A[0, 1] + weights[2] * A[0, 2]
     torch.testing.assert_close(found[0], expected.float())
@@ -198,7 +202,7 @@ def test_score_cam_asks_once_for_all_constant_channels():
         asked.append(len(images))
         return make(torch.arange(len(images))).flatten(1).sum(1)
 
-    methods.score_cam(A, torch.ones(1, 1, 4, 4), score)
+    score_cam(A, torch.ones(1, 1, 4, 4), score)
     assert asked == [3]
 
 
@@ -211,14 +215,14 @@ def test_poly_cam_by_hand():
     X = torch.tensor([[[[2.0, 3.0]]]])
     score = ask(lambda changed: 10 + 2 * changed[0, 0, 0] + changed[0, 0, 1])
     for variant, factor in {"+": 1, "-": 1, "+-": 2}.items():
-        found = methods.poly_cam(A, X, torch.tensor([17.0]), score, variant=variant)
+        found = poly_cam(A, X, torch.tensor([17.0]), score, variant=variant)
         torch.testing.assert_close(found, factor * (3 * A[:, 0] + 4 * A[:, 1]))
 
 
 def test_poly_cam_leaves_out_channels_that_speak_against():
     A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]]]])
     X = torch.tensor([[[[2.0, 3.0]]]])
-    found = methods.poly_cam(A, X, torch.tensor([1.0]), ask(lambda changed: changed[0, 0, 1] - changed[0, 0, 0]))
+    found = poly_cam(A, X, torch.tensor([1.0]), ask(lambda changed: changed[0, 0, 1] - changed[0, 0, 0]))
     torch.testing.assert_close(found, 6 * A[:, 0])  # 3 more and 3 less; the other channel has -2 of each
 
 
@@ -254,14 +258,14 @@ def test_poly_cam_refuses_what_is_no_variant():
 def test_recipro_cam_by_hand():
     """S is twice the first place plus the second: left alone they score 2 a = 2 and b = 3; the others 0."""
     A = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
-    found = methods.recipro_cam(A, ask(lambda changed: 2 * changed[0, 0, 0] + changed[0, 0, 1]))
+    found = recipro_cam(A, ask(lambda changed: 2 * changed[0, 0, 0] + changed[0, 0, 1]))
     torch.testing.assert_close(found, torch.tensor([[[2.0, 3.0], [0.0, 0.0]]]))
 
 
 def test_occlusion_by_hand():
     """A window of 2 over a row of 4 in steps of 1: S - S' = 1 + 2, 2 + 3, 3 + 4; inner pixels have the mean of two."""
     X = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]] * 2]])
-    found = methods.occlusion(X, torch.tensor([20.0]), ask(torch.sum), window=2, stride=1)
+    found = occlusion(X, torch.tensor([20.0]), ask(torch.sum), window=2, stride=1)
     torch.testing.assert_close(found[0, 0], torch.tensor([6.0, 8.0, 12.0, 14.0]))
 
 
@@ -270,7 +274,7 @@ def test_opti_cam_finds_the_channel_that_shows_the_object():
     A = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])
     X = torch.tensor([[[[1.0, 1.0]]]])
     score = lambda changed: changed[0, 0, 0] - changed[0, 0, 1]  # noqa: E731
-    found = methods.opti_cam(A, X, ask(score), steps=3, rate=0.5)
+    found = opti_cam(A, X, ask(score), steps=3, rate=0.5)
     # whichever is larger at first decides: 2 w > 1 - w, so the mask is [1, 0] and stays: the gradient is zero
     torch.testing.assert_close(found, torch.tensor([[[1.0, 0.5]]]))
 
@@ -485,7 +489,7 @@ def test_a_model_that_cannot_have_channels_last_gets_the_plain_layout():
 
 
 def test_bf16_gives_nearly_the_same_map(monkeypatch):
-    monkeypatch.setattr(probe, "_computes_bf16", lambda device: True)  # here it may be emulated
+    monkeypatch.setattr(probe, "computes_bf16", lambda device: True)  # here it may be emulated
     model, batch = small(2), images(2)
     full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
     half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
@@ -498,7 +502,7 @@ def test_bf16_gives_nearly_the_same_map(monkeypatch):
 def test_bf16_is_left_out_where_it_would_be_slower(monkeypatch):
     model, batch = small(2), images(2)
     full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
-    monkeypatch.setattr(probe, "_computes_bf16", lambda device: False)
+    monkeypatch.setattr(probe, "computes_bf16", lambda device: False)
     half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
     assert torch.equal(full, half)
 

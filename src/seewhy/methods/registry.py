@@ -50,8 +50,15 @@ _FILES = (
     "cam.gradient",
     "cam.decomposition",
     "attribution.pixel",
-    "perturbation.masks",
-    "attention.tokens",
+    "perturbation.replayed",
+    "perturbation.channel_masks",
+    "perturbation.channel_gains",
+    "perturbation.optimised",
+    "perturbation.input_masks",
+    "perturbation.token_masks",
+    "attention.flow",
+    "attention.slopes",
+    "attention.surgery",
     "cam.combined",
 )
 _methods: dict[str, Method] = {}
