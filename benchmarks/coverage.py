@@ -343,6 +343,7 @@ def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
 
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
     import seewhy
+    from seewhy.engine.session import session
     from seewhy.errors import SeewhyError
     from seewhy.geometry.observe import look
     from seewhy.inputs.call import Inputs
@@ -353,7 +354,8 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             explanation = seewhy.explain(model, inputs, target)
-        calls = {call.label: call for call in look(model, inputs)}
+        with session(model, inputs) as run:
+            calls = {str(call.label): call for call in look(run)}
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
     # of a pyramid the level that is read from most for every image: the boxes of one may come from few of them
@@ -412,8 +414,8 @@ def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor, other: Te
     from seewhy.engine.tape import activations_in
     from seewhy.inputs.call import Inputs
 
-    module, call = model.get_submodule(seen.name), int(seen.label.rpartition("#")[2]) if "#" in seen.label else 0
-    level = "[" + seen.label.rpartition("[")[2] if "[" in seen.label else ""
+    module, call = model.get_submodule(seen.label.name), seen.label.number or 0
+    level = seen.label.level
     axis = Inputs.of(inputs, model).channel_axis
     kept: list[Tensor] = []
 

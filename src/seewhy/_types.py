@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,15 +21,25 @@ Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float
 
 
 class CallLabel(NamedTuple):
-    """Which activation of a forward is meant: the layer, which of its calls, and which part of what it returned.
+    """Which activation of a forward is meant: the layer, which of its calls, and which part of its output.
 
-    name: the layer's name, "layer4.1". number: the call's number, from 0; None for a layer that ran once. level: the
-    key of a dict that the layer returned, "[0]"; "" for a layer that returns one activation.
+    Attributes:
+        name: the layer's name, "layer4.1".
+        level: the entry of a dict that the layer returned, "[0]"; "" for a layer that returns one activation.
+        number: the call's number, from 0; None for a layer that ran once.
     """
 
     name: str
     level: str = ""
     number: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CallLabel:
+        """The label that `str` gave: "layer4", "relu#1", "fpn[0]", "fpn[0]#1"."""
+        found = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?(?:#(\d+))?", text)
+        assert found is not None  # every part may be empty
+        name, level, number = found.groups()
+        return cls(name, level or "", None if number is None else int(number))
 
     def __str__(self) -> str:
         return f"{self.name}{self.level}" + ("" if self.number is None else f"#{self.number}")

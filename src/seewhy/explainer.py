@@ -1,9 +1,8 @@
-"""The one place where the parts meet: a model, inputs, a target and a method become an Explanation."""
+"""A model, inputs, a target and a method become an explanation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, overload
@@ -14,19 +13,17 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from seewhy import targets
-from seewhy._types import Frame
-from seewhy.engine.guard import guard
-from seewhy.engine.probe import Precision, Probe
-from seewhy.engine.tape import gradients, replacing
+from seewhy._types import CallLabel, Fold, Frame
+from seewhy.engine.probe import Limits, Precision
+from seewhy.engine.session import session
+from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
-from seewhy.evidence.forward import Fold, Forward, at_least_float32, evidence
-from seewhy.evidence.recording import Place, Recorder
-from seewhy.evidence.tokens import by_layer
+from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.inputs.call import Inputs
+from seewhy.inputs import Inputs
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
@@ -34,6 +31,9 @@ from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
+
+_INPUT = CallLabel("input")  # what a map that lies on the input goes by
+_ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
 
 
 @overload
@@ -126,8 +126,6 @@ class Explainer:
         self.methods = [registry.get(name, **options) for name in names]
         self.fuse = fuse
         self.augment_smooth = augment_smooth
-        self.generator = generator
-        self.batch_size, self.precision, self.progress = batch_size, precision, progress
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
         if fuse not in (None, *get_args(Fuse)):
             raise unknown_fuse(fuse)
@@ -148,6 +146,12 @@ class Explainer:
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
+        self.generator = generator
+        settings = Settings(
+            tuple(grid) if isinstance(grid, list) else grid,
+            generator or Generator().manual_seed(0),
+            Limits(batch_size, progress, precision),
+        )
         context = partial(
             targets.Context,
             labels=self.labels,
@@ -155,7 +159,7 @@ class Explainer:
             encode=self.loaded.embed_text if self.loaded else None,
             features={},
         )
-        self.recorder = Recorder(self.model, self.methods, named, grid, context)
+        self.recorder = Recorder(self.methods, named, settings, context)
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
         """Explain a batch with the one method there is; see `each`."""
@@ -176,18 +180,19 @@ class Explainer:
         or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class.
         """
-        with guard(self.model):  # copies of tensors made under inference_mode are ordinary ones in here
-            call, photos, frames = self._prepared(inputs)
-            self._check_alignment(call)
-            place, forward = self.recorder.first(call, target)
+        inputs, photos, frames = self._prepared(inputs)
+        with session(self.model, inputs) as run:
+            self._check_alignment(run.call)
+            forward = self.recorder.first(run, target)
             asked = {found.ask: forward.asked(found.ask) for found in self.methods}
-            maps = self._smoothed(place, asked) if self.augment_smooth else self._maps(place, asked)
-        outputs = rebuild(forward.outputs, Tensor.detach)
+            maps = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
+            likely = {ask: found.probabilities for ask, found in asked.items()}
+        outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = {
             found.name: Explanation(
-                maps=maps[found.name],
+                maps={str(label): drawn for label, drawn in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
-                probabilities=None if forward.probabilities is None else forward.probabilities.detach(),
+                probabilities=None if (shares := likely[found.ask]) is None else shares.detach(),
                 outputs=outputs,
                 targets=asked[found.ask].target,
                 method=found.name,
@@ -197,7 +202,7 @@ class Explainer:
                 labels=self.labels,
                 frames=frames,
                 photos=photos,
-                note=place.reason if found.layered else "",
+                note=forward.plan.reason if found.layered else "",
             )
             for found in self.methods
         }
@@ -213,39 +218,38 @@ class Explainer:
         what else there is in the layer's output, or passes it by, is of the first image. Takes one forward for the
         images and one for the concepts. Raises `LayerError` for more than one layer.
         """
-        with guard(self.model):
-            call, photos, frames = self._prepared(inputs)
-            place, forward = self.recorder.first(call, None)
+        inputs, photos, frames = self._prepared(inputs)
+        with session(self.model, inputs) as run:
+            forward = self.recorder.first(run, None)
             if len(forward.activations) != 1:
-                raise LayerError("concepts are those of one layer.", got=", ".join(forward.activations), do="layers=")
+                got = ", ".join(map(str, forward.activations))
+                raise LayerError("concepts are those of one layer.", got=got, do="layers=")
             ((label, kept),) = forward.activations.items()
-            fold = self.recorder.fold(label, kept, call)
-            maps, vectors = factorize(fold(kept.detach()), count)
+            maps, vectors = factorize(forward.fold(label)(kept.detach()), count)
             strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
-            scores = self._scores_of(place, forward, label, strongest, fold)
-        return Concepts(maps, vectors, scores, label, call.size, self.labels, frames, photos)
+            scores = self._scores_of(forward, label, strongest)
+        return Concepts(maps, vectors, scores, str(label), run.call.size, self.labels, frames, photos)
 
     def _scores_of(
-        self, place: Place, forward: Forward, label: str, vectors: Float[Tensor, "K C"], fold: Fold
+        self, forward: Forward, label: CallLabel, vectors: Float[Tensor, "K C"]
     ) -> Float[Tensor, "K classes"]:
         """The class scores where the layer's output is, at every place, one of `vectors`."""
+        run, fold = forward.run, forward.fold(label)
         kept = forward.activations[label].detach()
         first = kept[:1].expand(len(vectors), *kept.shape[1:])
         folded = fold(first)
         spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
         everywhere = first + grids.unfold(fold, spread - folded, first)
-        with torch.no_grad(), replacing(place.modules, label, everywhere):
-            outputs = forward.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(vectors), 0)).run(
-                self.model
-            )
+        rows = run.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(vectors), 0))
+        with torch.no_grad(), replacing(run.modules(forward.plan.layers), label, everywhere):
+            outputs = run.run(rows)
         return targets.class_scores(outputs).values
 
-    def _prepared(self, inputs: Any) -> tuple[Inputs, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
-        """A call of the model; and where photographs were passed, these and what the model sees of them."""
-        photos, frames = None, None
-        if self.loaded is not None and _are_photos(inputs):
-            inputs, photos, frames = self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
-        return Inputs.of(inputs, self.model), photos, frames
+    def _prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
+        """What the model is called with; and where photographs were passed, these and what the model sees of them."""
+        if self.loaded is None or not _are_photos(inputs):
+            return inputs, None, None
+        return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
 
     def _check_alignment(self, call: Inputs) -> None:
         """Refuse methods that lay a layer's maps over the images where the model pads or resizes these first."""
@@ -257,44 +261,30 @@ class Explainer:
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
 
-    def _maps(self, place: Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
+    def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
-        drawn: dict[str, dict[str, Tensor]] = {}
+        drawn: dict[str, dict[CallLabel, Tensor]] = {}
         for number, (ask, forward) in enumerate(asked.items(), 1):
             methods = [found for found in self.methods if found.ask == ask]
-            drawn |= self._drawn(place, forward, methods, last=number == len(asked))
+            drawn |= self._drawn(forward, methods, last=number == len(asked))
         return drawn
 
-    def _drawn(
-        self, place: Place, forward: Forward, methods: Sequence[Method], *, last: bool
-    ) -> dict[str, dict[str, Tensor]]:
+    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> dict[str, dict[CallLabel, Tensor]]:
         """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
         needs = {need for found in methods for need in found.needs}
-        folds = {label: self.recorder.fold(label, kept, forward.call) for label, kept in forward.activations.items()}
-        generator = self.generator or Generator().manual_seed(0)
+        generator = forward.settings.generator
         state = generator.get_state()
-        probe = Probe(
-            self.model,
-            forward.call,
-            rebuild(forward.outputs, Tensor.detach),
-            forward.target,
-            at_least_float32(forward.columns.detach()),
-            self.batch_size,
-            self.progress,
-            self.precision,
-        )
-        noisy = partial(self._noisy, place, forward, generator)
-        by_layer = partial(self._by_layer, forward)
-        drawn: dict[str, dict[str, list[Tensor]]] = {found.name: {} for found in methods}
-        for shared, seen in evidence(forward, needs, folds, probe, noisy, by_layer, keep_graph=not last):
+        drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
+        for request in requests(forward, needs, keep_graph=not last):
             for found in methods:
-                for label in place.labels(found) or tuple(folds):
+                for label in _labels(found, forward):
                     generator.set_state(state)
-                    values = {"generator": generator, **shared, **seen.get(label, {})}
-                    drawn[found.name].setdefault(label, []).append(
-                        found.function(**{need: values[need] for need in found.needs})
-                    )
-        if needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
+                    here = request.at(label)
+                    values = {need: here.give(need) for need in found.needs}
+                    drawn[found.name].setdefault(label, []).append(found.function(**values))
+        if self.generator is None:
+            generator.set_state(state)
+        elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
             generator.set_state(state)
             generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         several = forward.scores.ndim == 2
@@ -303,57 +293,31 @@ class Explainer:
             for name, layers in drawn.items()
         }
 
-    def _noisy(
-        self, place: Place, forward: Forward, generator: Generator, samples: int, noise: float
-    ) -> list[list[dict[str, Tensor]]]:
-        """Of `samples` noisy inputs, for each target, the gradients (B, C, *grid) by layer.
-
-        The noise is normal, its deviation `noise` times the range of each image's values; all images share the draw.
-        """
-
-        def view(image: Tensor) -> Tensor:
-            drawn = torch.randn(image.shape[1:], generator=generator, device=generator.device).to(image)
-            values = image.flatten(1)
-            span = (values.amax(1) - values.amin(1)).reshape(-1, *[1] * (image.ndim - 1))
-            return image + noise * span * drawn
-
-        runs = []
-        for _ in range(samples):
-            again = self.recorder.forward(forward.call.seen_as(view), forward.target, place)
-            folds = {label: self.recorder.fold(label, kept, again.call) for label, kept in again.activations.items()}
-            slopes = gradients(again.columns, again.activations)
-            runs.append([{label: fold(slope[label]) for label, fold in folds.items()} for slope in slopes])
-        return runs
-
-    def _by_layer(self, forward: Forward) -> list[list[Tensor]]:
-        """See `tokens.by_layer`."""
-        if forward.tokens is None:
-            return []
-        return by_layer(
-            self.model,
-            forward.call,
-            forward.tokens,
-            lambda outputs: replace(forward, outputs=outputs).scored(forward.target).columns,
-            lambda attended: self.recorder.tokens(attended, forward.call),
-        )
-
-    def _smoothed(self, place: Place, asked: Mapping[Any, Forward]) -> dict[str, dict[str, Tensor]]:
+    def _smoothed(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
         """The mean of the maps over all views of the inputs, each put back in place.
 
         The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
         """
-        totals = self._maps(place, asked)
+        totals = self._maps(asked)
         views = smooth.views()
+        first = next(iter(asked.values()))
         for view in views[1:]:
             turned = targets.mirrored if view.mirrored else _as_it_is
-            first = next(iter(asked.values()))
-            again = self.recorder.forward(first.call.seen_as(view.apply), turned(first.target), place)
-            drawn = self._maps(place, {ask: again.scored(turned(forward.target)) for ask, forward in asked.items()})
+            again = first.again(first.call.seen_as(view.apply), turned(first.target))
+            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()})
             totals = {
                 name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
                 for name, layers in totals.items()
             }
         return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
+    """The calls that `method` looks at; all that were recorded where the caller named the layers."""
+    if not method.layered:
+        return (_ATTENTION if method.attends else _INPUT,)
+    planned = forward.plan.stages if method.staged else forward.plan.chosen
+    return planned or tuple(forward.activations)
 
 
 def _as_it_is(target: targets.Target) -> targets.Target:

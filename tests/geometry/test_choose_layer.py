@@ -17,8 +17,8 @@ from torchvision.models import VisionTransformer
 
 import seewhy
 from seewhy.errors import LayerError
-from seewhy.geometry.observe import look
 from tests.contracts.zoo import CASES, CLASSES, Case
+from tests.looking import seen_in
 
 BY_NAME = {case.name: case for case in CASES}
 # deep ones see all of their small inputs from everywhere, and take larger ones
@@ -27,9 +27,11 @@ LARGER = dict.fromkeys(("resnet", "densenet", "mobilenet"), (3, 160, 224))
 
 def activations(case: Case, model: nn.Module, images: Tensor) -> Tensor:
     """What the chosen layer returned, (B, C, *grid)."""
-    (seen,) = [seen for seen in look(model, images) if seen.label == case.layer]
+    (seen,) = [seen for seen in seen_in(model, images) if str(seen.label) == case.layer]
     kept = []
-    handle = model.get_submodule(seen.name).register_forward_hook(lambda _m, _a, output: kept.append(output.detach()))
+    handle = model.get_submodule(seen.label.name).register_forward_hook(
+        lambda _m, _a, output: kept.append(output.detach())
+    )
     with torch.no_grad():
         model(images.clone())
     handle.remove()
@@ -415,7 +417,7 @@ def test_windows_joined_again_are_what_was_cut_into_them(name: str) -> None:
     build, blocks, norm, attention = WINDOWED[name]
     torch.manual_seed(0)
     model, images = build().eval(), torch.randn(2, 3, 64, 96)
-    grids = {seen.name: seen.grid for seen in look(model, images)}
+    grids = {seen.label.name: seen.grid for seen in seen_in(model, images)}
     for block in blocks:
         kept = {}
         parts = [(f"{block}.{part}", model.get_submodule(f"{block}.{part}")) for part in (norm, attention)]
@@ -448,10 +450,13 @@ def test_token_grids_of_images_that_are_not_square_need_no_callback(name: str) -
     images = torch.randn(1, 3, *size)
     (label,) = (found := seewhy.explain(model, images, 1)).layers
     assert found.maps[label].shape == (1, *grid)
-    (seen,) = [seen for seen in look(model, images) if seen.label == label]
+    (seen,) = [seen for seen in seen_in(model, images) if str(seen.label) == label]
     assert seen.depth > 0.5
     kept = []
-    with model.get_submodule(seen.name).register_forward_hook(lambda *args: kept.append(args[2])), torch.no_grad():
+    with (
+        model.get_submodule(seen.label.name).register_forward_hook(lambda *args: kept.append(args[2])),
+        torch.no_grad(),
+    ):
         shown = torch.zeros_like(images)
         corner(shown, 0, 1).copy_(corner(images, 0, 1))
         model(torch.zeros_like(images))

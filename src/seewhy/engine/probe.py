@@ -9,112 +9,160 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from tqdm import tqdm
 
-from seewhy import targets
 from seewhy._torch import computes_bf16
-from seewhy._types import Ask
-from seewhy.engine.replay import Lend, Memory, replayer, rounding
+from seewhy._types import Ask, Fold
+from seewhy.engine.replay import Lend, Memory, replayer, rounding, warn_of_mixing
+from seewhy.engine.session import Session
 from seewhy.engine.winograd import winograd
 from seewhy.errors import MethodError
-from seewhy.inputs.call import Inputs
 
 Precision = Literal["full", "bf16"]
-Fold = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How changed rows are run.
+
+    Attributes:
+        batch_size: how many rows run at once.
+        progress: whether a bar is shown.
+        precision: "bf16" runs changed inputs under autocast, on hardware that computes in bfloat16.
+    """
+
+    batch_size: int = 32
+    progress: bool = False
+    precision: Precision = "full"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One forward, and how to ask again: at most `batch_size` rows at once, with a bar if `progress`.
+    """One forward, and how to ask again.
 
-    scores: (B, T), the original ones. precision: "bf16" runs changed inputs under autocast, where that is faster.
+    Attributes:
+        run: the session of the forward.
+        outputs: what the model returned.
+        score: (outputs for N rows, the image of each row) -> scores (N, T).
+        scores: (B, T), those of the forward.
+        limits: how changed rows are run.
     """
 
-    model: nn.Module
-    call: Inputs
+    run: Session
     outputs: Any
-    target: targets.Target
+    score: Callable[[Any, Int[Tensor, " N"]], Float[Tensor, "N T"]]
     scores: Float[Tensor, "B T"]
-    batch_size: int
-    progress: bool
-    precision: Precision
+    limits: Limits
 
-    def inputs(self, column: int) -> Ask:
-        """Scores of one target for changed images (N, C, *space).
+    def inputs(self) -> Callable[[int], Ask]:
+        """For each target: its scores for changed images (N, C, *space).
 
-        They go in channels last, which convolutions run faster on, until a model shows that it cannot have that: by
-        `x.view(...)`, say.
+        The images go in channels last, which convolutions run faster on, until the model shows that it cannot have
+        that: by `x.view(...)`, say. A model whose answer to a row depends on the other rows runs them one at a time.
         """
-        laid_out: Callable[[Tensor], Tensor] = _channels_last
-        device = self.call.images[0].device
-        halved = self.precision == "bf16" and computes_bf16(device)
+        call, device = self.run.call, self.run.call.images[0].device
+        halved = self.limits.precision == "bf16" and computes_bf16(device)
         casting = torch.autocast(device.type, torch.bfloat16) if halved else contextlib.nullcontext()
+        laid_out: Callable[[Tensor], Tensor] = _channels_last
+        rows_at_once: int | None = None
+
+        def forward(changed: Tensor, images: Tensor) -> Tensor:
+            rows = call.with_rows(lambda tensor: tensor[images.to(tensor.device)], laid_out(changed))
+            with torch.set_grad_enabled(changed.requires_grad), casting:
+                return self.score(rows.run(self.run.model), images)
 
         def run(changed: Tensor, images: Tensor) -> Tensor:
-            call = self.call.with_rows(lambda tensor: tensor[images.to(tensor.device)], laid_out(changed))
-            with torch.set_grad_enabled(changed.requires_grad), casting:
-                return self._scores(call.run(self.model), images)[:, column]
+            nonlocal laid_out
+            if laid_out is not _channels_last:
+                return forward(changed, images)
+            try:
+                return forward(changed, images)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # of a model that reads its input by its strides; anything else is raised again
+                laid_out = Tensor.contiguous
+                return forward(changed, images)
 
-        def ask(images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+        def at_once() -> int:
+            nonlocal rows_at_once
+            if rows_at_once is None:
+                with torch.no_grad():
+                    independent = self._rows_are_independent(run)
+                rows_at_once = self.limits.batch_size if independent else 1
+            return rows_at_once
+
+        def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
             def score(rows: Tensor) -> Tensor:
-                nonlocal laid_out
-                changed = make(rows).to(self.call.images[0].dtype)
-                if laid_out is _channels_last:
-                    try:
-                        return run(changed, images[rows])
-                    except RuntimeError:
-                        laid_out = Tensor.contiguous
-                return run(changed, images[rows])
+                return run(make(rows).to(call.images[0].dtype), images[rows])[:, column]
 
-            with winograd(self.model):
-                return self._collect(_parts(torch.arange(len(images), device=device), self.batch_size), score)
+            with winograd(self.run.model):
+                return self._collect(_parts(torch.arange(len(images), device=device), at_once()), score)
 
-        return ask
+        return lambda column: partial(ask, column)
 
-    def layer(self, label: str, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
-        """For each target: scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid).
+    def layer(self, label: object, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
+        """For each target: its scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid).
 
-        Raises `MethodError` for a layer whose output has no row per image.
+        Args:
+            label: the layer's, for the error.
+            memory: what a replay of the layer's call needs.
+            kept: what the layer returned.
+            fold: takes the layer's tensors to (B, C, *grid).
+
+        Raises:
+            MethodError: for a layer whose output has no row for each image.
         """
-        if kept.shape[0] != self.call.batch:
+        call = self.run.call
+        if kept.shape[0] != call.batch:
             raise MethodError(
                 f"{label} cannot be replayed: the images are not its output's first dimension.",
-                got=f"shape {tuple(kept.shape)} for {self.call.batch} image(s)",
+                got=f"shape {tuple(kept.shape)} for {call.batch} image(s)",
                 do="choose a method that changes the input, such as score_cam, or one of gradients",
             )
         put_back = _putting_back(kept, fold)
 
         def forward(lend: Lend) -> Any:
-            return self.call.with_rows(lend).run(self.model)
+            return call.with_rows(lend).run(self.run.model)
 
-        def agrees(image: int, outputs: Any) -> bool:
-            found = self._scores(outputs, torch.full((2,), image, device=self.scores.device))
-            return bool(((found - self.scores[image]).abs() <= rounding(self.outputs, kept)).all())
+        def first_row(image: int, outputs: Any, rows: int) -> Tensor:
+            return self.score(outputs, torch.full((rows,), image, device=self.scores.device))[0]
 
-        run = replayer(memory, forward, kept, agrees)
+        replay, at_once = replayer(memory, forward, kept, first_row, self.scores, rounding(self.outputs, kept))
+        size = self.limits.batch_size if at_once is None else at_once
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-            by_image = [(images == image).nonzero()[:, 0] for image in range(self.call.batch)]
-            parts = [part for rows in by_image for part in _parts(rows, self.batch_size)]
+            by_image = [(images == image).nonzero()[:, 0] for image in range(call.batch)]
+            parts = [part for rows in by_image for part in _parts(rows, size)]
 
             def score(rows: Tensor) -> Tensor:
                 image = int(images[rows[0]])
-                return self._scores(run(image, put_back(image, make(rows))), images[rows])[:, column]
+                return self.score(replay(image, put_back(image, make(rows))), images[rows])[:, column]
 
             return self._collect(parts, score)[torch.cat(by_image).argsort()]
 
         return lambda column: partial(ask, column)
 
-    def _scores(self, outputs: Any, images: Tensor) -> Float[Tensor, "N T"]:
-        found = targets.for_rows(self.target, outputs, images, self.outputs, self.call.batch)
-        return (found if found.ndim == 2 else found[:, None]).to(self.scores.dtype)
+    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
+        """Whether an image's scores stay the same beside another companion; a warning if not."""
+        image = self.run.call.image[:1]
+        companion = image.flip(-1) + image.std(correction=0) if image.is_floating_point() else image.flip(-1)
+        first = torch.zeros(2, dtype=torch.long, device=image.device)
+        with_itself = run(image.repeat_interleave(2, 0), first)[0]
+        with_another = run(torch.cat([image, companion]), first)[0]
+        tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
+        if self.limits.precision == "bf16":
+            tolerance = tolerance.maximum(with_itself.abs().max() * 2**-6)
+        same = bool(((with_itself - with_another).abs() <= tolerance).all())
+        if not same:
+            warn_of_mixing("the images of a batch")
+        return same
 
     def _collect(self, parts: Sequence[Tensor], score: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
         """The scores of all parts, in their order."""
         found = [self.scores.new_zeros(0)]
-        with tqdm(total=sum(map(len, parts)), unit="row", leave=False, disable=not self.progress) as bar:
+        with tqdm(total=sum(map(len, parts)), unit="row", leave=False, disable=not self.limits.progress) as bar:
             for rows in parts:
                 found.append(score(rows))
                 bar.update(len(rows))
@@ -126,14 +174,17 @@ def _parts(rows: Tensor, size: int) -> list[Tensor]:
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last if images.ndim == 4 else torch.channels_last_3d)
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return images.contiguous(memory_format=layouts.get(images.ndim, torch.contiguous_format))
 
 
 def _putting_back(kept: Tensor, fold: Fold) -> Callable[[int, Tensor], Tensor]:
-    """What takes changed activations (N, C, *grid) of an image back to the layer's own layout, as `fold` read it.
+    """A function that takes changed activations (N, C, *grid) of an image back to the layer's own layout.
 
-    Places that `fold` leaves out, such as class tokens, keep what they were. Raises `MethodError` for a fold that is
-    not a mere rearrangement.
+    Places that `fold` leaves out, such as class tokens, keep what they were.
+
+    Raises:
+        MethodError: for a fold that does more than rearrange and select.
     """
 
     def spread(folded: Tensor) -> Tensor:  # the transpose of a linear map is what its gradient is

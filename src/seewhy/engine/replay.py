@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy.engine.tape import activations_in, call_labels
+from seewhy._types import CallLabel
 from seewhy.errors import ReplayWarning, warn
+from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward, instead_of_forward
 from seewhy.hooks.nested import rebuild, tensors
 
@@ -37,16 +39,16 @@ class Memory:
 
 
 @contextmanager
-def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Callable[[], dict[str, Memory]]]:
+def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Callable[[], dict[CallLabel, Memory]]]:
     """While the block lasts, forwards of `model` are remembered; afterwards: a memory for each call of `layers`.
 
-    The keys are those of a tape of the same forward: "layer4", or "relu#0", "relu#1". What a module returned is
+    The keys are those of a tape of the same forward. What a module returned is
     copied, so that nothing that happens to it later is remembered.
     """
     names = {module: name for name, module in layers.items()}
     calls: Counter[nn.Module] = Counter()
     done: list[tuple[nn.Module, Any]] = []
-    found: list[tuple[str, Memory]] = []
+    found: list[tuple[tuple[str, str], Memory]] = []
 
     def note(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if module is model:  # the tape may have to run the model again
@@ -62,11 +64,11 @@ def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Call
                 for earlier, kept in done:
                     answers[earlier].append(kept)
                 for level in levels:
-                    found.append((names[module] + level, Memory(module, calls[module], dict(answers), level)))
+                    found.append(((names[module], level), Memory(module, calls[module], dict(answers), level)))
             calls[module] += 1
         return output
 
-    def memories() -> dict[str, Memory]:
+    def memories() -> dict[CallLabel, Memory]:
         return dict(zip(call_labels([name for name, _ in found]), (memory for _, memory in found), strict=True))
 
     with instead_of_forward(model.modules(), note):
@@ -107,13 +109,27 @@ def replayer(
     memory: Memory,
     forward: Callable[[Lend], Any],
     activations: Tensor,
-    agrees: Callable[[int, Any], bool],
-) -> Replay:
-    """The cheapest way to run on changed activations that gives the original's results on the unchanged `activations`.
+    score: Callable[[int, Any, int], Float[Tensor, " T"]],
+    expected: Float[Tensor, "B T"],
+    tolerance: Tensor,
+) -> tuple[Replay, int | None]:
+    """The cheapest way to run on changed activations that gives the original's results on the unchanged ones.
 
-    Rows are lent as views of one, which take no memory, or as copies if the model writes to them.
-    agrees: (image, outputs for two copies of it) -> whether their scores are the original one. If they are not, replay
-    steps aside: the whole model runs, with a `ReplayWarning`.
+    A way is tried on each image beside itself and beside a companion that is something else, so that a model whose
+    rows depend on each other is noticed. Rows are lent as views of one, which take no memory, or as copies if the model
+    writes to them. If neither will do, the whole model runs, with a `ReplayWarning`; and one row at a time if the rows
+    depend on each other.
+
+    Args:
+        memory: of the layer's call.
+        forward: runs the model on inputs lent.
+        activations: (B, ...), what the layer returned.
+        score: (image, outputs, rows) -> the scores of the first row, by what is asked of that image.
+        expected: the original scores.
+        tolerance: how far rounding alone may move a score.
+
+    Returns:
+        The way, and how many rows may run at once; None for any number.
     """
     batch = activations.shape[0]
 
@@ -127,13 +143,25 @@ def replayer(
 
         return run
 
-    def disagreement(run: Replay) -> str:
+    def first_row(run: Replay, image: int, companion: Callable[[Tensor], Tensor]) -> Tensor:
+        own = activations[image : image + 1]
+        rows = torch.cat([own, companion(own)])
+        return score(image, run(image, rows), len(rows))
+
+    def agrees(run: Replay) -> bool:
+        pairs = itertools.product(range(batch), _COMPANIONS)
+        return all(
+            bool(((first_row(run, image, companion) - expected[image]).abs() <= tolerance).all())
+            for image, companion in pairs
+        )
+
+    def fault(run: Replay) -> str:
         try:
-            pairs = (activations[image : image + 1].repeat_interleave(2, 0) for image in range(batch))
-            same = all(agrees(image, run(image, pair)) for image, pair in enumerate(pairs))
-        except Exception as error:  # the model noticed what did not run, or that it cannot write: the next way will do
+            return "" if agrees(run) else "another score for unchanged activations"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what the model itself raises, it raises again when the whole of it runs below
             return f"{type(error).__name__}: {error}".splitlines()[0]
-        return "" if same else "another score for unchanged activations"
 
     watched: list[Tensor] = []
 
@@ -142,16 +170,34 @@ def replayer(
         return watched[-1].expand(rows, *row.shape[1:])
 
     # some operations write to a view of one row in silence: that shows in the version of what was lent
-    if not disagreement(way(memory, watch)) and not any(row._version for row in watched):
-        return way(memory, _view)
-    if not (reason := disagreement(way(memory, _copy))):
-        return way(memory, _copy)
+    if not fault(way(memory, watch)) and not any(row._version for row in watched):
+        return way(memory, _view), None
+    if not (reason := fault(way(memory, _copy))):
+        return way(memory, _copy), None
+    whole = way(Memory(memory.layer, memory.call, level=memory.level), _copy)
+    once, again, beside = (first_row(whole, 0, companion) for companion in (_COMPANIONS[0], *_COMPANIONS))
+    if bool(((once - again).abs() <= tolerance).all()) and not bool(((once - beside).abs() <= tolerance).all()):
+        warn_of_mixing(f"the rows behind {type(memory.layer).__name__}")
+        return whole, 1
     warn(
         f"{type(memory.layer).__name__} cannot be replayed ({reason}): the whole model runs for every change, which is "
-        "as right but slow. A forward that keeps state, draws at random or mixes images does this.",
+        "slow. A forward that keeps state, draws at random or mixes images does this.",
         ReplayWarning,
     )
-    return way(Memory(memory.layer, memory.call, level=memory.level), _copy)
+    return whole, None
+
+
+# beside which rows an image is replayed: itself, and what a model that mixes rows cannot take for it
+_COMPANIONS: tuple[Callable[[Tensor], Tensor], ...] = (lambda own: own, lambda own: own.flip(-1) * 2 + 1)
+
+
+def warn_of_mixing(what: str) -> None:
+    """Warn that rows run one at a time."""
+    warn(
+        f"{what} depend on each other in this model: each changed row runs alone, which is slow. "
+        "BatchNorm without running statistics, attention over the batch or experts with a capacity do this.",
+        ReplayWarning,
+    )
 
 
 def _view(row: Tensor, rows: int) -> Tensor:

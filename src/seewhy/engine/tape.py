@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,84 +16,58 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from seewhy import _torch
+from seewhy._types import CallLabel
 from seewhy.errors import GradientError, MethodError
+from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward
 from seewhy.hooks.nested import rebuild, tensors
 
-
-class Call(NamedTuple):
-    """What one call of a layer returned; for a layer that returns several, one of them: its `level` is "[0]", say."""
-
-    layer: str
-    level: str
-    activation: Tensor
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Tape:
-    """What one forward left: its outputs, and the activations of every call of the chosen layers, in order.
+    """What one forward left behind, still in the graph. A tape is short-lived, and the graph goes with it.
 
-    Both are still in the graph; a tape is short-lived, and the graph goes with it.
+    Attributes:
+        outputs: what the model returned.
+        activations: what every call of the chosen layers returned, in the order of the calls.
+        image: the input that the recording began at; None where it began at a layer.
     """
 
     outputs: Any
-    calls: list[Call]
-
-    @property
-    def activations(self) -> dict[str, Tensor]:
-        """By layer: "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level."""
-        labels = call_labels([call.layer + call.level for call in self.calls])
-        return {label: call.activation for label, call in zip(labels, self.calls, strict=True)}
-
-
-def call_labels(names: Sequence[str]) -> list[str]:
-    """A label for each call, from the names of the layers called: the name, and its number where there are several."""
-    totals, counts = Counter(names), Counter[str]()
-    labels = []
-    for name in names:
-        labels.append(name if totals[name] == 1 else f"{name}#{counts[name]}")
-        counts[name] += 1
-    return labels
-
-
-def activations_in(output: Any) -> dict[str, Tensor]:
-    """The activations in what a layer returned: the first floating point tensor, in whatever nesting, as "".
-
-    Of a plain dict, such as a feature pyramid returns, each level of more than one place: "[0]", "[1]". (A dataclass
-    that is a mapping too, as transformers has them, holds stages of one activation rather than several.)
-    """
-    if isinstance(output, Mapping) and not is_dataclass(output):
-        levels = {f"[{key}]": value for key, value in output.items() if _is_activation(value)}
-        return {key: level for key, level in levels.items() if level.shape[2:].numel() > 1}
-    first = next(filter(_is_activation, tensors(output)), None)
-    return {} if first is None else {"": first}
-
-
-def activation_in(output: Any) -> Tensor | None:
-    """The first of them."""
-    return next(iter(activations_in(output).values()), None)
-
-
-def _is_activation(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    activations: dict[CallLabel, Tensor]
+    image: Tensor | None = None
 
 
 def gradients(
     scores: Float[Tensor, "B T"],
-    activations: Mapping[str, Tensor],
+    leaves: Mapping[Key, Tensor],
     *,
+    of: str = "",
     keep_graph: bool = False,
     differentiable: bool = False,
-) -> Iterator[dict[str, Tensor]]:
-    """For each column of `scores` its gradient at each of a tape's `activations`; zeros where it does not depend on it.
+) -> Iterator[dict[Key, Tensor]]:
+    """The gradient of each column of `scores` at each of `leaves`; zeros where the score does not depend on one.
 
-    The images of a batch do not see each other, so one backward pass of the sum gives each its own gradient.
-    `keep_graph` allows for more of them afterwards, `differentiable` gradients are in a graph themselves.
-    Raises `GradientError` if the score depends on none of them.
+    The images of a batch do not see each other, so one backward pass of the sum gives each image its own gradient.
+
+    Args:
+        scores: (B, T), of T targets for each image.
+        leaves: tensors in the graph, under any keys.
+        of: what the leaves are, for the error; their keys if it is not told.
+        keep_graph: whether there will be more backward passes.
+        differentiable: whether the gradients are in a graph themselves.
+
+    Yields:
+        For each target the gradients under the keys of `leaves`.
+
+    Raises:
+        GradientError: if the scores have no graph.
     """
     if not scores.requires_grad:
         raise GradientError(
-            f"the score does not depend on {', '.join(activations)}.",
+            f"the score does not depend on {of or ', '.join(map(str, leaves))}.",
             got="a score without a gradient",
             expected="a score that torch operations compute from the output of the layer",
             do="choose another layer, or look for detach(), argmax() or numpy between the layer and the score",
@@ -102,15 +76,11 @@ def gradients(
     for number, column in enumerate(columns):
         keep = keep_graph or differentiable or number + 1 < len(columns)
         found = torch.autograd.grad(
-            column.sum(),
-            list(activations.values()),
-            retain_graph=keep,
-            create_graph=differentiable,
-            allow_unused=True,
+            column.sum(), list(leaves.values()), retain_graph=keep, create_graph=differentiable, allow_unused=True
         )
         yield {
-            name: torch.zeros_like(activation) if grad is None else grad
-            for (name, activation), grad in zip(activations.items(), found, strict=True)
+            key: torch.zeros_like(leaf) if grad is None else grad
+            for (key, leaf), grad in zip(leaves.items(), found, strict=True)
         }
 
 
@@ -171,33 +141,36 @@ def _graph(scores: Tensor) -> Iterator[Node]:
 
 
 def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_start: bool = False) -> Tape:
-    """Run `forward` once, under no_grad up to the first of `layers` that returns, recording from there on.
+    """Run `forward` once, without a graph up to the first of `layers` that returns, and with one from there on.
 
     What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
-    before or after, reaches what was kept. The parameters' flags, and a no_grad inside the model, change nothing.
-    Call it inside `guard`. A layer that did not run is absent from the tape's activations. `from_start` records all
-    of it, for gradients of the input, or of anything else that `forward` makes a leaf.
+    before or after, reaches what was kept. The parameters' `requires_grad` flags, and a `no_grad` inside the model,
+    change nothing. A layer that did not run is absent from the tape. Call it inside `guard`.
+
+    Args:
+        forward: runs the model.
+        layers: the layers to record, by name.
+        from_start: record all of it, for gradients of the input, or of anything else that `forward` makes a leaf.
     """
     if from_start:
         return _run(forward, layers, _StillRecording(), recording=True)
     tape = _run(forward, layers, nullcontext())
-    if tape.calls and not any(output.requires_grad for output in tensors(tape.outputs)):
+    if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
         # part of the model runs under its own no_grad: a frozen backbone, say
         return _run(forward, layers, _StillRecording())
     return tape
 
 
 @contextmanager
-def replacing(layers: Mapping[str, nn.Module], label: str, activation: Tensor) -> Iterator[None]:
-    """While the block lasts, one forward's call `label` of `layers` returns `activation` in place of its own."""
+def replacing(layers: Mapping[str, nn.Module], label: CallLabel, activation: Tensor) -> Iterator[None]:
+    """While the block lasts, the call `label` of one forward returns `activation` in place of its own."""
     numbers = Counter[str]()
 
     def answer(name: str, _: tuple[Any, ...], output: Any) -> Any:
         for level, old in activations_in(output).items():
-            key = name + level
-            called = f"{key}#{numbers[key]}"
-            numbers[key] += 1
-            if label in (key, called):
+            number = numbers[name + level]
+            numbers[name + level] += 1
+            if (name, level) == (label.name, label.level) and label.number in (None, number):
                 return rebuild(output, partial(_instead, old, activation))
         return None
 
@@ -216,20 +189,22 @@ def _run(
     *,
     recording: bool = False,
 ) -> Tape:
-    calls: list[Call] = []
+    calls: list[tuple[str, str]] = []
+    found: list[Tensor] = []
 
     def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
         going_on: dict[int, Tensor] = {}
         for level, activation in activations_in(output).items():
             torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
             kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
-            calls.append(Call(name, level, kept))
+            calls.append((name, level))
+            found.append(kept)
             going_on[id(activation)] = kept.clone()
         return rebuild(output, lambda tensor: going_on.get(id(tensor), tensor)) if going_on else None
 
     with torch.set_grad_enabled(recording), after_forward(layers, splice), mode:
         outputs = forward()
-    return Tape(outputs, calls)
+    return Tape(outputs, dict(zip(call_labels(calls), found, strict=True)))
 
 
 class _StillRecording(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""The linear classifier behind a global average, for CAM."""
+"""The weights of the linear classifier behind a global average, for CAM."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy import targets
+from seewhy._torch import Convolution
+from seewhy.engine.session import Session
 from seewhy.errors import MethodError
+from seewhy.evidence._provider import provides
+from seewhy.evidence._request import Request
 from seewhy.hooks.attach import after_forward
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers of a model by name, convolutions of a single pixel among them."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d | nn.Conv3d) and {*module.kernel_size} == {1})
-    }
-
-
 @contextmanager
-def inputs_of(linear: Mapping[str, nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """While the block lasts, each layer of `linear` that is handed one vector per image is kept with it: (B, C)."""
+def _inputs_of_linear_layers(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """Each linear layer that is handed one vector per image, with that vector (B, C)."""
+    linear = {name: module for name, module in run.model.named_modules() if _is_linear(module)}
     kept: list[tuple[nn.Module, Tensor]] = []
 
     def keep(name: str, args: tuple[Any, ...], _: Any) -> None:
@@ -35,6 +32,24 @@ def inputs_of(linear: Mapping[str, nn.Module]) -> Iterator[list[tuple[nn.Module,
 
     with after_forward(linear, keep):
         yield kept
+
+
+@provides("weights", layered=True, watch=_inputs_of_linear_layers, keeps_graph=True)
+def weights(request: Request) -> Float[Tensor, "B C"]:
+    """The weight of each of the layer's channels for the score.
+
+    Raises:
+        MethodError: if no linear layer is given the layer's global average.
+    """
+    logits = targets.scores_tensor(request.forward.outputs)
+    selectors = torch.autograd.grad(request.column.sum(), logits, retain_graph=True)[0].flatten(1)
+    vectors = request.forward.watched[_inputs_of_linear_layers]
+    return classifier_weights(vectors, str(request.label), request.give("activations"), selectors)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer, or a convolution of a single pixel."""
+    return isinstance(module, nn.Linear) or (isinstance(module, Convolution) and set(module.kernel_size) == {1})
 
 
 def classifier_weights(

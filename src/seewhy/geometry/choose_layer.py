@@ -1,9 +1,10 @@
-"""Which layer, where none is named: chosen by looking at one forward of the caller's own input."""
+"""Which layer to draw from, where the caller names none: chosen by what one forward of the caller's input shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
+from seewhy._types import CallLabel
 from seewhy.errors import LayerError
 from seewhy.geometry.grid import Grid
 from seewhy.geometry.observe import Seen
@@ -11,13 +12,21 @@ from seewhy.geometry.observe import Seen
 _EARLY = 0.25  # up to this share of the forward a layer holds edges and colours, which tell nothing of a class
 
 
-def candidates(seen: Sequence[Seen], space: tuple[int, ...]) -> list[Seen]:
+def candidates(seen: Sequence[Seen], space: tuple[int, ...], answers: Set[int]) -> list[Seen]:
     """The calls that a map could be drawn from, the best first.
 
-    They are made of an activation, have a grid that can be told, coarser than the input where there is such a one, and
-    are not of the first quarter. Later layers come first, but those of the trunk before those inside a layer that makes
-    a tensor of its own of theirs (a residual block, an attention), and maps with the channels of an output with space,
-    which are what the model says and not why, last of all.
+    A candidate is made of an activation, has a grid that can be told, and is not of the first quarter of the forward.
+    A grid coarser than the input is preferred. Later calls come first. Those inside a layer that makes a tensor of its
+    own (a residual block, an attention) come after those of the trunk. Those with the channels of an output come last:
+    they are what the model says, and not why.
+
+    Args:
+        seen: every call of a forward, in the order in which they returned.
+        space: of the input.
+        answers: the channels of the model's outputs with space.
+
+    Raises:
+        LayerError: if there is none.
     """
     late = [call for call in reversed(seen) if call.handed and call.depth > _EARLY]
     with_grid = [call for call in late if call.grid is not None]
@@ -32,10 +41,10 @@ def candidates(seen: Sequence[Seen], space: tuple[int, ...]) -> list[Seen]:
             expected=f"a map or a sequence of tokens with the aspect ratio of {space}",
             do="pass layers= and grid=, the size of the grid or a function from the layer's output to (B, C, *space)",
         )
-    return sorted(coarser or with_grid, key=lambda call: (call.answer, bool(call.within)))
+    return sorted(coarser or with_grid, key=lambda call: (bool(call.widths & answers), bool(call.within)))
 
 
-def several_ways(label: str, found: Sequence[Grid], shape: tuple[int, ...], space: tuple[int, ...]) -> LayerError:
+def several_ways(label: CallLabel, found: Sequence[Grid], shape: tuple[int, ...], space: tuple[int, ...]) -> LayerError:
     """The refusal of a layer whose output can be laid over the input as each of `found`."""
     return LayerError(
         f"the output of {label} can lie over the input in several ways.",
@@ -48,7 +57,7 @@ def several_ways(label: str, found: Sequence[Grid], shape: tuple[int, ...], spac
 def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
     """`seen` in order, in groups of 4, 16, 64 and so on: each is a forward, and few reach the last.
 
-    The first is enough behind a class token too, where the last norm, the blocks and the last block say nothing.
+    The first group is enough behind a class token too, where the last norm, the blocks and the last block say nothing.
     """
     start, size = 0, 4
     while start < len(seen):
@@ -63,11 +72,11 @@ def stages(seen: Sequence[Seen]) -> list[Seen]:
 
 
 def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
-    """`chosen`, and with it whatever the same layer returned, if that is of several resolutions. In order of calls.
+    """`chosen`, and whatever else the same layer returned if that is of several resolutions, in the order of the calls.
 
     A detector's pyramid, or its head that runs over every level, reads each box from one of them.
     """
-    levels = [call for call in reversed(seen) if call.name == chosen.name]
+    levels = [call for call in reversed(seen) if call.label.name == chosen.label.name]
     spaces = {call.grid.space for call in levels if call.grid is not None}
     return levels if len(spaces) > 1 else [chosen]
 

@@ -6,42 +6,46 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 
 from seewhy._torch import Convolution, NormBase
-from seewhy.engine.guard import guard
-from seewhy.engine.tape import activation_in, activations_in, call_labels
+from seewhy._types import CallLabel
 from seewhy.geometry.grid import Evidence, Grid, readings
 from seewhy.geometry.windows import Windows
+from seewhy.hooks.activations import activation_in, activations_in, call_labels
 from seewhy.hooks.attach import Passed, around
-from seewhy.hooks.wrappers import unwrap
-from seewhy.inputs.call import Inputs
-from seewhy.targets.outputs import answers
+from seewhy.inputs import Inputs
+
+if TYPE_CHECKING:
+    from seewhy.engine.session import Session
 
 
 @dataclass(frozen=True)
 class Seen:
     """One call of one layer during a forward: what it returned, by shape, and how that can lie over the input.
 
-    depth: how far into the forward it returned, 0 to 1, counted to where nothing but vectors is left. within: the
-    names of the layers it is a part of that made a tensor of their own or were given queries; none for the norm through
-    which such a layer is entered, which is as good as the trunk and better: before a LayerNorm, HiResCAM and its like
-    are zero. answer: it has the channels of an output with space, so it is what the model says, and not why. handed: it
-    was given an activation to make it of, as a position embedding is not.
+    Attributes:
+        label: which call of which layer.
+        kind: the name of the layer's type.
+        shape: of what it returned.
+        readings: the grids that this can have over the input.
+        depth: how far into the forward it returned, from 0 to 1. 1 is where nothing but vectors is left.
+        within: the names of the layers around it that made a tensor of their own, or were given queries. It is empty
+            for the norm by which such a layer is entered: that is as good as the trunk, and better before a LayerNorm,
+            where HiResCAM and its like are zero.
+        handed: whether it was given an activation to make it of. A position embedding was not.
     """
 
-    label: str  # "layer4"; "relu#0", "relu#1" for a layer that ran more than once; "fpn[0]" for a level of a pyramid
-    name: str
+    label: CallLabel
     kind: str
     shape: tuple[int, ...]
     readings: tuple[Grid, ...] = ()
     depth: float = 1.0
     within: tuple[str, ...] = ()
-    answer: bool = False
     handed: bool = True
 
     @property
@@ -49,37 +53,41 @@ class Seen:
         """The grid, if the layer has one and it can be told."""
         return self.readings[0] if len(self.readings) == 1 else None
 
+    @property
+    def widths(self) -> set[int]:
+        """How many channels it has, by each of its readings."""
+        return {self.shape[grid.channel_axis] for grid in self.readings}
 
-def look(model: nn.Module, inputs: Any) -> list[Seen]:
-    """Every call of every layer in one forward of `inputs`, in the order in which they returned. Costs that forward."""
-    model = unwrap(model)
-    call = inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, model)
-    outputs, calls = _watched(model, call)
+
+def look(run: Session) -> list[Seen]:
+    """Every call of every layer in one forward of the session, in the order in which they returned."""
+    return observe(run)[0]
+
+
+def observe(run: Session) -> tuple[list[Seen], Any]:
+    """The same, and the outputs of that forward."""
+    model, call = run.model, run.call
+    outputs, calls = _watched(run)
     evidence = _evidence(model, call, calls)
-    dense = {output.shape[1] for output in answers(outputs) if output.ndim > 3}
     passing = {made.name for made in calls if made.returned_by.startswith(f"{made.name}.")}
     own = {made.name for made in calls if len(made.shape) > 2} - passing
     own |= {made.name for made in calls if len(made.given) == 3 and evidence.queries & {*made.given[:2]}}
-    labels = call_labels([made.name + made.level for made in calls])
+    labels = call_labels([(made.name, made.level) for made in calls])
     with_places = [sum(size > 1 for size in made.shape[1:]) > 1 for made in calls]
     last = max((number for number, has in enumerate(with_places, 1) if has), default=1)
-    seen = []
-    for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1):
-        found = tuple(readings(made.shape, call.space, call.batch, evidence, windows=made.windows))
-        seen.append(
-            Seen(
-                label,
-                made.name,
-                type(made.module).__name__,
-                made.shape,
-                found,
-                depth=min(1.0, number / last),
-                within=() if made.enters else tuple(outer for outer in _around(made.name) if outer in own),
-                answer=any(made.shape[grid.channel_axis] in dense for grid in found),
-                handed=bool(made.given),
-            )
+    seen = [
+        Seen(
+            label,
+            type(made.module).__name__,
+            made.shape,
+            tuple(readings(made.shape, call.space, call.batch, evidence, windows=made.windows)),
+            depth=min(1.0, number / last),
+            within=() if made.enters else tuple(outer for outer in _around(made.name) if outer in own),
+            handed=bool(made.given),
         )
-    return seen
+        for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
+    ]
+    return seen, outputs
 
 
 class _Made(NamedTuple):
@@ -107,9 +115,9 @@ class _Made(NamedTuple):
         return _is_norm(self.module) and bool(self.given_by) and not self.given_by.startswith(block)
 
 
-def _watched(model: nn.Module, call: Inputs) -> tuple[Any, list[_Made]]:
+def _watched(run: Session) -> tuple[Any, list[_Made]]:
     """The outputs of one forward, and what each of the layers in it made."""
-    modules = {name: module for name, module in model.named_modules() if name}
+    modules = {name: module for name, module in run.model.named_modules() if name}
     calls: list[_Made] = []
     returned: dict[int, tuple[str, ReferenceType[Tensor]]] = {}  # by id: who returned this tensor last
 
@@ -126,14 +134,14 @@ def _watched(model: nn.Module, call: Inputs) -> tuple[Any, list[_Made]]:
                 for tensor, (width, axes) in zip((given, made), _channels(module), strict=False)
                 if tensor is not None
             ]
-            windows = _windows(name, modules, len(call.space))
+            windows = _windows(name, modules, len(run.call.space))
             calls.append(
                 _Made(name, module, level, tuple(made.shape), size, source(made), source(given), channels, windows)
             )
             returned[id(made)] = name, ref(made)
 
-    with guard(model), torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
-        outputs = call.with_rows(Tensor.clone).run(model)
+    with torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
+        outputs = run.run()
     return outputs, calls
 
 

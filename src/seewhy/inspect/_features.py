@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.engine.guard import guard
-from seewhy.engine.tape import activation_in
+from seewhy._types import CallLabel
+from seewhy.engine.session import Session, plain_session
 from seewhy.errors import InputError, LayerError, MissingExtra
 from seewhy.geometry.grid import read
+from seewhy.hooks.activations import activation_in
 from seewhy.hooks.attach import Finish, Passed, around
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.records import lazy_copy
-from seewhy.hooks.select import Layers, check_ran, entries, find
+from seewhy.hooks.select import Layer, Layers, check_ran, entries, find
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs.call import Inputs
 
@@ -52,11 +53,12 @@ def features(
     wanted = _calls(root, layers)
     target = None if path is None else _checked(Path(path))
     here = next((tensor.device for tensor in root.parameters()), None)
-    found: dict[str, list[Tensor]] = {label: [] for label in wanted}
+    found: dict[str, list[Tensor]] = {str(label): [] for label in wanted}
     for batch in _batches(inputs, progress):
-        call = Inputs.of(batch if here is None else rebuild(batch, lambda tensor: tensor.to(here)), root)
-        for label, output in _run(root, call, wanted).items():
-            found[label].append(_features(label, output, call, pooled).to(device or output.device))
+        with plain_session(root, batch if here is None else rebuild(batch, lambda tensor: tensor.to(here))) as run:
+            for label, output in _run(run, wanted).items():
+                features = _features(str(label), output, run.call, pooled)
+                found[str(label)].append(features.to(device or features.device))
     if not all(found.values()):
         raise InputError("there are no batches.", got=f"an empty {type(inputs).__name__}")
     joined = {label: torch.cat(parts) for label, parts in found.items()}
@@ -69,21 +71,23 @@ class _Enough(BaseException):
     """Ends a forward from within. No Exception, so that no `except Exception` of the model's holds it back."""
 
 
-def _calls(root: nn.Module, layers: Layers) -> dict[str, tuple[str, nn.Module, int]]:
-    """Label -> the layer's name, the layer and which of its calls."""
-    wanted: dict[str, tuple[str, nn.Module, int]] = {}
+def _calls(root: nn.Module, layers: Layers) -> dict[CallLabel, nn.Module]:
+    """The calls that are wanted. A number may stand behind a layer's name; without one the first call is meant."""
+    wanted: dict[CallLabel, nn.Module] = {}
     for entry in entries(layers):
-        numbered = re.fullmatch(r"(.+)#(\d+)", entry) if isinstance(entry, str) else None
-        layer, ending, number = (numbered[1], f"#{numbered[2]}", int(numbered[2])) if numbered else (entry, "", 0)
-        wanted.update({name + ending: (name, module, number) for name, module in find(root, layer).items()})
+        label = CallLabel.parse(entry) if isinstance(entry, str) else None
+        numbered = label is not None and label.number is not None
+        layer: Layer = label.name + label.level if label is not None and numbered else entry
+        number = label.number if label is not None else None
+        wanted.update({CallLabel(name, number=number): module for name, module in find(root, layer).items()})
     return wanted
 
 
-def _run(root: nn.Module, call: Inputs, wanted: Mapping[str, tuple[str, nn.Module, int]]) -> dict[str, Any]:
+def _run(run: Session, wanted: Mapping[CallLabel, nn.Module]) -> dict[CallLabel, Any]:
     """What the wanted calls returned, in the order of `wanted`; the forward ends with the last of them."""
-    missing = {(name, number): label for label, (name, _, number) in wanted.items()}
-    counts = dict.fromkeys((name for name, _, _ in wanted.values()), 0)
-    kept: dict[str, Any] = {}
+    missing = {(label.name, label.number or 0): label for label in wanted}
+    counts = Counter[str]()
+    kept: dict[CallLabel, Any] = {}
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         number = counts[name]
@@ -92,15 +96,15 @@ def _run(root: nn.Module, call: Inputs, wanted: Mapping[str, tuple[str, nn.Modul
         def finish(output: Any) -> None:
             if label := missing.pop((name, number), None):
                 kept[label] = rebuild(output, lazy_copy)  # an in-place operation may follow, within the layer around it
-            if not missing:
-                raise _Enough
+                if not missing:
+                    raise _Enough
 
         return passed, finish
 
-    modules = {name: module for name, module, _ in wanted.values()}
-    with guard(root), torch.no_grad(), around(modules, visit), suppress(_Enough):
-        call.run(root)
-    check_ran(wanted, kept)
+    modules = {label.name: module for label, module in wanted.items()}
+    with around(modules, visit), suppress(_Enough):
+        run.run()
+    check_ran(map(str, wanted), map(str, kept))
     return {label: kept[label] for label in wanted}
 
 

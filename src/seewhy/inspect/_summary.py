@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from seewhy import targets
-from seewhy.engine.guard import guard
-from seewhy.engine.tape import activations_in, gradients, record
+from seewhy._types import CallLabel
+from seewhy.engine.session import Session, session
+from seewhy.engine.tape import gradients
 from seewhy.errors import GradientError, OutputError
 from seewhy.geometry.grid import Grid
 from seewhy.geometry.observe import look
+from seewhy.hooks.activations import activations_in
 from seewhy.hooks.attach import Finish, Passed, around
-from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs.call import Inputs
 
 HEADS = ("name", "type", "output shape", "grid", "parameters", "time", "reached")
@@ -71,22 +72,21 @@ def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Tar
     unless given, is not zero there for some image. Costs three forwards and a backward pass, and the memory of all
     layers' outputs; the model is left as it was found.
     """
-    root = unwrap(model)
-    call = Inputs.of(inputs, root)
-    seen = look(root, call)
-    seconds, total = _times(root, call)
-    reached = _reached(root, call, target)
-    sizes = {name: sum(map(torch.numel, module.parameters())) for name, module in root.named_modules()}
+    with session(model, inputs) as run:
+        seen = look(run)
+        seconds, total = _times(run)
+        reached = _reached(run, target)
+        sizes = {name: sum(map(torch.numel, module.parameters())) for name, module in run.model.named_modules()}
     return Summary(
         tuple(
             Row(
-                layer.label,
-                layer.name,
+                str(layer.label),
+                layer.label.name,
                 layer.kind,
                 layer.shape,
                 layer.grid,
-                sizes[layer.name],
-                sizes[layer.name] / max(1, sizes[""]),
+                sizes[layer.label.name],
+                sizes[layer.label.name] / max(1, sizes[""]),
                 spent / total,
                 None if reached is None else layer.label in reached,
             )
@@ -95,46 +95,45 @@ def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Tar
     )
 
 
-def _times(root: nn.Module, call: Inputs) -> tuple[list[float], float]:
+def _times(run: Session) -> tuple[list[float], float]:
     """Seconds of the call for every activation, in the order in which they are returned, and of the whole model."""
     spent: list[float] = []
     whole: list[float] = []
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        start = _now(call)
+        start = _now(run.call)
 
         def finish(output: Any) -> None:
             if not name:
-                whole.append(_now(call) - start)
+                whole.append(_now(run.call) - start)
             else:
-                spent.extend([_now(call) - start] * len(activations_in(output)))
+                spent.extend([_now(run.call) - start] * len(activations_in(output)))
 
         return passed, finish
 
-    with guard(root), torch.no_grad(), around(dict(root.named_modules()), visit):
-        call.run(root)
+    with torch.no_grad(), around(dict(run.model.named_modules()), visit):
+        run.run()
     return spent, whole[0]
 
 
 def _now(call: Inputs) -> float:
-    """Seconds on a clock, once what was asked of the device is done."""
+    """Seconds on a clock, once the device has done what was asked of it."""
     if (device := call.images[0].device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _reached(root: nn.Module, call: Inputs, target: Any) -> set[str] | None:
-    """The labels of the calls that the score's gradient reaches; None if the output holds no class scores."""
-    layers = {name: module for name, module in root.named_modules() if name}
-    with guard(root):
-        tape = record(lambda: call.run(root), layers)
-        try:
-            scores = targets.resolve(target, tape.outputs, targets.Context(call.batch, call.sizes))(tape.outputs)
-        except OutputError:
-            return None
-        scores = targets.checked(scores, call.batch)
-        try:
-            found = next(gradients(scores.reshape(call.batch, -1)[:, :1], tape.activations))
-        except GradientError:
-            return set()
+def _reached(run: Session, target: Any) -> set[CallLabel] | None:
+    """The calls that the score's gradient reaches; None if the output holds no class scores."""
+    layers = {name: module for name, module in run.model.named_modules() if name}
+    tape, batch = run.record(layers), run.call.batch
+    try:
+        scores = targets.resolve(target, tape.outputs, targets.Context(batch, run.call.sizes))(tape.outputs)
+    except OutputError:
+        return None
+    scores = targets.checked(scores, batch)
+    try:
+        found = next(gradients(scores.reshape(batch, -1)[:, :1], tape.activations))
+    except GradientError:
+        return set()
     return {label for label, slope in found.items() if bool(slope.any())}

@@ -10,13 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import targets
-from seewhy.engine.guard import guard
-from seewhy.engine.tape import gradients, record
+from seewhy.engine.session import session
+from seewhy.engine.tape import gradients
 from seewhy.errors import warn
 from seewhy.hooks.select import Layers, check_ran, find
 from seewhy.hooks.wrappers import unwrap
 from seewhy.images.photo import Photo
-from seewhy.inputs.call import Inputs
 from seewhy.render import grids
 
 if TYPE_CHECKING:
@@ -84,12 +83,10 @@ def histograms(
     left as found. Values that are not finite are left out, with a `MapWarning`. Raises `LayerError`, `TargetError`,
     `OutputError` and `GradientError` as `explain` does.
     """
-    model = unwrap(model)
-    call = Inputs.of(inputs, model)
-    modules = find(model, layers)
-    with guard(model):
-        tape = record(lambda: call.run(model), modules)
-        check_ran(modules, [made.layer for made in tape.calls])
+    modules = find(unwrap(model), layers)
+    with session(model, inputs) as run:
+        tape, call = run.record(modules), run.call
+        check_ran(modules, [label.name for label in tape.activations])
         resolved = targets.resolve(target, tape.outputs, targets.Context(call.batch, call.sizes))
         scores = targets.checked(resolved(tape.outputs), call.batch)
         (slopes,) = gradients(scores.reshape(call.batch, -1).sum(1, keepdim=True), tape.activations)

@@ -50,10 +50,10 @@ class ActivationsAndGradients:
         from_start = any(tensor.requires_grad for tensor in tensors(x))
         with guard(root):
             tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
-        check_ran(layers, [call.layer for call in tape.calls])
-        calls = sorted(tape.calls, key=lambda call: list(layers).index(call.layer))
-        self.called = [layers[call.layer] for call in calls]
-        self.kept = [call.activation for call in calls]
+        check_ran(layers, [label.name for label in tape.activations])
+        calls = sorted(tape.activations.items(), key=lambda call: list(layers).index(call[0].name))
+        self.called = [layers[label.name] for label, _ in calls]
+        self.kept = [activation for _, activation in calls]
         for number, kept in enumerate(self.kept):
             kept.register_hook(partial(self._slopes.__setitem__, number))  # type: ignore[no-untyped-call]
         return tape.outputs
