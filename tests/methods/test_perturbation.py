@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import seewhy
 from seewhy.engine import probe
 from seewhy.errors import InputError, MethodError
 from seewhy.methods.perturbation.channel_gains import poly_cam
-from seewhy.methods.perturbation.channel_masks import score_cam
+from seewhy.methods.perturbation.channel_masks import is_cam, score_cam
 from seewhy.methods.perturbation.input_masks import occlusion, rise
 from seewhy.methods.perturbation.optimised import opti_cam
 from seewhy.methods.perturbation.replayed import ablation_cam, recipro_cam
@@ -94,10 +95,18 @@ SLOW = {
         lambda run, x, A, g: oracle.ss_cam(run, x, A, ss_noises(A.shape[1:])),
     ),
     "is_cam": ({"steps": 4}, lambda run, x, A, g: oracle.is_cam(run, x, A, 4)),
+    "is_cam straight": (
+        {"steps": 4, "accumulated": False},
+        lambda run, x, A, g: oracle.is_cam(run, x, A, 4, accumulated=False),
+    ),
     "poly_cam +": ({"variant": "+"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+")),
     "poly_cam -": ({"variant": "-"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "-")),
     "poly_cam +-": ({}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+-")),
     "gscore_cam": ({"channels": 3}, lambda run, x, A, g: oracle.gscore_cam(run, x, A, g, 3)),
+    "gscore_cam of the code": (
+        {"channels": 3, "unselected": 0.0},
+        lambda run, x, A, g: oracle.gscore_cam(run, x, A, g, 3, 0.0),
+    ),
     "recipro_cam": ({}, lambda run, x, A, g: oracle.recipro_cam(run, x, A, {(0,) * (x.ndim - 1): 1.0})),
     "recipro_cam gaussian": (
         {"gaussian": True},
@@ -375,8 +384,11 @@ def test_score_cam_is_grad_cams_with_our_resizing(monkeypatch):
     assert (aligned - expected).abs().max() > 1e-5
 
 
-def test_torchcams_is_cam_goes_far_beyond_the_image_and_ours_ends_at_it():
-    """Its factors are sums of 1/N to k/N, up to (N + 1) / 2; the path from nothing to the mask ends at 1."""
+def test_is_cams_masks_accumulate_and_torchcams_are_a_step_ahead():
+    """For N = 4 the paper's sums of j / N over j < i are 0, 1/4, 3/4 and 3/2; torchcam's code goes from 1/4 to 5/2.
+
+    The first, 0, is the same for all channels and is not asked for. The straight path ends at the mask.
+    """
     factors = []
 
     class Records(nn.Module):
@@ -388,15 +400,43 @@ def test_torchcams_is_cam_goes_far_beyond_the_image_and_ours_ends_at_it():
             factors.append(float(image.abs().max()))
             return self.head(self.body(image).mean((-2, -1)))
 
+    def seen(run):
+        factors.clear()
+        run()
+        return sorted({round(4 * factor, 1) for factor in factors} - {0.0})
+
     model, image = Records().eval(), torch.ones(1, 3, 16, 16)
     with ISCAM(model, "body.1", num_samples=4, input_shape=(3, 16, 16)) as extractor:
-        factors.clear()
         model(image)
-        extractor(1)
-    assert max(factors) == pytest.approx(2.5, rel=0.05)
-    factors.clear()
-    seewhy.explain(model, image, 1, method="is_cam", layers="body.1", steps=4)
-    assert max(factors) <= 1.0
+        theirs = seen(lambda: extractor(1))
+    explain = partial(seewhy.explain, model, image, 1, method="is_cam", layers="body.1", steps=4)
+    assert seen(explain) == [1, 3, 4, 6]  # 4 is the image itself
+    assert seen(lambda: explain(accumulated=False)) == [1, 2, 3, 4]
+    assert theirs[-2:] == [6, 10]
+
+
+def test_is_cam_of_one_step_knows_nothing_of_the_score():
+    """Its only mask is the sum of nothing, 0: all channels weigh the same."""
+    A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]]]])
+    found = is_cam(A, torch.ones(1, 1, 1, 2), ask(torch.sum), steps=1)
+    torch.testing.assert_close(found, torch.tensor([[[3.0, 2.5]]]))
+
+
+def test_recipro_cam_spreads_the_places_own_vector():
+    """A row of 4 and 8. G is 1/4 at the place and 1/8 beside it: of the 4 there are left (1, 1/2), of the 8 (1, 2).
+
+    The score counts the first place ten times: 10.5 and 12. Neighbours that kept what they were would give 11 and 7.
+    """
+    A = torch.tensor([[[[4.0, 8.0]]]])
+    seen = []
+
+    def score(changed):
+        seen.append(changed[0, 0].tolist())
+        return 10 * changed[0, 0, 0] + changed[0, 0, 1]
+
+    found = recipro_cam(A, ask(score), gaussian=True)
+    assert seen == [[1.0, 0.5], [1.0, 2.0]]
+    torch.testing.assert_close(found, torch.tensor([[[0.0, 1.5]]]))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 4), (5, 3), (3, 1)])

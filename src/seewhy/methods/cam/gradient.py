@@ -64,7 +64,8 @@ def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce =
 
     The score is taken through an exponential, so its 2nd and 3rd derivatives are g^2 and g^3 times exp(S); the factor
     exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
-    computed as 1 / (2 + sum(A) g), in which no small gradient underflows.
+    computed as 1 / (2 + sum(A) g), in which no small gradient underflows. The authors' code divides each channel's
+    alphas by their sum over the places with a positive gradient. Equation 19 does not, and this method is the equation.
     """
     return reduce(spread(grad_cam_plus_plus_weights(activations, gradients), activations))
 
@@ -166,11 +167,15 @@ def zoom_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_s
 
 
 @method("odam", needs=("activations", "gradients"), source="arXiv:2304.06354")
-def odam(activations: Layer, gradients: Layer, *, sigma: float = 1.0, reduce: Reduce = channel_sum) -> Map:
-    """Activations times their gradients, these blurred: one map per detected box (Zhao and Chan 2023).
+def odam(activations: Layer, gradients: Layer, *, sigma: float = 0.0, reduce: Reduce = channel_sum) -> Map:
+    """Activations times their gradients: one map per detected box (Zhao and Chan 2023).
 
-    `sigma` is the Gaussian's standard deviation in cells of the grid; the paper lets the size of the box decide it. The
-    target is the score of one box, or one of its coordinates.
+    The target is the score of one box, or one of its coordinates.
+
+    Args:
+        sigma: standard deviation of a Gaussian, in cells of the grid, that the gradients are blurred with. The paper
+            smooths them, by the size of the box; the authors' code does not, and neither does the default.
+        reduce: how the weighted channels become a map.
     """
     return reduce(arrays.blur(gradients, sigma, tuple(range(2, gradients.ndim))) * activations)
 

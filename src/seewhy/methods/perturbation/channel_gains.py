@@ -35,9 +35,19 @@ def poly_cam(
 ) -> Map:
     """Channels weighted by what showing them gains and hiding them loses, at every resolution (Englebert et al. 2022).
 
-    With a channel's mask M "+" is S(M X) - S(0), "-" is S(X) - S((1 - M) X) and "+-" their sum, where positive: PCAM+,
-    PCAM- and PCAM+-. The resolutions become one map by `fuse.local_product`. The authors explain probabilities, as
-    `Probability` does, for which S(0) is about 0, and leave it out; with it no constant in the score counts.
+    The resolutions become one map by `fuse.local_product`. The authors' code differs in three things. It explains
+    probabilities, as `Probability` does, and leaves S(0) out: about one over the number of classes, not small with ten
+    of them. Here S(0) is taken off, and no constant in the score counts. It cuts masks at percentiles, then enlarges
+    them; here they are enlarged, then scaled by their range. It shrinks maps by bilinear samples; here by their mean,
+    which is the same where each resolution is twice the next.
+
+    Args:
+        variant: with a channel's mask M, "+" is S(M X) - S(0), "-" is S(X) - S((1 - M) X) and "+-" their sum, where
+            positive: PCAM+, PCAM- and PCAM+-.
+        reduce: how the weighted channels become a map.
+
+    Raises:
+        InputError: for another variant.
     """
     if variant not in ("+", "-", "+-"):
         raise InputError("unknown variant of Poly-CAM.", got=repr(variant), expected='"+", "-" or "+-"')
@@ -73,8 +83,15 @@ def group_cam(
 ) -> Map:
     """Groups of neighbouring channels weighted by the score that they bring back into a blurred image (Zhang 2021).
 
-    A group's mask is the Grad-CAM of its channels without what lies under its `quantile`; the authors' code adds these
-    up scaled to [0, 1], here they are as they are. sigma: of the blur, in pixels; volumes are blurred slice by slice.
+    A group's mask is the Grad-CAM of its channels, where positive, without what lies under its quantile. The groups'
+    maps are added up unscaled, each times the score that its mask gains over the blurred image alone. The authors'
+    current code adds up unscaled maps too, but enlarged ones. It has no quantile, takes the gain of the probability and
+    only where that is positive, and blurs by 50 pixels, cut at 25.
+
+    Args:
+        groups: how many; a layer of fewer channels has one for each.
+        quantile: the share of each group's map that is set to 0.
+        sigma: of the blur, in pixels. Volumes are blurred slice by slice.
     """
     count = min(groups, activations.shape[1])
     weighted = spread(gradients.flatten(2).mean(-1), activations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -16,11 +17,19 @@ from seewhy.methods.registry import Need, method
 _SCORE_CAM: tuple[Need, ...] = ("activations", "inputs", "score")
 
 
-@method("score_cam", needs=_SCORE_CAM, source="arXiv:1910.01279", cost="1 + C forwards")
+@method(
+    "score_cam",
+    needs=_SCORE_CAM,
+    source="arXiv:1910.01279",
+    cost="1 + C forwards",
+)
 def score_cam(activations: Layer, inputs: Images, score: Ask, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by the score of the image seen through them (Wang et al. 2020, eqs. 5 to 8 and algorithm 1).
 
-    The weights are the softmax over channels, in which the score of the paper's baseline image cancels.
+    The weights are the softmax over channels. The score of the paper's baseline image cancels in it.
+
+    Args:
+        reduce: how the weighted channels become a map.
     """
     return reduce(spread(score_cam_weights(activations, inputs, score), activations))
 
@@ -31,7 +40,10 @@ def score_cam_weights(activations: Layer, inputs: Images, score: Ask) -> Float[T
 
 
 def scores_through(activations: Layer, inputs: Images, score: Ask, share: float = 1.0) -> Float[Tensor, "B C"]:
-    """The score of each image masked with each channel. Constant channels mask everything, so one of them will do."""
+    """The score of each image masked with each channel, the mask times `share`.
+
+    Constant channels mask everything, so one of them is asked for in the name of all.
+    """
     constant = is_constant(activations)
     first = constant & (constant.cumsum(1) == 1)
     shown = through(activations, inputs, share)
@@ -52,7 +64,10 @@ def ss_cam(
 ) -> Map:
     """Score-CAM with weights averaged over activations with noise (Wang et al. 2020, SS-CAM(1)).
 
-    noise: its standard deviation, in units of the activations.
+    Args:
+        samples: how often noise is drawn.
+        noise: its standard deviation, in units of the activations.
+        reduce: how the weighted channels become a map.
     """
     total = activations.new_zeros(activations.shape[:2])
     for _ in range(samples):
@@ -62,10 +77,32 @@ def ss_cam(
 
 
 @method("is_cam", needs=_SCORE_CAM, source="arXiv:2010.03023", cost="1 + steps x C forwards")
-def is_cam(activations: Layer, inputs: Images, score: Ask, *, steps: int = 10, reduce: Reduce = channel_sum) -> Map:
-    """Score-CAM with weights averaged over masks that fade in, from 1/steps to all of them (Naidu et al. 2020)."""
-    totals = [scores_through(activations, inputs, score, step / steps) for step in range(1, steps + 1)]
-    return reduce(spread(torch.stack(totals).mean(0).softmax(1), activations))
+def is_cam(
+    activations: Layer,
+    inputs: Images,
+    score: Ask,
+    *,
+    steps: int = 10,
+    accumulated: bool = True,
+    reduce: Reduce = channel_sum,
+) -> Map:
+    """Score-CAM with weights averaged over masks that fade in (Naidu et al. 2020).
+
+    The paper accumulates masks: M_i = sum over j < i of (j / N) A, i = 1 to N. Their factors are 0, 0.25, 0.75, 1.5 for
+    N = 4, and (N - 1) / 2 at last: the image grows far brighter than it is. `accumulated=False` takes factors i / N
+    instead, a straight path from nothing to the mask. That is this library's own formula and not published; it keeps
+    the images in the range that the model was trained on.
+
+    Args:
+        steps: N, how many masks of each channel are tried. The first of the paper's is 0 for all channels, and cancels.
+        accumulated: whether masks accumulate, as in the paper, or go straight to the channel's own.
+        reduce: how the weighted channels become a map.
+    """
+    shares = accumulate(range(steps)) if accumulated else iter(range(1, steps + 1))
+    totals = [scores_through(activations, inputs, score, share / steps) for share in shares if share]
+    if not totals:
+        totals = [activations.new_zeros(activations.shape[:2])]
+    return reduce(spread((torch.stack(totals).sum(0) / steps).softmax(1), activations))
 
 
 @method(
@@ -81,11 +118,20 @@ def gscore_cam(
     score: Ask,
     *,
     channels: int = 300,
+    unselected: float = -math.inf,
     reduce: Reduce = channel_sum,
 ) -> Map:
-    """Score-CAM on the channels with the largest mean gradients only (Chen et al. 2022)."""
+    """Score-CAM on the channels with the largest mean gradients only (Chen et al. 2022).
+
+    Args:
+        channels: how many of them are tried.
+        unselected: the score of the others in the softmax over channels. By default they have no weight. The
+            authors' code gives them 0, which outweighs the selected ones where scores are near 0: with
+            cosines, and 300 of 2,048 channels, the others have some 82% of the weight.
+        reduce: how the weighted channels become a map.
+    """
     slopes = gradients.flatten(2).mean(-1)
     ranks = slopes.argsort(dim=1, descending=True, stable=True).argsort(1)
-    missing = activations.new_full((len(inputs), 1), -math.inf)
+    missing = activations.new_full((len(inputs), 1), unselected)
     found = asked(score, ranks < channels, through(activations, inputs), missing)
     return reduce(spread(found.softmax(1), activations))

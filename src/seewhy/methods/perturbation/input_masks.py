@@ -28,8 +28,13 @@ def rise(
 ) -> Map:
     """Random masks weighted by the score of the image seen through them (Petsiuk et al. 2018, eq. 6).
 
-    Masks are coarse grids of `cells` per side, each open with probability `keep`, enlarged and shifted at random. The
-    mean score is taken off first: the map says which places score more than the others. It needs no layer.
+    Masks are coarse grids, enlarged and shifted at random. The mean score is taken off first: the map says which places
+    score more than the others.
+
+    Args:
+        masks: how many are drawn.
+        cells: of the grid, along each side.
+        keep: the probability that a cell is open.
     """
     size = inputs.shape[2:]
     cell = [math.ceil(side / cells) for side in size]
@@ -69,8 +74,15 @@ def occlusion(
 ) -> Map:
     """The score lost behind a window that slides over the image, averaged over the windows on a pixel (Zeiler 2014).
 
-    window, stride: in pixels; an eighth of the shortest side and half of the window unless given. The windows are
-    filled with `baseline`, 0 being the mean colour of a normalised image. The last ones may stand out over the edge.
+    The last windows may stand out over the edge.
+
+    Args:
+        window: its side in pixels; an eighth of the image's shortest side unless given.
+        stride: from one window to the next, in pixels; half of the window unless given.
+        baseline: what windows are filled with. 0 is the mean colour of a normalised image.
+
+    Raises:
+        InputError: if the windows leave gaps.
     """
     size = inputs.shape[2:]
     window = window or math.ceil(min(size) / 8)

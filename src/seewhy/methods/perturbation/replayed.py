@@ -28,8 +28,12 @@ def ablation_cam(
 ) -> Map:
     """Channels weighted by the share of the score that is lost without them (Desai and Ramaswamy 2020, eq. 3).
 
-    A channel without is one filled with `baseline`: the paper's 0, whatever the layer's range and the image's place in
-    the batch. The loss is divided by the absolute score, so that a negative score does not turn the map around.
+    The loss is divided by the absolute score, so that a negative score does not turn the map around.
+
+    Args:
+        baseline: what a channel is filled with to be without it. The paper's is 0, whatever the layer's range and the
+            image's place in the batch.
+        reduce: how the weighted channels become a map.
     """
     return reduce(spread(ablation_cam_weights(activations, scores, replay, baseline=baseline), activations))
 
@@ -57,7 +61,9 @@ def ablation_cam_weights(
 def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> Map:
     """What the score becomes when one place of the layer is all that is left, less the worst of places (Byun 2022).
 
-    gaussian: leave its neighbours as well, with the weights of a 3 x 3 (x 3) binomial filter.
+    Args:
+        gaussian: spread the place's own vector over its neighbours, with the weights of a 3 x 3 (x 3) binomial filter:
+            the vector left at a distance d from the place p is G(d) A(p), as in the authors' code.
     """
     space = activations.shape[2:]
     grid = torch.stack(torch.meshgrid(*map(torch.arange, space), indexing="ij"), -1).to(activations.device)
@@ -68,7 +74,8 @@ def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> M
         distance = (places[numbers][:, None] - places[None]).abs()  # (n, places, dimensions)
         near = distance < len(lobe)
         share = torch.where(near, lobe[distance.clamp(max=len(lobe) - 1)], 0).prod(-1)
-        return activations[images] * share.reshape(-1, 1, *space)
+        vectors = activations.flatten(2)[images, :, numbers]  # (n, C), of the places
+        return vectors.reshape(*vectors.shape, *[1] * len(space)) * share.reshape(-1, 1, *space)
 
     count = len(places)
     found = asked(replay, every(activations, count), left, activations.new_zeros(len(activations), 1))
