@@ -103,7 +103,7 @@ class Recorder:
                     continue
                 levels = choose_layer.pyramid(call, candidates)
                 chosen = levels if forward.parallel(tuple(level.label for level in levels)) else [call]
-                stages = choose_layer.stages(candidates[candidates.index(call) :]) if staged else []
+                stages = choose_layer.stages(seen, call, answers) if staged else []
                 plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(call, candidates))
                 if staged:
                     return self.record(run, run.call, forward.target, plan)
