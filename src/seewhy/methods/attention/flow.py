@@ -11,7 +11,15 @@ from seewhy.methods.attention.given import Layers, Map, Places, Readings, read
 from seewhy.methods.registry import method
 
 
-@method("attention_rollout", needs=("attentions", "readings", "places"), source="arXiv:2005.00928")
+@method(
+    "attention_rollout",
+    needs=("attentions", "readings", "places"),
+    source="arXiv:2005.00928",
+    checked=(
+        "The paper's recursion entry by entry in float64: the same to 1e-12; of attention that transformers "
+        "reports itself: to 1e-4."
+    ),
+)
 def attention_rollout(
     attentions: Layers,
     readings: Readings,
@@ -48,6 +56,10 @@ def attention_rollout(
     needs=("attentions", "attention_gradients", "readings", "places"),
     source="arXiv:2103.15679",
     cost="1 forward, 1 backward",
+    checked=(
+        "Equations 5 and 6 entry by entry in float64: the same to 1e-12; of attention that transformers reports "
+        "itself: to 1e-4."
+    ),
 )
 def attention_relevance(attentions: Layers, attention_gradients: Layers, readings: Readings, places: Places) -> Map:
     """How relevance spreads through attention that spoke for the score (Chefer et al. 2021, eqs. 5 and 6).

@@ -23,6 +23,12 @@ from seewhy.methods.registry import method
     cost="1 forward, and 1 + 2C for each resolution",
     staged=True,
     fuse="local_product",
+    checked=(
+        "The paper's weights in float64, S(0) taken off: the same to 1e-4; LNorm to 5e-4. The authors' code cuts "
+        "masks at percentiles before it enlarges them and leaves S(0) out. On a resnet18 of random weights and "
+        "ten classes, 96 x 96 photographs: the two correlate 0.97 at layer4, largest difference 0.19; S(0) is "
+        "0.10."
+    ),
 )
 def poly_cam(
     activations: Layer,
@@ -70,6 +76,11 @@ def poly_cam(
     needs=("activations", "gradients", "inputs", "score"),
     source="arXiv:2103.13859",
     cost="2 + groups forwards, 1 backward",
+    checked=(
+        "The definition in the docstring in float64: the same to 1e-4. The authors' current code differs as the "
+        "docstring says. On a resnet18 of random weights and ten classes, 96 x 96 photographs: the two correlate "
+        "0.92 to 0.94, largest difference 0.25."
+    ),
 )
 def group_cam(
     activations: Layer,

@@ -22,6 +22,13 @@ _SCORE_CAM: tuple[Need, ...] = ("activations", "inputs", "score")
     needs=_SCORE_CAM,
     source="arXiv:1910.01279",
     cost="1 + C forwards",
+    checked=(
+        "Algorithm 1 in float64: the same to 1e-4. grad-cam 1.5.7 with half-pixel resizing: the same to 1e-4. The "
+        "authors' code takes probabilities as weights and no softmax over channels. On a resnet18 of random "
+        "weights and ten classes, 96 x 96 photographs: that correlates 0.995 to 0.998 with score_cam of "
+        "`Probability` and 1.000 with that of the logit, the largest differences 0.08 and below 0.01. Where "
+        "probabilities differ little a softmax over them levels the channels."
+    ),
 )
 def score_cam(activations: Layer, inputs: Images, score: Ask, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by the score of the image seen through them (Wang et al. 2020, eqs. 5 to 8 and algorithm 1).
@@ -51,7 +58,16 @@ def scores_through(activations: Layer, inputs: Images, score: Ask, share: float 
     return torch.where(constant, (found * first).sum(1, keepdim=True), found)
 
 
-@method("ss_cam", needs=(*_SCORE_CAM, "generator"), source="arXiv:2006.14255", cost="1 + samples x C forwards")
+@method(
+    "ss_cam",
+    needs=(*_SCORE_CAM, "generator"),
+    source="arXiv:2006.14255",
+    cost="1 + samples x C forwards",
+    checked=(
+        "The paper's SS-CAM(1) in float64 with the same noise: the same to 1e-4. torchcam 0.5.0 draws its noise "
+        "at the size of the input, so there is no value to compare."
+    ),
+)
 def ss_cam(
     activations: Layer,
     inputs: Images,
@@ -76,7 +92,18 @@ def ss_cam(
     return reduce(spread((total / samples).softmax(1), activations))
 
 
-@method("is_cam", needs=_SCORE_CAM, source="arXiv:2010.03023", cost="1 + steps x C forwards")
+@method(
+    "is_cam",
+    needs=_SCORE_CAM,
+    source="arXiv:2010.03023",
+    cost="1 + steps x C forwards",
+    checked=(
+        "The paper's masks M_i = sum over j < i of (j / N) A in float64: the same to 1e-4. torchcam 0.5.0's code "
+        "is a step ahead of its own formula: factors 0.25, 0.75, 1.5, 2.5 for N = 4, where the formula has 0, "
+        "0.25, 0.75, 1.5. On a resnet18 of random weights and ten classes, 96 x 96 photographs: "
+        "accumulated=False, which is not published, correlates 0.998 with it, largest difference 0.06."
+    ),
+)
 def is_cam(
     activations: Layer,
     inputs: Images,
@@ -110,6 +137,11 @@ def is_cam(
     needs=("activations", "gradients", "inputs", "score"),
     source="doi:10.1007/978-3-031-26316-3_35",
     cost="1 + channels forwards, 1 backward",
+    checked=(
+        "Score-CAM in float64 over the selected channels: the same to 1e-4. The authors' code leaves the others "
+        "in the softmax with a score of 0: unselected=0.0. On a resnet18 of random weights and ten classes, 96 x "
+        "96 photographs: with 100 of 512 channels the two correlate 0.93, largest difference 0.20."
+    ),
 )
 def gscore_cam(
     activations: Layer,

@@ -16,7 +16,13 @@ from seewhy.methods.perturbation.asking import Images, Map, asked, every
 from seewhy.methods.registry import method
 
 
-@method("rise", needs=("inputs", "score", "generator"), source="arXiv:1806.07421", cost="1 + masks forwards")
+@method(
+    "rise",
+    needs=("inputs", "score", "generator"),
+    source="arXiv:1806.07421",
+    cost="1 + masks forwards",
+    checked="Equation 6 in float64 with the same masks, scores less their mean: the same to 1e-4.",
+)
 def rise(
     inputs: Images,
     score: Ask,
@@ -62,7 +68,13 @@ def rise(
     return total / (masks * keep)
 
 
-@method("occlusion", needs=("inputs", "scores", "score"), source="arXiv:1311.2901", cost="1 + windows forwards")
+@method(
+    "occlusion",
+    needs=("inputs", "scores", "score"),
+    source="arXiv:1311.2901",
+    cost="1 + windows forwards",
+    checked="The mean over the windows on a pixel in float64: the same to 1e-4. captum 0.9.0: the same to 1e-4.",
+)
 def occlusion(
     inputs: Images,
     scores: Float[Tensor, " B"],

@@ -17,6 +17,10 @@ from seewhy.methods.registry import method
     needs=("activations", "scores", "replay"),
     source="doi:10.1109/WACV45572.2020.9093360",
     cost="1 forward, and C of what follows the layer",
+    checked=(
+        "Equation 3 in float64, over the absolute score: the same to 1e-4. grad-cam 1.5.7, where the score is "
+        "positive: the same to 1e-4; where it is negative grad-cam's map is turned around."
+    ),
 )
 def ablation_cam(
     activations: Layer,
@@ -57,6 +61,10 @@ def ablation_cam_weights(
     needs=("activations", "replay"),
     source="arXiv:2209.14074",
     cost="1 forward, and H x W of what follows the layer",
+    checked=(
+        "The paper's definition in float64: the same to 1e-4. The authors' code, gaussian=True, of a probability: "
+        "on a resnet18 of random weights and ten classes, 96 x 96 photographs: no difference."
+    ),
 )
 def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> Map:
     """What the score becomes when one place of the layer is all that is left, less the worst of places (Byun 2022).
