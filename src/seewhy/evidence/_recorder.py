@@ -118,7 +118,7 @@ class Recorder:
             if best is None:
                 continue
             chosen = self._beside(forward, best, group, candidates, reached)
-            stages = choose_layer.stages(candidates[candidates.index(best) :]) if staged else []
+            stages = choose_layer.stages(seen, best, answers) if staged else []
             plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(best, candidates))
             if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
                 return self.record(run, run.call, forward.target, plan)

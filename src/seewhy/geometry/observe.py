@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +72,7 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
     evidence = _evidence(model, call, calls)
     passing = {made.name for made in calls if made.returned_by.startswith(f"{made.name}.")}
     own = {made.name for made in calls if len(made.shape) > 2} - passing
+    own |= _branching(calls)
     own |= {made.name for made in calls if len(made.given) == 3 and evidence.queries & {*made.given[:2]}}
     labels = call_labels([(made.name, made.level) for made in calls])
     with_places = [sum(size > 1 for size in made.shape[1:]) > 1 for made in calls]
@@ -88,6 +90,19 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
         for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
     ]
     return seen, outputs
+
+
+def _branching(calls: Sequence[_Made]) -> set[str]:
+    """The blocks that give what they were given to more than one of their own layers: a convolution and a shortcut.
+
+    Such a block makes a tensor of its own, though its last activation function returns it.
+    """
+    given = Counter((made.name.rpartition(".")[0], made.given_by) for made in calls if made.given_by)
+    return {block for (block, source), times in given.items() if block and times > 1 and _is_outside(source, block)}
+
+
+def _is_outside(name: str, block: str) -> bool:
+    return not name.startswith(f"{block}.")
 
 
 class _Made(NamedTuple):
