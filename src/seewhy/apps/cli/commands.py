@@ -111,7 +111,7 @@ def explain(
         from seewhy.explainer import Explainer
         from seewhy.images.photo import open_photo
         from seewhy.methods import get
-        from seewhy.render._overlay import find_colormap
+        from seewhy.render._colormap import find_colormap
         from seewhy.targets import Text, find_label
 
         chosen = get(method).name
