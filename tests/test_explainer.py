@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torchvision import models
 
 import seewhy
-from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError, OutputError
+from seewhy.errors import (
+    GradientError,
+    InputError,
+    InputTypeError,
+    LayerError,
+    MapWarning,
+    MethodError,
+    OutputError,
+)
 from seewhy.hooks.select import find
 from tests.contracts.zoo import CASES, Case
 
@@ -274,16 +282,19 @@ def test_something_that_is_no_model() -> None:
         seewhy.explain(lambda image: image, torch.randn(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        ("avgpool", r"output of avgpool does not lie over the input(.|\n)*\(1, 512, 1, 1\)"),
-        ("fc", r"output of fc does not lie over the input(.|\n)*\(1, 1000\)"),
-    ],
-)
-def test_a_layer_without_space(layer: str, words: str) -> None:
-    with pytest.raises(LayerError, match=words):
-        seewhy.explain(models.resnet18(), torch.randn(1, 3, 64, 64), 1, layers=layer)
+def test_a_layer_without_space() -> None:
+    with pytest.raises(LayerError, match=r"output of fc does not lie over the input(.|\n)*\(1, 1000\)"):
+        seewhy.explain(models.resnet18(), torch.randn(1, 3, 64, 64), 1, layers="fc")
+
+
+def test_a_layer_of_a_single_place_gives_a_constant_map_and_sinks_no_other() -> None:
+    torch.manual_seed(0)
+    model, image = models.resnet18(), torch.randn(1, 3, 64, 64)
+    with pytest.warns(MapWarning, match="avgpool has a single place"):
+        explanation = seewhy.explain(model, image, 1, layers=["layer3", "avgpool"])
+    alone = seewhy.explain(model, image, 1, layers="layer3")
+    assert explanation.maps["avgpool"].shape == (1, 1, 1)
+    torch.testing.assert_close(explanation.maps["layer3"], alone.maps["layer3"])
 
 
 def test_a_layer_that_does_not_run() -> None:

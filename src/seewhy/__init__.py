@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import errors, integrations, methods, metrics, models, render, samples, targets
+    from seewhy.evaluation import check, choose, evaluate
     from seewhy.explainer import Explainer, concepts, explain
     from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
     from seewhy.inspect import features, summary
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 # Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
 _MODULES = frozenset({"errors", "integrations", "methods", "metrics", "models", "render", "samples", "targets"})
 _HOMES = {
+    **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
     **dict.fromkeys(("Explainer", "concepts", "explain"), "explainer"),
     **dict.fromkeys(("capture", "clip", "edit", "mask", "noise", "replace", "scale", "zero"), "hooks"),
     **dict.fromkeys(("features", "summary"), "inspect"),
@@ -40,10 +42,13 @@ __all__ = [
     "Similarity",
     "Text",
     "capture",
+    "check",
+    "choose",
     "clip",
     "concepts",
     "edit",
     "errors",
+    "evaluate",
     "explain",
     "features",
     "integrations",

@@ -60,44 +60,111 @@ def explain(
     target: targets.Classes | targets.Target = None,
     *,
     method: str | Method | Sequence[str | Method] = "grad_cam",
+    layers: Layers | None = None,
+    grid: Fold | tuple[int, ...] | None = None,
+    fuse: Fuse | None = None,
+    eigen_smooth: bool = False,
+    augment_smooth: bool = False,
+    generator: Generator | None = None,
+    labels: Sequence[str] | None = None,
+    batch_size: int = 32,
+    precision: Precision = "full",
+    progress: bool = False,
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
-    """Why `model` answered as it did on `inputs`: `Explainer(model, method, **options)(inputs, target)`.
+    """Show why `model` answered as it did on `inputs`.
 
-    Several methods give a dict of explanations by their names, from one forward and, where they use the same
-    gradients, one backward pass.
+        explanation = seewhy.explain(model, images)
+        explanation.save("why.png")
+
+    Where to look in the model is worked out at the first call, and kept as long as the model.
+
+    Args:
+        model: any module, in whatever mode, or what `seewhy.load` returned.
+        inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
+            a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
+        target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
+        method: a name from `seewhy.methods.available()`, or several, which share what they can.
+        layers: where to look; see `Explainer` for this and all other options.
+        grid: how the layers lie over the input.
+        fuse: how several layers become one heatmap.
+        eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        augment_smooth: the mean over six views of each image.
+        generator: random numbers for the methods that draw.
+        labels: a name per class.
+        batch_size: how many changed inputs or activations run at once.
+        precision: "full" or "bf16".
+        progress: whether a bar is shown.
+        **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
+
+    Returns:
+        An explanation; for several methods a dict of them, by name.
+
+    Raises:
+        SeewhyError: one of `seewhy.errors`, as for `Explainer`. What the model raises comes through unchanged.
     """
-    explainer = Explainer(model, method, **options)
+    explainer = Explainer(
+        model,
+        method,
+        layers=layers,
+        grid=grid,
+        fuse=fuse,
+        eigen_smooth=eigen_smooth,
+        augment_smooth=augment_smooth,
+        generator=generator,
+        labels=labels,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+        **options,
+    )
     return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
 
 
-def concepts(model: nn.Module | Loaded, inputs: Any, count: int = 5, **options: Any) -> Concepts:
-    """What `model` sees in `inputs`, in `count` concepts: `Explainer(model, **options).concepts(inputs, count)`."""
-    return Explainer(model, **options).concepts(inputs, count)
+def concepts(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    count: int = 5,
+    *,
+    layers: Layers | None = None,
+    grid: Fold | tuple[int, ...] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Concepts:
+    """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
+    return Explainer(model, layers=layers, grid=grid, labels=labels).concepts(inputs, count)
 
 
 class Explainer:
-    """Explains one model with one method, or several. Layers are worked out once per input shape, then reused.
+    """Explains one model with one method, or several.
 
-    model: any `nn.Module`, in whatever mode; or what `seewhy.load` returned.
-    method: a name from `seewhy.methods.available()`, or several of them for `each`.
-    layers: names, patterns or modules, one or several; None chooses the last with space that the score depends on.
-    grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or a
-    linear function from the layer's output to (B, C, *space).
-    fuse: how several layers become one heatmap: "mean", "max", "product", or "local_product", in which the fine ones
-    outline what the coarse ones point at; the method's own way unless given.
-    eigen_smooth: the first principal component of the weighted activations instead of their sum.
-    augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
-    generator: random numbers for the methods that draw; the same seed for every call unless given. All maps of a call
-    start from the same state: a map does not depend on what else was asked for.
-    labels: a name per class, so that targets can be given by label.
-    batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
-    precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3 digits.
-    progress: a bar for methods that run the model often.
-    options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
+    Where to look in the model is worked out once for a shape of input and a kind of target, then reused.
 
-    Raises `MethodError`, `LayerError` for what does not exist, when it is made; on a call also `TargetError`,
-    `OutputError` and `GradientError`. What the model raises comes through unchanged.
+    Args:
+        model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
+        method: a name from `seewhy.methods.available()`, or several of them for `each`.
+        layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
+            depends on.
+        grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
+            a linear function from the layer's output to (B, C, *space).
+        fuse: how several layers become one heatmap: "mean", "max", "product", or "local_product", in which the fine
+            ones outline what the coarse ones point at. None is the method's own way.
+        eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
+        generator: random numbers for the methods that draw; None is the same seed for every call. All maps of a call
+            start from the same state: a map does not depend on what else was asked for.
+        labels: a name per class, so that targets can be given by label.
+        batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
+        precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
+            digits.
+        progress: a bar for methods that run the model often.
+        **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
+
+    Raises:
+        MethodError: if the method does not exist, or does not go with the options.
+        LayerError: if a layer does not exist; on a call, if none has space.
+        TargetError: on a call, if the target does not fit the output.
+        OutputError: on a call, if no class scores are found in the output.
+        GradientError: on a call, if no gradient leads from the score to a layer.
     """
 
     def __init__(
@@ -173,19 +240,22 @@ class Explainer:
         return explanation
 
     def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
-        """Explain a batch with every method: an explanation by each name, from one forward wherever they share it.
+        """Explain a batch with every method, from one forward wherever they share it.
 
-        inputs: a tensor (B, C, *space); a list of images (C, H, W), as detectors take them; a tuple of arguments or a
-        dict of keywords for the model; or, for a model from `seewhy.load`, a photograph or a list of them (PIL images
-        or file names).
-        target: what to explain; see `seewhy.targets`. None is the predicted class.
+        Args:
+            inputs: as for `explain`.
+            target: what to explain; see `seewhy.targets`. None is the predicted class.
+
+        Returns:
+            An explanation by the name of each method.
         """
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs) as run:
             self._check_alignment(run.call)
-            forward = self.recorder.first(run, target)
-            asked = {found.ask: forward.asked(found.ask) for found in self.methods}
-            maps = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
+            remembered = self.recorder.has_plan(run, target)
+            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
+            if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
+                forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
             likely = {ask: found.probabilities for ask, found in asked.items()}
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = {
@@ -211,12 +281,21 @@ class Explainer:
         return explanations
 
     def concepts(self, inputs: Any, count: int = 5) -> Concepts:
-        """The activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
+        """Show the activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
 
-        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. The scores are those
-        that the model gives where the layer returns a concept everywhere, as strong as it is at its strongest place;
-        what else there is in the layer's output, or passes it by, is of the first image. Takes one forward for the
-        images and one for the concepts. Raises `LayerError` for more than one layer.
+        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. Costs one forward
+        for the images and one for the concepts.
+
+        Args:
+            inputs: as for `explain`.
+            count: how many concepts.
+
+        Returns:
+            The concepts. Their scores are those that the model gives where the layer returns a concept everywhere, as
+            strong as it is at its strongest place. What else there is in the layer's output is of the first image.
+
+        Raises:
+            LayerError: for more than one layer.
         """
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs) as run:
@@ -260,6 +339,11 @@ class Explainer:
                     got=f"images of {call.size} on a canvas of {call.canvas.space}",
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
+
+    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
+        """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
+        return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
     def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
@@ -310,6 +394,14 @@ class Explainer:
                 for name, layers in totals.items()
             }
         return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:
+    """Whether some method's maps of an image and target are zero at all layers."""
+    anywhere = [
+        torch.stack([grid.flatten(-dimensions).any(-1) for grid in layers.values()]) for layers in maps.values()
+    ]
+    return not all(bool(found.any(0).all()) for found in anywhere)
 
 
 def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:

@@ -231,7 +231,8 @@ def test_what_ran_before_the_layer_does_not_run_again_and_memory_is_bounded_by_b
     assert early == [3]
     assert late[0] == 3
     assert max(late[1:]) == 5
-    assert sum(late[1:]) == 3 * 2 + changes  # two rows of trial per image, then every channel that is not all zero
+    # two trials of two rows for each image, then every channel that is not all zero
+    assert sum(late[1:]) == 3 * 4 + changes
 
 
 def test_a_token_layer_is_changed_in_its_own_layout_and_the_class_token_is_kept():

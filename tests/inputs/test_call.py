@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import seewhy
-from seewhy.engine.tape import activation_in, record
+from seewhy.engine.tape import record
 from seewhy.errors import InputError, InputTypeError, LayerError
-from seewhy.geometry.observe import look
+from seewhy.hooks.activations import activation_in
 from seewhy.images import arrays
 from seewhy.inputs.call import Inputs
+from tests.looking import seen_in
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
@@ -158,7 +159,7 @@ def test_scores_of_one_query_and_frames_before_places():
     assert found.heatmap.shape == (2, 6, 32, 32)
     changed = video.clone()
     changed[:, 4, :, :8, 24:] += 5  # a patch of the fifth frame
-    calls = {call.label: call for call in look(model, video)}
+    calls = {str(call.label): call for call in seen_in(model, video)}
     grid, moved = calls[found.layers[0]].grid, []
     layer = model.get_submodule(found.layers[0])
     with layer.register_forward_hook(lambda *args: moved.append(activation_in(args[2]))), torch.no_grad():

@@ -69,6 +69,15 @@ class Session:
         tape = record(forward, layers, from_start=from_start or from_input)
         return Tape(tape.outputs, tape.activations, image)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What runs in the block leaves the model's state and the random states as they were before the block.
+
+        A model that draws or counts in its forward then answers as if nothing had run.
+        """
+        with guard(self.model):
+            yield
+
     def modules(self, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, nn.Module]:
         """The model's modules of these names."""
         return {name: self.model.get_submodule(name) for name in names}

@@ -48,7 +48,7 @@ class Plan:
         stages: the last call of every resolution, for the methods that look at these.
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
-        sequences: how sequences of tokens lie over it, by their length; None until it is worked out.
+        sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
     """
 
     layers: tuple[str, ...]

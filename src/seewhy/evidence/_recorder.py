@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from seewhy import targets
@@ -14,7 +16,7 @@ from seewhy._types import CallLabel, Fold
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients
-from seewhy.errors import GradientError, LayerError
+from seewhy.errors import GradientError, LayerError, warn
 from seewhy.evidence._forward import Forward, Plan, Settings
 from seewhy.evidence._provider import provider
 from seewhy.geometry import choose_layer
@@ -53,21 +55,34 @@ class Recorder:
         self.needs = {need for found in methods for need in found.needs}
         self.providers = [provider(need) for need in self.needs]
 
-    def first(self, run: Session, target: Any) -> Forward:
+    def first(self, run: Session, target: Any, *, afresh: bool = False) -> Forward:
         """The forward on the caller's inputs, recorded at the layers given, or at the best one.
 
         The best is the last layer with space that the score's gradient reaches. It is looked for from the end, once.
         What was recorded meanwhile is used, not recorded again, unless a method looks at earlier resolutions too.
+
+        Args:
+            run: the session.
+            target: what is explained.
+            afresh: do not use the plan of an earlier call.
         """
-        plans = _plans.of(run.model)
-        key = self._key(run.call, target)
-        if key not in plans and (self.layers is not None or not any(found.layered for found in self.methods)):
-            plans[key] = Plan(self.layers or ())
-        if key in plans:
+        plans, key = _plans.of(run.model), self._key(run.call, target)
+        if not self._chooses:
+            plan = plans.setdefault(key, Plan(self.layers or ()))
+            return self.record(run, run.call, target, plan)
+        if key in plans and not afresh:
             return self.record(run, run.call, target, plans[key])
         forward = self._chosen(run, target)
         plans[key] = forward.plan
         return forward
+
+    def has_plan(self, run: Session, target: Any) -> bool:
+        """Whether an earlier call has chosen the layers that `first` will look at."""
+        return self._chooses and self._key(run.call, target) in _plans.of(run.model)
+
+    @property
+    def _chooses(self) -> bool:
+        return self.layers is None and any(found.layered for found in self.methods)
 
     def record(self, run: Session, call: Inputs, target: Any, plan: Plan) -> Forward:
         """Run the model once on `call`, record it as planned, and score its output."""
@@ -89,7 +104,8 @@ class Recorder:
 
     def _chosen(self, run: Session, target: Any) -> Forward:
         """The forward recorded at the best layer, and the plan to look there again."""
-        seen, outputs = observe(run)
+        with run.aside():
+            seen, outputs = observe(run)
         answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
@@ -98,22 +114,44 @@ class Recorder:
             known = {call.label: call.grid for call in group if call.grid is not None}
             forward = self.record(run, run.call, target, Plan(names, grids=known))
             reached = _reached(forward, known)
-            for call in group:
-                if call.label not in reached:
-                    continue
-                levels = choose_layer.pyramid(call, candidates)
-                chosen = levels if forward.parallel(tuple(level.label for level in levels)) else [call]
-                stages = choose_layer.stages(candidates[candidates.index(call) :]) if staged else []
-                plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(call, candidates))
-                if staged:
-                    return self.record(run, run.call, forward.target, plan)
-                return forward.at(plan)
+            best = next((call for call in group if bool(reached[call.label].any())), None)
+            if best is None:
+                continue
+            chosen = self._beside(forward, best, group, candidates, reached)
+            stages = choose_layer.stages(candidates[candidates.index(best) :]) if staged else []
+            plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(best, candidates))
+            if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
+                return self.record(run, run.call, forward.target, plan)
+            return forward.at(plan)
         raise GradientError(
             "the score's gradient is zero at every layer with space.",
             got=", ".join(str(call.label) for call in candidates[:3]) + (" and so on" if len(candidates) > 3 else ""),
             expected="a score that the layers before it have a say in",
             do="look for a head with all-zero weights (untrained), a detach(), a saturated output; or pass layers=",
         )
+
+    def _beside(
+        self,
+        forward: Forward,
+        best: Seen,
+        group: Sequence[Seen],
+        candidates: Sequence[Seen],
+        reached: Mapping[CallLabel, Tensor],
+    ) -> list[Seen]:
+        """`best`, with the levels of its pyramid, and with parallel calls that other images or targets are read from.
+
+        In the order of the calls. Calls are parallel if none of them is made of another one.
+        """
+        levels = choose_layer.pyramid(best, candidates)
+        if len(levels) > 1 and forward.parallel(tuple(level.label for level in levels)):
+            return levels
+        chosen, missing = [best], ~reached[best.label]
+        for call in group:
+            labels = tuple(found.label for found in reversed([*chosen, call]))
+            if call not in chosen and bool((missing & reached[call.label]).any()) and forward.parallel(labels):
+                chosen.append(call)
+                missing &= ~reached[call.label]
+        return chosen[::-1]
 
     def _key(self, call: Inputs, target: Any) -> tuple[Any, ...]:
         """What decides where to look: the methods, what the caller said, the inputs' shape, the kind of target."""
@@ -126,11 +164,15 @@ class Recorder:
         given = self.settings.grid
         if callable(given):
             return given
+        shape = tuple(kept.shape)
+        if given is None and shape[0] == call.batch and shape[2:] == (1,) * len(call.space):
+            warn(f"{label} has a single place, so that its map is the same everywhere: choose an earlier layer.")
+            return Grid(shape[2:]).fold
         if label not in plan.grids:
-            shape = tuple(kept.shape)
             found = grids.readings(shape, call.space, call.batch, grid=given)
             if given is None and (len(found) != 1 or len(shape) == 3):
-                found = [grid for seen in look(run) if seen.label == label for grid in seen.readings]
+                with run.aside():
+                    found = [grid for seen in look(run) if seen.label == label for grid in seen.readings]
             plan.grids[label] = _only(found, label, shape, call)
         return plan.grids[label].fold
 
@@ -145,15 +187,21 @@ def _plan(looked_at: Sequence[Seen], chosen: Sequence[Seen], stages: Sequence[Se
     )
 
 
-def _reached(forward: Forward, known: Mapping[CallLabel, Grid]) -> set[CallLabel]:
-    """The calls at whose places the first target's gradient is not zero.
+def _reached(forward: Forward, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Bool[Tensor, "B T"]]:
+    """For each call, image and target, whether the score's gradient is not zero at the call's places.
 
     A fold leaves out the tokens beside the grid: a class token that is reached has no place.
     """
+    activations = {label: kept for label, kept in forward.activations.items() if label in known}
     if not forward.columns.requires_grad:
-        return set()
-    slopes = next(gradients(forward.columns[:, :1], forward.activations, keep_graph=True))
-    return {label for label, slope in slopes.items() if label in known and bool(known[label].fold(slope).any())}
+        nowhere = torch.zeros_like(forward.columns, dtype=torch.bool)
+        return dict.fromkeys(known, nowhere)
+    slopes = list(gradients(forward.columns, activations, keep_graph=True))
+    found = {
+        label: torch.stack([known[label].fold(slope[label]).flatten(1).any(1) for slope in slopes], 1)
+        for label in activations
+    }
+    return {call: found[call] for call in known}
 
 
 def _only(found: Sequence[Grid], label: CallLabel, shape: tuple[int, ...], call: Inputs) -> Grid:

@@ -99,9 +99,10 @@ def _fold(forward: Forward, length: int) -> Fold | None:
         return found[-1].fold if found else None
     sequences = forward.plan.sequences
     if not sequences:
-        for seen in look(replace(forward.run, call=call)):
-            if seen.grid is not None and len(seen.shape) == 3:
-                sequences[seen.shape[1 - seen.grid.batch_axis]] = replace(seen.grid, batch_axis=0)
+        with forward.run.aside():
+            for seen in look(replace(forward.run, call=call)):
+                if seen.grid is not None and len(seen.shape) == 3:
+                    sequences[seen.shape[1 - seen.grid.batch_axis]] = replace(seen.grid, batch_axis=0)
     return sequences[length].fold if length in sequences else None
 
 

@@ -1,1 +1,105 @@
-"""Can an explanation be trusted: functions of maps, images and scores, for the maps of any library."""
+"""Which map to believe: functions of images, maps and a score, for the maps of any library.
+
+A score is a function (N, C, H, W) -> (N,) of images as the model takes them; `logit` and `probability` make it of a
+classifier. It is called with whole rounds of the B images: row n was made of image n % B. All results are (B,).
+"""
+
+from seewhy.metrics._scores import logit, probability
+from seewhy.metrics._similarity import correlation, rank_correlation
+from seewhy.metrics.complexity import effective_size, entropy, sparseness
+from seewhy.metrics.faithfulness import (
+    Curve,
+    adcc,
+    arcc,
+    average_drop,
+    average_gain,
+    average_increase,
+    deletion,
+    deletion_curve,
+    faithfulness_correlation,
+    faithfulness_estimate,
+    grid_cells,
+    infidelity,
+    insertion,
+    insertion_curve,
+    insertion_minus_deletion,
+    irof,
+    pixel_flipping,
+    road,
+    road_curve,
+    road_least_relevant_first,
+    road_most_relevant_first,
+    saco,
+    sensitivity_n,
+    superpixels,
+)
+from seewhy.metrics.localization import (
+    average_precision,
+    best_iou,
+    box_masks,
+    energy_pointing,
+    grid_pointing,
+    mosaics,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+    top_k_intersection,
+)
+from seewhy.metrics.randomization import Randomization, parameter_randomization, random_logit
+from seewhy.metrics.robustness import (
+    average_sensitivity,
+    max_sensitivity,
+    relative_input_stability,
+    relative_output_stability,
+)
+
+__all__ = [
+    "Curve",
+    "Randomization",
+    "adcc",
+    "arcc",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "average_precision",
+    "average_sensitivity",
+    "best_iou",
+    "box_masks",
+    "correlation",
+    "deletion",
+    "deletion_curve",
+    "effective_size",
+    "energy_pointing",
+    "entropy",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
+    "grid_cells",
+    "grid_pointing",
+    "infidelity",
+    "insertion",
+    "insertion_curve",
+    "insertion_minus_deletion",
+    "irof",
+    "logit",
+    "max_sensitivity",
+    "mosaics",
+    "parameter_randomization",
+    "pixel_flipping",
+    "pointing_game",
+    "probability",
+    "random_logit",
+    "rank_correlation",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relevance_mass",
+    "relevance_rank",
+    "road",
+    "road_curve",
+    "road_least_relevant_first",
+    "road_most_relevant_first",
+    "saco",
+    "sensitivity_n",
+    "sparseness",
+    "superpixels",
+    "top_k_intersection",
+]

@@ -1,11 +1,7 @@
-"""Does the model use what a map shows: what is left of an image without it, and what a good map is like.
-
-Everywhere `maps` are (B, H, W) and `images` (B, C, H, W) of the same size; results are (B,) or of the images' shape.
-"""
+"""ROAD's imputation: pixels that are absent, made of those around them (Rong et al. 2022, arXiv:2202.00449)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -21,22 +17,6 @@ _ACCURACY = 1e-7  # of the residual's norm, below what float32 images can show
 NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
 
 
-def lowest(maps: Float[Tensor, "B H W"], percentile: float, *, generator: Generator) -> Bool[Tensor, "B H W"]:
-    """Where each map is below its own percentile: the ceil(percentile / 100 * (H W - 1)) pixels of least value.
-
-    That many whatever the map: which of equal pixels are among them is drawn, by one draw for all maps. A comparison
-    with the percentile instead takes none of them, or all: nothing of a map with more zeros than `percentile`.
-    """
-    if not 0 <= percentile <= 100:
-        raise InputError("the percentile is out of range.", got=percentile, expected="a number in [0, 100]")
-    flat = maps.flatten(1)
-    drawn = torch.randperm(flat.shape[1], generator=generator, device=generator.device).to(maps.device)
-    count = math.ceil(round(percentile / 100 * (flat.shape[1] - 1), 6))
-    chosen = drawn[flat[:, drawn].argsort(dim=1, stable=True)[:, :count]]
-    below = torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True)
-    return below.reshape(maps.shape)
-
-
 def impute(
     images: Float[Tensor, "B C H W"],
     known: Bool[Tensor, "B H W"],
@@ -45,12 +25,23 @@ def impute(
     noise: float = 0.01,
     neighbours: tuple[tuple[float, ...], ...] = NEIGHBOURS,
 ) -> Float[Tensor, "B C H W"]:
-    """ROAD's noisy linear imputation: a pixel that is not `known` becomes the weighted mean of its neighbours.
+    """ROAD's noisy linear imputation: `interpolate`, and Gaussian noise of deviation `noise` on what was absent."""
+    solved = interpolate(images, known, neighbours=neighbours)
+    drawn = torch.randn(images.shape[1:], generator=generator, device=generator.device).to(images)
+    return torch.where(known[:, None], images, solved + noise * drawn)
 
-    Neighbours that are unknown as well are solved for with it, and those outside of the image do not count; then
-    Gaussian noise of deviation `noise` is added (Rong et al., arXiv:2202.00449). The system is symmetric
-    and definite; conjugate gradients solve it in float64. neighbours: their weights by place, the same seen from
-    either side. An image without a known pixel becomes 0 and noise.
+
+def interpolate(
+    images: Float[Tensor, "B C H W"],
+    known: Bool[Tensor, "B H W"],
+    *,
+    neighbours: tuple[tuple[float, ...], ...] = NEIGHBOURS,
+) -> Float[Tensor, "B C H W"]:
+    """A pixel that is not `known` becomes the weighted mean of its neighbours.
+
+    Neighbours that are unknown as well are solved for with it, and those outside of the image do not count. The system
+    is symmetric and definite; conjugate gradients solve it in float64. An image without a known pixel becomes 0.
+    neighbours: their weights by place, the same seen from either side.
     """
     weights = torch.tensor(neighbours)
     if weights.shape != (3, 3) or not torch.equal(weights, weights.flip(0, 1)) or (weights < 0).any():
@@ -69,8 +60,7 @@ def impute(
         return asked * _at_all_scales(residual)
 
     solved = _conjugate_gradients(system, asked * _around(images * (1 - asked), neighbours), guess)
-    drawn = torch.randn(images.shape[1:], generator=generator, device=generator.device).to(images)
-    return torch.where(known[:, None], images, solved.to(images.dtype) + noise * drawn)
+    return torch.where(known[:, None], images, solved.to(images.dtype))
 
 
 def _around(images: Float[Tensor, "B C H W"], neighbours: tuple[tuple[float, ...], ...]) -> Float[Tensor, "B C H W"]:
@@ -124,20 +114,3 @@ def _conjugate_gradients(
         before, left = left, dot(residual, guessed)
         direction = guessed + share(left, before) * direction
     return solved
-
-
-def complexity(maps: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
-    """The mean of a map's values in size: 0 for a map of nothing, 1 for one of everything (arXiv:2104.10252)."""
-    return maps.abs().flatten(1).mean(1)
-
-
-def correlation(maps: Float[Tensor, "B H W"], others: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
-    """Pearson's correlation of two maps of each image; NaN where one of them is constant."""
-    a, b = (one.flatten(1) - one.flatten(1).mean(1, keepdim=True) for one in (maps, others))
-    correlations: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    return correlations
-
-
-def harmonic_mean(*parts: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """What ARCC makes of its parts in [0, 1] (arXiv:2104.10252): 0 where one of them is 0."""
-    return len(parts) / torch.stack([1 / part for part in parts]).sum(0)
