@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config
 from PIL import Image
 from torch import nn
 
@@ -187,10 +188,54 @@ def test_prepare_gives_inputs_photographs_and_frames():
     assert frames[1] == (125, 25, 475, 375)
 
 
-def test_prepare_refuses_what_is_no_photograph():
+def test_prepare_takes_a_photograph_in_any_form():
     loaded = Loaded(nn.Identity(), PLAIN, None, "x")
-    with pytest.raises(InputTypeError, match="ndarray"):
-        loaded.prepare([np.zeros((3, 4, 3))])
+    photo = open_photo(samples.path("chelsea.png"))
+    array = np.asarray(photo)
+    inputs, _, _ = loaded.prepare([photo, array, array / 255, torch.from_numpy(array.copy()).permute(2, 0, 1)])
+    assert all(torch.equal(inputs[0], other) for other in inputs[1:])
+
+
+@pytest.mark.parametrize("mean", [(0.5,), (0.25,)])
+def test_a_model_of_grey_levels_sees_torchvisions_grey(mean):
+    transforms = pytest.importorskip("torchvision.transforms")
+    photo = open_photo(samples.path("chelsea.png"))
+    preset = torchvision_preset("bilinear")
+    preset.mean, preset.std = list(mean), [0.25]
+    expected = preset(transforms.Grayscale()(photo))
+    found = Preprocess(mean=mean, std=(0.25,), interpolation="bilinear")(photo)
+    assert found.shape == (1, 224, 224)
+    assert torch.equal(found, expected)
+    loaded = Loaded(nn.Conv2d(1, 2, 3), Preprocess(mean=mean, std=(0.25,), interpolation="bilinear"), None, "grey")
+    inputs, photos, frames = loaded.prepare([photo])
+    assert torch.equal(inputs[0], found)
+    assert photos[0].mode == "RGB"
+    assert frames == (Preprocess().frame(photo.size),)
+
+
+def test_the_grey_of_a_preprocessing_by_hand():
+    """ITU-R 601-2: 0.299 red, 0.587 green, 0.114 blue."""
+    grey = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.3)).gray()
+    assert (grey.channels, Preprocess().channels) == (1, 3)
+    assert grey.mean == pytest.approx((0.299 * 0.5 + 0.587 * 0.4 + 0.114 * 0.3,))
+    assert grey.std == pytest.approx((0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.3,))
+    assert grey.gray() == grey
+    photo = Image.new("RGB", (300, 300), (255, 0, 0))  # Pillow's luma of it is 76
+    expected = (76 / 255 - grey.mean[0]) / grey.std[0]
+    torch.testing.assert_close(grey(photo), torch.full((1, 224, 224), expected))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.1,) * 3), ((0.5,) * 2, (0.5,) * 2), ((), ())])
+def test_one_or_three_channels(mean, std):
+    with pytest.raises(ModelError, match=f"got: {len(mean)} means and {len(std)} standard"):
+        Preprocess(mean=mean, std=std)
+
+
+def test_prepare_refuses_what_is_no_photograph(monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # to see what seewhy itself says
+    loaded = Loaded(nn.Identity(), PLAIN, None, "x")
+    with pytest.raises(InputTypeError, match="int"):
+        loaded.prepare([3])
     with pytest.raises(InputError, match="no photographs"):
         loaded.prepare([])
 

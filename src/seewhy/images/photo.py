@@ -1,10 +1,7 @@
-"""Photographs in the one form that everything is drawn on: whatever form the same one comes in, it is the same."""
+"""One decoder for photographs: the same picture comes out, whatever form it came in."""
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,26 +10,132 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from seewhy.errors import InputError, InputTypeError
+from seewhy.errors import InputError, InputTypeError, warn
 
 Photo: TypeAlias = Image.Image | NDArray[Any] | Tensor
 TOLERANCE = 1e-3  # of [0, 1]: what resizing in floating point may overshoot
 
 _CHANNELS = (1, 3, 4)
 
-# what Pillow and its decoders raise on files that are damaged or no pictures
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+# Pillow's names of the formats that are read. Others are left out because their decoders start programs (EPS starts
+# Ghostscript), are stubs, or are hardly tested on damaged files. HEIF counts where a plugin has registered it.
+_FORMATS = (
+    "PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "ICO", "DIB", "QOI", "SGI",
+    "SUN", "PCX",
+)  # fmt: skip
+_WIDE_GREY = ("PNG", "PPM")  # formats whose mode "I" means 16 bits; in the others its range is unknown
 
 
 def rgb(photo: Photo) -> NDArray[np.uint8]:
-    """A photograph in the one form everything is drawn on: (H, W, 3) uint8. See `overlay` for what it may be."""
+    """The pixels of a photograph.
+
+    Args:
+        photo: a PIL image of any mode, an array (H, W), (H, W, C) or (C, H, W), or such a tensor, with C = 1, 3 or 4.
+            See `opened` for the values.
+
+    Returns:
+        (H, W, 3), uint8, not writable.
+
+    Raises:
+        InputError: for values or a shape that would have to be guessed.
+        InputTypeError: for anything else, file names included.
+    """
+    return np.asarray(_picture(photo, "this photograph"))
+
+
+def opened(photo: Photo | str | Path) -> Image.Image:
+    """A photograph in the one form that everything else works on: RGB, 8 bits, turned as EXIF says.
+
+    What the values mean: uint8 is 0 to 255, 16 bits are 0 to 65535, floats are 0 to 1, bool is black and white.
+    Integers of 32 bits have no known range and are refused, except in PNG and PPM files, where they hold 16 bits.
+    Transparency is dropped. Grey becomes three equal channels.
+
+    Args:
+        photo: what `rgb` takes, or the name of a file.
+
+    Returns:
+        A picture of its own: the one passed is not changed.
+
+    Raises:
+        InputError: for values or a shape that would have to be guessed, and for what `open_photo` refuses.
+        InputTypeError: for what is no photograph.
+    """
+    return open_photo(photo) if isinstance(photo, str | Path) else _picture(photo, "this photograph")
+
+
+def open_photo(path: str | Path) -> Image.Image:
+    """The photograph in a file, in the form of `opened`. The first one of several is taken, with a warning.
+
+    Args:
+        path: a file in one of the formats that photographs have; EPS and PDF are not among them.
+
+    Raises:
+        InputError: names the file and the cause: missing, a directory, empty, no picture, damaged, of an unknown range
+            of values, or larger than Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file.")
+        if not path.is_file():
+            raise InputError(f"{path}: is a {'directory' if path.is_dir() else 'special file'}, not a picture.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty.")
+        photo, count = _decoded(path)
+    except (InputError, MemoryError):
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: is not a picture in any of the formats {', '.join(_FORMATS)}.") from error
+    except Exception as error:  # a decoder raises whatever it trips over in a damaged file
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise InputError(f"{path}: the picture is damaged ({' '.join(str(error).split())}).") from error
+    if count > 1:
+        warn(
+            f"{path}: holds {count} pictures, and the first one is taken. For another one pass a PIL image: "
+            "photo = PIL.Image.open(path); photo.seek(number)",
+            UserWarning,
+        )
+    return _from_pil(photo, str(path))
+
+
+def _decoded(path: Path) -> tuple[Image.Image, int]:
+    """The first picture of a file, turned upright, and how many pictures there are."""
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    # given a name, Pillow maps the file into memory, and then reads grey TIFFs that lie on their side row by wrong row
+    with path.open("rb") as file, Image.open(file, formats=formats) as photo:
+        if photo.width * photo.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+            raise _too_large(path)
+        # the further pictures of a camera's MPO file are previews and depth, not other photographs
+        count = 1 if photo.format == "MPO" else getattr(photo, "n_frames", 1)
+        photo.load()
+        return _upright(photo), count
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(f"{path}: the picture has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,}).")
+
+
+def _upright(photo: Image.Image) -> Image.Image:
+    """A copy turned as its EXIF orientation says, of the same format."""
+    turned = ImageOps.exif_transpose(photo)
+    turned.format = photo.format
+    return turned
+
+
+def _picture(photo: Photo, name: str) -> Image.Image:
+    """`photo` as `opened` gives it; `name` is what messages call it."""
     if isinstance(photo, Image.Image):
-        return _from_pil(photo)
+        return _from_pil(_upright(photo), name)
     if isinstance(photo, Tensor):
         tensor = photo.detach().cpu()
-        return _from_array(tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy(), tensor=True)
+        array = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        return Image.fromarray(_from_array(array, name, tensor=True))
     if isinstance(photo, np.ndarray):
-        return _from_array(photo)
+        return Image.fromarray(_from_array(photo, name))
     raise InputTypeError(
         "this is no photograph.",
         got=type(photo).__name__,
@@ -41,42 +144,35 @@ def rgb(photo: Photo) -> NDArray[np.uint8]:
     )
 
 
-def _from_pil(photo: Image.Image) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(photo)
-    if upright.mode.startswith("I;16") or upright.mode == "F":
-        return _from_array(np.asarray(upright))
-    if upright.mode == "I":
-        raise InputError(
-            "a PIL image of 32-bit integers has no known range.",
-            got='mode "I"',
-            do="scale it to [0, 255] and convert it to uint8",
-        )
-    if "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # straight to RGB, Pillow warns about palettes with transparency
-    return np.asarray(upright.convert("RGB"))
-
-
-def _from_array(photo: NDArray[Any], *, tensor: bool = False) -> NDArray[np.uint8]:
-    what = f"{'a tensor' if tensor else 'an array'} of shape {photo.shape}"
-    if photo.dtype.kind == "f":
-        low, high = (float(photo.min()), float(photo.max())) if photo.size else (0.0, 0.0)
-        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails as well
+def _from_pil(photo: Image.Image, name: str) -> Image.Image:
+    """An upright PIL image of any mode as RGB."""
+    if photo.mode == "I":
+        if photo.format not in _WIDE_GREY:
             raise InputError(
-                "this photograph's values are out of range.",
-                got=f"floats from {low:.4g} to {high:.4g}",
-                expected="floats in [0, 1], none of them NaN, or uint8",
-                do="pass the photograph before normalisation; divide by 255 if it runs to 255",
+                f"{name} has 32-bit integers, whose range is not known.",
+                got=f'mode "I", values from {" to ".join(map(str, photo.getextrema()))}',
+                expected="8 or 16 bits, or floats in [0, 1]",
+                do="scale the values to [0, 255] and convert them to uint8",
             )
-        photo = np.rint(photo.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
-    elif photo.dtype.kind == "u" and photo.dtype.itemsize == 2:
-        photo = np.rint(photo / 257).astype(np.uint8)  # 65535 = 257 * 255
-    elif photo.dtype != np.uint8:
+        return Image.fromarray(_from_array(np.asarray(photo).astype(np.uint16), name))
+    if photo.mode == "F" or photo.mode.startswith("I;16"):
+        return Image.fromarray(_from_array(np.asarray(photo), name))
+    if photo.mode in ("La", "RGBa"):  # colours multiplied by their opacity
+        photo = photo.convert({"La": "LA", "RGBa": "RGBA"}[photo.mode])
+    if photo.mode in ("P", "PA") or "transparency" in photo.info:
+        photo = photo.convert("RGBA")  # straight to RGB, Pillow warns about palettes with transparency
+    try:
+        return photo.convert("RGB")
+    except ValueError as error:  # LAB in older versions of Pillow
         raise InputError(
-            "this photograph's type has no known range.",
-            got=f"{what} and type {photo.dtype}",
-            expected="uint8, or floats in [0, 1]",
-            do="convert it to uint8",
-        )
+            f"{name} has colours that cannot be converted.", got=f"mode {photo.mode!r}", do="convert it to RGB first"
+        ) from error
+
+
+def _from_array(photo: NDArray[Any], name: str, *, tensor: bool = False) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of an array that holds one photograph."""
+    what = f"{'a tensor' if tensor else 'an array'} of shape {photo.shape}"
+    photo = _levels(photo, name, what)
     if photo.ndim == 2 and photo.size:
         return np.stack([photo] * 3, -1)
     axis = _channel_axis(photo.shape, tensor=tensor)
@@ -91,72 +187,34 @@ def _from_array(photo: NDArray[Any], *, tensor: bool = False) -> NDArray[np.uint
     return np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)))
 
 
+def _levels(values: NDArray[Any], name: str, what: str) -> NDArray[np.uint8]:
+    """`values` in 256 levels, by the range that their type has."""
+    if values.dtype == np.uint8:
+        return values
+    white = 1.0
+    if values.dtype.kind == "f":
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # NaN fails as well
+            raise InputError(
+                f"{name} has values out of range.",
+                got=f"floats from {low:.4g} to {high:.4g}",
+                expected="floats in [0, 1], none of them NaN, or uint8",
+                do="pass the photograph before normalisation; divide by 255 if it runs to 255",
+            )
+    elif values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        white = 65535.0
+    elif values.dtype != np.bool_:
+        raise InputError(
+            f"{name} has values of a type without a known range.",
+            got=f"{what} and type {values.dtype}",
+            expected="uint8, uint16, bool, or floats in [0, 1]",
+            do="convert it to uint8",
+        )
+    levels: NDArray[np.uint8] = np.rint(values.astype(np.float32).clip(0, white) * (255 / white)).astype(np.uint8)
+    return levels
+
+
 def _channel_axis(shape: tuple[int, ...], *, tensor: bool) -> int | None:
     """Where the channels are: last in an array, where that can be; in a tensor at the one end that can hold them."""
     ends = [axis for axis in (2, 0) if len(shape) == 3 and shape[axis] in _CHANNELS]
     return ends[0] if ends and (len(ends) == 1 or not tensor) else None
-
-
-def open_photo(path: str | Path) -> Image.Image:
-    """The picture in a file, upright and RGB, the first one if there are several.
-
-    Raises `InputError` naming the file and the cause: missing, a directory, empty, no picture, damaged, or larger than
-    Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file.")
-    if not path.is_file():
-        raise InputError(f"{path}: is a {'directory' if path.is_dir() else 'special file'}, not a picture.")
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            photo = Image.open(path)
-        with photo:
-            return upright(photo)
-    except InputError:
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: the picture has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,})."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: is not a picture in any format that Pillow reads.") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror}).") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: the picture is damaged ({' '.join(str(error).split())}).") from error
-
-
-def upright(photo: Image.Image) -> Image.Image:
-    """`photo` turned as its EXIF orientation says, in RGB; 16-bit gray is scaled to 8, transparency dropped."""
-    turned = ImageOps.exif_transpose(photo)
-    if turned.mode == "RGB":
-        return turned
-    if turned.mode.startswith("I"):
-        values = np.asarray(turned).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(
-                "the picture's gray values are out of range.",
-                got=f"{values.min()} to {values.max()}",
-                expected="16 bits: 0 to 65535",
-                do="convert it to 8 bits",
-            )
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if turned.mode == "F":
-        raise InputError("the picture has floating point pixels, of unknown range.", do="convert it to 8 bits")
-    if turned.mode == "P":
-        turned = turned.convert("RGBA")
-    return turned.convert("RGB")
-
-
-def opened(photo: object) -> Image.Image:
-    if isinstance(photo, Image.Image):
-        return upright(photo)
-    if isinstance(photo, str | Path):
-        return open_photo(photo)
-    raise InputTypeError(
-        "this is not a photograph.", got=type(photo).__name__, expected="a PIL image or the name of a file"
-    )

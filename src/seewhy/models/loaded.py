@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,17 @@ from seewhy.images.preprocess import Preprocess
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in eval mode, its preprocessing, a name per class where they are known, and what it is called.
+    """A model with its preprocessing and the names of its classes.
 
-    embed_text: its text side, if it has one, from N prompts to embeddings (N, D). The module then gives an embedding.
+    `seewhy.load` makes one. For a model of your own: `Loaded(model.eval(), Preprocess(), labels=None, name="mine")`.
+
+    Attributes:
+        module: the model, in eval mode.
+        preprocess: how a photograph becomes its input.
+        labels: a name per class, where they are known.
+        name: what the model is called.
+        embed_text: from N prompts to embeddings (N, D), for a model with a text side. The module then gives the
+            embedding of an image.
     """
 
     module: nn.Module
@@ -32,12 +40,20 @@ class Loaded:
     embed_text: Callable[[Sequence[str]], Tensor] | None = None
 
     def prepare(
-        self, photos: Sequence[Any]
-    ) -> tuple[Float[Tensor, "B 3 H W"], tuple[Image.Image, ...], tuple[Frame, ...]]:
-        """The inputs of `photos` (PIL images or file names) on the model's device and in its precision.
+        self, photos: Sequence[photo.Photo | str | Path]
+    ) -> tuple[Float[Tensor, "B C H W"], tuple[Image.Image, ...], tuple[Frame, ...]]:
+        """The model's inputs for photographs.
 
-        Also the photographs themselves, upright and RGB, and the rectangle of each that its input shows. Raises
-        `InputError` for a file that is no picture, `InputTypeError` for what is neither a picture nor a file name.
+        Args:
+            photos: B photographs in any form that `seewhy.images.photo.opened` takes: PIL images, file names, arrays.
+
+        Returns:
+            The inputs (B, C, H, W), on the model's device and in its precision; the photographs, upright and RGB; and
+            for each the rectangle (x0, y0, x1, y1), in pixels, that its input shows.
+
+        Raises:
+            InputError: for no photographs, a file that is no picture, and inputs that differ in shape.
+            InputTypeError: for what is no photograph.
         """
         opened = tuple(photo.opened(each) for each in photos)
         if not opened:
@@ -54,12 +70,16 @@ class Loaded:
         return inputs, opened, tuple(self.preprocess.frame(each.size) for each in opened)
 
     def to(self, device: torch.device | str) -> Loaded:
-        """The same on `device`; the module itself moves. Raises `ModelError` if the device cannot be used."""
+        """The same on `device`; the module itself moves.
+
+        Raises:
+            ModelError: if the device cannot be used.
+        """
         return dataclasses.replace(self, module=self.module.to(usable(device)))
 
 
 def own_labels(module: nn.Module) -> tuple[str, ...] | None:
-    """The names of the classes that a model of transformers carries in its `config`, by index."""
+    """The names of the classes that a model of transformers carries in its `config`, by index; None for others."""
     names = getattr(getattr(module, "config", None), "id2label", None)
     if not isinstance(names, Mapping) or sorted(names) != list(range(len(names))):
         return None
@@ -67,7 +87,11 @@ def own_labels(module: nn.Module) -> tuple[str, ...] | None:
 
 
 def usable(device: torch.device | str) -> torch.device:
-    """`device`, once a tensor could be made on it. Raises `ModelError` with the reason if not."""
+    """`device`, after a tensor could be made on it.
+
+    Raises:
+        ModelError: if none could, with the reason.
+    """
     try:
         found = torch.device(device)
         torch.empty(1, device=found)
