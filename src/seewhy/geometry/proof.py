@@ -1,413 +1,289 @@
-"""Proof of how a layer lies over the input: what a few changed copies of an image change in it.
-
-Each tile of the image is changed in a copy of its own, and four more copies are changed everywhere, by noise that grows
-or fades along one axis. A layer with places answers to a tile where that tile lies; how much it answers to growing
-against fading noise says how far along the axis each of its places looks.
-"""
+"""Proof of how layers lie over their input: the model is run on a few changed copies of one of the caller's images."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
-from seewhy.geometry.placement import Placement, Shape, Side
+from seewhy.geometry.judge import Answers, Lies, NoPlaces, judge
+from seewhy.geometry.placement import Placement, Shape
+from seewhy.geometry.probes import Probes
 
-Run = Callable[[Tensor], Mapping[str, Tensor]]  # changed images (N, C, *space) -> by label the folded (N, C, *grid)
+# for each image among the inputs a batch of N -> by label what a layer returned, folded: (N * rows, C, *grid)
+Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
-_TILES = {1: (12,), 2: (4, 4), 3: (2, 3, 3)}  # along each axis, by the number of axes
-_SHARES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # blurs of the receptive field that are tried, of the side
-_LINES = 12  # of a grid are looked at along each axis, evenly spaced: a wrong order shows in any of them
-_DEAD = 1e-6  # of the strongest answer: a place that answers less does not answer
-_ROUNDS = 2
-_FEWEST = 4  # places along an axis that a line is drawn through
-_TOLERANCE = 0.04  # of a side, by which a grid may miss the input's borders and still lie over all of it
-_AGREES, _AGREES_ALONG, _SURELY = 0.4, 0.3, 0.5  # correlation with what a grid that lies so would answer
-_DEVIATIONS = 4.5  # of a random order of the places, that it is better by
-_FOCUSED = 0.7  # correlation of each place's answers with those of the place that it suits best
-_MARGIN = 0.02  # of agreement, that is no difference
-_BENT = 0.12  # the same where the layer is not linear in the image
+_ROUNDING = 16  # steps of the layer's precision: what changes less has not changed
+_MIXED = 0.01  # of its changes, by which an image alone differs from it in a batch of others if images see each other
+_WIDE = 6  # cells that a larger image is to give a grid that is too small to show where it lies
 
 
 @dataclass(frozen=True)
-class NoPlaces:
-    """A layer to draw nothing from, and why, in plain words."""
+class Row:
+    """What one row of a layer answers to, of the rows that it has per image of the batch.
 
-    reason: str
+    inputs: the numbers of the images among the inputs. frame: of that image, along its first axis, if rows are frames.
+    """
+
+    inputs: tuple[int, ...]
+    placement: Placement
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
-class Probes:
-    """Where the copies of an image of size `space` are changed: one tile each, and along each axis up and down.
+class Proof:
+    """How a layer lies over its input.
 
-    The tiles have soft edges, and add up to the whole image.
+    rows: for each row per image what it answers to; None for one that answers to none. Of a batch of B row r of image b
+    is the layer's b * len(rows) + r where `images_first`, else r * B + b. agreement: the least of its rows', 0 to 1.
     """
 
-    space: Shape
-    counts: Shape
-
-    @classmethod
-    def of(cls, space: Shape) -> Probes:
-        return cls(space, tuple(min(pair) for pair in zip(_TILES[len(space)], space, strict=True)))
+    rows: tuple[Row | None, ...]
+    images_first: bool
+    agreement: float
 
     @property
-    def windows(self) -> list[Float[Tensor, "count pixels"]]:
-        """Along each axis how much each of its tiles covers each pixel."""
-        return [_windows(pixels, count) for pixels, count in zip(self.space, self.counts, strict=True)]
-
-    @property
-    def tiles(self) -> Float[Tensor, "tiles *space"]:
-        masks = torch.ones(1, dtype=torch.float64)
-        for window in self.windows:
-            masks = torch.einsum("k...,ip->ki...p", masks, window).flatten(0, 1)
-        return masks
-
-    @property
-    def ramps(self) -> Float[Tensor, "axes 2 *space"]:
-        """The squares rise or fall evenly along an axis, as the variance of noise does that they are factors of."""
-        found = []
-        for axis, pixels in enumerate(self.space):
-            rising = _centres(pixels) / pixels
-            shape = [pixels if axis == other else 1 for other in range(len(self.space))]
-            found += [share.sqrt().reshape(shape).expand(self.space) for share in (rising, 1 - rising)]
-        return torch.stack(found).reshape(-1, 2, *self.space)
-
-    def copies(
-        self, image: Float[Tensor, "C *space"], draw: torch.Generator, *, blank: bool
-    ) -> Float[Tensor, "N C *space"]:
-        """The image, then its copies with one tile changed each, then those changed along each axis, up and down.
-
-        blank: all of it on the image's mean colour instead. What is put in are the image's own colours, at random.
-        """
-        flat = image.flatten(1)
-        mean = flat.mean(1).reshape(-1, *[1] * len(self.space))
-        ground = mean.expand_as(image) if blank else image
-        tiles, ramps = (masks[:, None].to(image) for masks in (self.tiles, self.ramps.flatten(0, 1)))
-        other = torch.stack([_redrawn(image, draw) for _ in tiles])
-        noise = torch.stack([_redrawn(image, draw) - mean for _ in self.space]).repeat_interleave(2, 0)
-        both = ground + noise[:1] * (ramps[:1] + ramps[1:2])
-        return torch.cat([ground[None], ground + (other - ground) * tiles, ground + noise * ramps, both])
+    def placement(self) -> Placement:
+        """How the first row that answers lies: of all rows that are frames, and of most layers."""
+        return next(row.placement for row in self.rows if row is not None)
 
 
 @dataclass(frozen=True)
-class Responses:
-    """How much each place of a layer answered: to each tile, in one or more draws; to noise along each axis.
+class Proofs:
+    """By label what was proven; forwards: what that took, in forwards of one image.
 
-    bent: by what share the answer to the sum of two changes is not the sum of the answers: 0 for a linear layer.
+    mixed: images of a batch see each other, or the model takes one at a time.
     """
 
-    tiles: Float[Tensor, "draws tiles *grid"]
-    ramps: Float[Tensor, "draws axes 2 *grid"]
-    bent: Float[Tensor, " draws"]
-
-
-def _centres(pixels: int) -> Float[Tensor, " pixels"]:
-    return torch.arange(pixels, dtype=torch.float64) + 0.5
-
-
-def _windows(pixels: int, count: int) -> Float[Tensor, "count pixels"]:
-    edges = torch.linspace(0, pixels, count + 1, dtype=torch.float64)[1:-1]
-    soft = max(pixels / count / 4, 1.0)
-    steps = ((_centres(pixels) - edges[:, None]) / soft + 0.5).clamp(0, 1)
-    ends = torch.ones(1, pixels, dtype=torch.float64)
-    steps = torch.cat([ends, steps, 0 * ends])
-    return steps[:-1] - steps[1:]
-
-
-def _redrawn(image: Float[Tensor, "C *space"], draw: torch.Generator) -> Float[Tensor, "C *space"]:
-    """Noise of the image's own colours, half of it fine and half in blocks, with its mean and variance.
-
-    Of an image of a single colour it is normal noise around that.
-    """
-    space, colours = image.shape[1:], image.flatten(1)
-    mean = colours.mean(1, keepdim=True)
-    spread = (colours - mean).square().mean().sqrt()
-    if not spread > 1e-6 * colours.abs().max():
-        scale = float(colours.abs().max()) or 1.0
-        colours = mean + scale * torch.randn(colours.shape, generator=draw).to(image)
-
-    def drawn(block: int) -> Tensor:
-        coarse = [-(-pixels // block) for pixels in space]
-        places = torch.randint(colours.shape[1], (math.prod(coarse),), generator=draw).to(image.device)
-        noise = (colours[:, places] - mean).reshape(-1, *coarse)
-        for axis, pixels in enumerate(space, 1):
-            noise = noise.repeat_interleave(block, axis).narrow(axis, 0, pixels)
-        return noise
-
-    mixed = (drawn(1) + drawn(max(2, round(max(space) / 16)))) / 2**0.5
-    return mixed + mean.reshape(-1, *[1] * len(space))
+    verdicts: dict[str, Proof | NoPlaces]
+    forwards: float
+    mixed: bool
 
 
 def prove(
-    run: Run, image: Float[Tensor, "1 C *space"], *, rounds: int = _ROUNDS, seed: int = 0
-) -> dict[str, Placement | NoPlaces]:
-    """How each layer that `run` returns lies over the image, or that it has no places.
+    run: Run,
+    images: Sequence[Shaped[Tensor, "1 C *space"]],
+    *,
+    rounds: int = 2,
+    larger: bool = True,
+    at_once: int = 32,
+    seed: int = 0,
+) -> Proofs:
+    """How each layer that `run` returns lies over its input, or that it has no places.
 
-    The first round changes the image, the second its mean colour, and so on by turns, until every layer is proven; a
-    round is one forward of a copy for each tile (16 of an image), two for each axis, and one more.
+    One forward is of the images alone. Then each of them is changed in turn, in a round of one forward on 22 copies of
+    an image (26 of a volume, 16 of a signal): at first on what it shows, then on its mean colour. Further rounds are
+    run while layers remain that are not proven; last of all, for those whose grid is too small to tell, one with a
+    larger image. Where the model takes no batch, or images see each other in one, copies are run one at a time.
 
     Args:
-        run: changed images (N, C, *space) -> by label what takes part in the proof, folded to (N, C, *grid). An early
-            layer beside the ones in question tells how a model crops, pads or zooms; a late one shows that less well.
-        image: one of the caller's own.
-        rounds: at most so many.
-        seed: of the noise.
-
-    Returns:
-        By label the placement of the grid, or why there is none.
+        run: runs the model without a graph, under the guard, and folds what its layers return to (N * rows, C,
+            *grid). Include the first layer with a grid: where a model crops, pads or zooms, that one shows it to a
+            pixel. Handed larger images it folds what comes then, and leaves out what it cannot.
+        images: one of the caller's own, for each image among the inputs.
+        rounds: at most so many for each of them.
+        larger: whether a larger image may be tried.
+        at_once: copies in one forward.
+        seed: of the changes.
     """
-    probes = Probes.of(tuple(image.shape[2:]))
-    draw = torch.Generator().manual_seed(seed)
-    seen: dict[str, list[Responses]] = {}
-    verdicts: dict[str, Placement | NoPlaces] = {}
+    runner = _Runner(run, images, at_once, seed)
+    heard: dict[str, list[Answers | None]] = {}
+    verdicts: dict[str, Proof | NoPlaces] = {}
     for number in range(rounds):
-        made = run(probes.copies(image[0], draw, blank=bool(number % 2)))
-        for label, folded in made.items():
-            seen.setdefault(label, []).append(_responses(folded, probes))
-        together = {
-            label: Responses(*(torch.cat([getattr(one, name) for one in found]) for name in ("tiles", "ramps", "bent")))
-            for label, found in seen.items()
-        }
-        verdicts = judge_all(together, probes)
-        if all(isinstance(verdict, Placement) for verdict in verdicts.values()):
+        for which in range(len(images)):
+            for label, new in runner.answers(which, blank=number % 2 == 1).items():
+                before = heard.setdefault(label, [None] * len(images))
+                old = before[which]
+                before[which] = new if old is None else old.with_more(new)
+        verdicts = _verdicts(heard, runner)
+        if all(isinstance(verdict, Proof) for verdict in verdicts.values()):
             break
-    return verdicts
+    if larger:
+        verdicts |= _enlarged(run, images, verdicts, runner, seed)
+    return Proofs(verdicts, runner.forwards, runner.mixed)
 
 
-def _responses(folded: Float[Tensor, "N C *grid"], probes: Probes) -> Responses:
-    """The norm over channels of what changed at each place."""
-    changes, count = (folded[1:] - folded[:1]).double().cpu(), math.prod(probes.counts)
-    size = torch.linalg.vector_norm(changes, dim=1)
+class _Runner:
+    """Runs changed copies, and holds what is found out on the way: rows, batches, cost."""
+
+    def __init__(self, run: Run, images: Sequence[Tensor], at_once: int, seed: int) -> None:
+        self.run, self.images, self.at_once = run, images, at_once
+        self.draw = torch.Generator().manual_seed(seed)
+        self.probes = [Probes.of(tuple(image.shape[2:])) for image in images]
+        self.alone = run(images)
+        self.forwards = 1.0
+        self.mixed = False
+        self.images_first = dict.fromkeys(self.alone, True)
+
+    def answers(self, which: int, *, blank: bool) -> dict[str, Answers]:
+        """How the layers answer to changes of one of the images: (1, tiles, rows, *grid)."""
+        probes = self.probes[which]
+        copies = probes.changed(self.images[which][0], self.draw, blank=blank)
+        self.forwards += len(copies)
+        made = None if self.mixed else self._together(which, copies, blank=blank)
+        if made is None:
+            self.mixed = True
+            made = self._one_by_one(which, copies)
+        return {label: _answers(found, probes) for label, found in made.items()}
+
+    def _given(self, which: int, copies: Tensor) -> list[Tensor]:
+        return [
+            copies if number == which else image.expand(len(copies), *image.shape[1:])
+            for number, image in enumerate(self.images)
+        ]
+
+    def _one_by_one(self, which: int, copies: Tensor) -> dict[str, Tensor]:
+        made = [self.run(self._given(which, copy[None])) for copy in copies]
+        return {label: torch.stack([one[label] for one in made]) for label in self.alone}
+
+    def _together(self, which: int, copies: Tensor, *, blank: bool) -> dict[str, Tensor] | None:
+        """By label (N, rows, C, *grid), or None where the model does not take a batch, or mixes it."""
+        try:
+            parts = [
+                self.run(self._given(which, copies[start : start + self.at_once]))
+                for start in range(0, len(copies), self.at_once)
+            ]
+        except Exception:  # of whatever kind: it does run on one image, so what it cannot do is a batch
+            return None
+        alone = self.alone if not blank else self.run(self._given(which, copies[:1]))
+        made = {}
+        for label, one in alone.items():
+            count = len(one)
+            if any(part[label].shape[1:] != one.shape[1:] for part in parts) or sum(
+                len(part[label]) for part in parts
+            ) != count * len(copies):
+                return None
+            ways = {
+                True: torch.cat([part[label].reshape(-1, *one.shape) for part in parts]),
+                False: torch.cat([part[label].reshape(count, -1, *one.shape[1:]).transpose(0, 1) for part in parts]),
+            }
+            off = {first: float((way[0] - one).abs().max()) for first, way in ways.items()}
+            first = off[True] <= off[False]
+            changes = float((ways[first][1:] - ways[first][:1]).abs().max())
+            if off[first] > max(_MIXED * changes, _ROUNDING * _step(one)):
+                return None
+            self.images_first[label], made[label] = first, ways[first]
+        return made
+
+
+def _step(tensor: Tensor) -> float:
+    """What the largest of a layer's values is rounded to."""
+    return float(torch.finfo(tensor.dtype).eps * tensor.abs().max())
+
+
+def _answers(made: Tensor, probes: Probes) -> Answers:
+    """The norm over channels of what changed at each place, 0 where that is rounding; from (N, rows, C, *grid)."""
+    changes = (made[1:] - made[:1]).float()
+    size = torch.linalg.vector_norm(changes, dim=2)
+    size = torch.where(size > _ROUNDING * _step(made), size, 0).cpu()
+    count = math.prod(probes.counts)
     rising, falling, both = changes[count], changes[count + 1], changes[-1]
-    bent = (both - rising - falling).norm() / both.norm().clamp(min=1e-300)
-    return Responses(size[None, :count], size[count:-1].reshape(1, -1, 2, *size.shape[1:]), bent[None])
+    bent = (both - rising - falling).norm() / both.norm().clamp(min=1e-30)
+    return Answers(size[None, :count], size[count:-1].reshape(1, -1, 2, *size.shape[1:]), bent[None].cpu())
 
 
-def judge_all(responses: Mapping[str, Responses], probes: Probes) -> dict[str, Placement | NoPlaces]:
-    """The verdict on each layer, the finest first: where a late one may lie is taken from those before it."""
-    known: list[Placement] = []
-    verdicts: dict[str, Placement | NoPlaces] = {}
-    for label in sorted(responses, key=lambda label: -math.prod(responses[label].tiles.shape[2:])):
-        verdicts[label] = verdict = judge(responses[label], probes, known)
-        if isinstance(verdict, Placement) and verdict not in known:
-            known.append(verdict)
-    return {label: verdicts[label] for label in responses}
+def _verdicts(heard: Mapping[str, Sequence[Answers | None]], runner: _Runner) -> dict[str, Proof | NoPlaces]:
+    """The verdict on each layer; the finest first, as where a later one may lie is taken from those before it."""
+    known: list[list[Placement]] = [[] for _ in runner.images]
+    found: dict[str, Proof | NoPlaces] = {}
+    for label in sorted(heard, key=lambda label: -math.prod(runner.alone[label].shape[2:])):
+        answers = [one for one in heard[label] if one is not None]
+        found[label] = proof = _verdict(answers, runner.probes, known, runner.images_first[label])
+        for row in proof.rows if isinstance(proof, Proof) else ():
+            for number in row.inputs if row is not None else ():
+                if row is not None and row.placement not in known[number]:
+                    known[number].append(row.placement)
+    return {label: found[label] for label in heard}
 
 
-def judge(responses: Responses, probes: Probes, known: Sequence[Placement] = ()) -> Placement | NoPlaces:
-    """Where the grid lies that answered so, or that it has no places.
-
-    Args:
-        responses: of one layer.
-        probes: what was changed.
-        known: placements of other layers of the same forward, which this one may share.
-    """
-    grid = tuple(responses.tiles.shape[2:])
-    if math.prod(grid) == 1:
-        return Placement.upright(probes.space)
-    fitted = Fitted.of(responses, probes)
-    if fitted is None:
-        return NoPlaces("nothing in it changes when the image does: it is constant, saturated, or of another input")
-    found = [(fitted.agreement(placement), placement) for placement in fitted.candidates()]
-    agreement, best = max(found, key=lambda entry: entry[0])
-    before = [(fitted.agreement(placement), placement) for placement in known if _alike(placement, best)]
-    score, chosen = max(before, key=lambda entry: entry[0], default=(-1.0, best))
-    chosen = chosen if score > agreement - _MARGIN else best
-    own = fitted.own(chosen)
-    if own is not None:
-        chosen = own
-    score, axes, deviations = fitted.scores(chosen)
-    if score > _AGREES and min(axes) > _AGREES_ALONG and (deviations > _DEVIATIONS or score > _SURELY):
-        return chosen
-    figures = f"agreement {score:.2f}, along each axis {', '.join(f'{axis:.2f}' for axis in axes)}"
-    if fitted.focus() > _FOCUSED:
-        return NoPlaces(
-            "each of its entries answers to a place of the image, but not in the order of a grid: they are shuffled, "
-            f"sorted, dropped or merged ({figures})"
-        )
-    return NoPlaces(f"its entries answer to the image as a whole, and not each to a place of it ({figures})")
-
-
-def _alike(one: Placement, other: Placement) -> bool:
-    return [(side.axis, side.flipped) for side in one.sides] == [(side.axis, side.flipped) for side in other.sides]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Responses as a table (tiles, places), with how strongly each tile acts and each place reacts divided out."""
-
-    probes: Probes
-    grid: Shape
-    lines: list[Tensor]
-    live: Tensor
-    weights: Float[Tensor, " places"]
-    table: Float[Tensor, "tiles places"]
-    ramps: Float[Tensor, "axes 2 *grid"]
-    local: bool
-    linear: bool
-
-    @classmethod
-    def of(cls, responses: Responses, probes: Probes) -> Fitted | None:
-        grid = tuple(responses.tiles.shape[2:])
-        lines = [torch.linspace(0, cells - 1, min(cells, _LINES)).round().long() for cells in grid]
-        tiles = responses.tiles
-        for axis, line in enumerate(lines, 2):
-            tiles = tiles.index_select(axis, line)
-        flat = tiles.flatten(2)
-        strongest = flat.amax((1, 2), keepdim=True)
-        if not bool((strongest > 0).all()) or not bool(flat.isfinite().all()):
-            return None
-        flat = flat / strongest
-        live = flat.amax((0, 1)) > _DEAD
-        if int(live.sum()) < 2:
-            return None
-        flat = flat[..., live]
-        strength = flat.mean((0, 1))
-        balanced = torch.stack([_balanced(draw + 1e-9).log() for draw in flat]).mean(0).exp()
-        floor = (flat.amin(1) / flat.amax(1)).quantile(0.75)
-        return cls(
-            probes, grid, lines, live, (strength / strength.quantile(0.9)).clamp(max=1), _balanced(balanced) - 1,
-            responses.ramps.square().mean(0), bool(floor < 0.05), bool((responses.bent < 0.01).all()),
-        )  # fmt: skip
-
-    def candidates(self) -> Iterator[Placement]:
-        """All of the grid over all of the input, axes in any order and either way."""
-        space = self.probes.space
-        for axes in itertools.permutations(range(len(space)), len(self.grid)):
-            for flips in itertools.product((False, True), repeat=len(self.grid)):
-                yield Placement(
-                    space,
-                    tuple(Side(axis, 0.0, float(space[axis]), flip) for axis, flip in zip(axes, flips, strict=True)),
-                )
-
-    def own(self, placement: Placement) -> Placement | None:
-        """Start and extent as noise along each axis shows them, where they differ from those of `placement`."""
-        if not self.local:
-            return None
-        sides = tuple(self._side(side, number) or side for number, side in enumerate(placement.sides))
-        found = Placement(placement.space, sides)
-        better = self.agreement(found) - self.agreement(placement)
-        return found if found != placement and (self.linear or better > _MARGIN) else None
-
-    def _side(self, side: Side, number: int) -> Side | None:
-        """The same side by what answered to rising and falling noise, None where it shows no other.
-
-        The places of a linear layer look, along the axis, at the share rising^2 / (rising^2 + falling^2) of it. Others
-        bend that, and are believed only where they differ a lot.
-        """
-        pixels, cells = self.probes.space[side.axis], self.grid[number]
-        rising, falling = self.ramps[side.axis].movedim(1 + number, 1).reshape(2, cells, -1).sum(2)
-        heard = rising + falling
-        inner = (heard > heard.median() / 4).nonzero().flatten()
-        inner = inner[len(inner) // 8 : len(inner) - len(inner) // 8]
-        if len(inner) < _FEWEST:
-            return None
-        at = (inner.double() + 0.5) / cells
-        start, slope = _line(at, pixels * rising[inner] / heard[inner])
-        low, extent = (start + slope, -slope) if side.flipped else (start, slope)
-        off = max(abs(low - side.start), abs(low + extent - side.start - side.extent))
-        if extent <= 0 or off <= max((_TOLERANCE if self.linear else _BENT) * pixels, side.extent / cells):
-            return None
-        return Side(side.axis, low, extent, side.flipped)
-
-    def expected(self, placement: Placement, share: float) -> Float[Tensor, "tiles places"]:
-        """The table of a layer that lies so, with receptive fields of `share` of the side around each place."""
-        factors = []
-        by_axis = {side.axis: (number, side) for number, side in enumerate(placement.sides)}
-        for axis, window in enumerate(self.probes.windows):
-            shape = [1] * len(self.grid)
-            if axis not in by_axis:
-                factors.append(torch.full((len(window), *shape), 1 / len(window), dtype=torch.float64))
+def _verdict(
+    answers: Sequence[Answers], probes: Sequence[Probes], known: Sequence[Sequence[Placement]], images_first: bool
+) -> Proof | NoPlaces:
+    """From the answers of one layer to each of the images: (draws, tiles, rows, *grid)."""
+    count, grid = answers[0].grid[0], answers[0].grid[1:]
+    silent = NoPlaces("nothing in it changes with the image: it is constant, saturated, or of another input")
+    if count > 1:
+        for number, (one, probe) in enumerate(zip(answers, probes, strict=True)):
+            if len(probe.space) == 1 + len(grid) and not one.silent:
+                return _frames(one, probe, known[number], number, images_first)
+    rows: list[Row | None] = []
+    agreement = 1.0
+    refused = silent
+    for row in range(count):
+        lies: dict[int, Lies] = {}
+        for number, (one, probe) in enumerate(zip(answers, probes, strict=True)):
+            own = Answers(one.tiles[:, :, row], one.ramps[:, :, :, row], one.bent)
+            if own.silent:
                 continue
-            number, side = by_axis[axis]
-            centres = side.centres(self.grid[number])[self.lines[number]]
-            spread = math.hypot(share * self.probes.space[axis], side.extent / self.grid[number] / 12**0.5)
-            seen = _blurred(window, centres, spread)
-            shape[number] = len(centres)
-            factors.append(seen.reshape(len(window), *shape))
-        table = factors[0]
-        for factor in factors[1:]:
-            table = (table[:, None] * factor[None]).flatten(0, 1)
-        table = table.expand(-1, *map(len, self.lines)).flatten(1)[:, self.live]
-        return _balanced(table + 1e-3) - 1
-
-    def focus(self) -> float:
-        """How well each place's answers suit some place of the image, whichever it is: a correlation."""
-        suits = torch.full_like(self.weights, -1)
-        for share in _SHARES:
-            seen = torch.ones(1, 1, dtype=torch.float64)
-            for window, pixels in zip(self.probes.windows, self.probes.space, strict=True):
-                centres = pixels * (torch.arange(8, dtype=torch.float64) + 0.5) / 8
-                seen = (
-                    (seen[:, None, :, None] * _blurred(window, centres, share * pixels)[None, :, None])
-                    .flatten(2)
-                    .flatten(0, 1)
-                )
-            one, other = (table - table.mean(0) for table in (seen, self.table))
-            norms = one.norm(dim=0)[:, None] * other.norm(dim=0)
-            suits = suits.maximum((one.T @ other / norms.clamp(min=1e-30)).amax(0))
-        return float((suits * self.weights).sum() / self.weights.sum())
-
-    def _best(self, placement: Placement) -> tuple[float, Tensor]:
-        found = [self.expected(placement, share) for share in _SHARES]
-        scores = [float(_correlation(self.table, table, self.weights)) for table in found]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return scores[best], found[best]
-
-    def agreement(self, placement: Placement) -> float:
-        return self._best(placement)[0]
-
-    def scores(self, placement: Placement) -> tuple[float, list[float], float]:
-        """Agreement in all, that along each axis of the grid, and by how many deviations of a random order it is so."""
-        score, expected = self._best(placement)
-        mixed = (self.table * self.weights) @ expected.T
-        product = (self.table * self.weights).T @ expected
-        deviations = float(mixed.trace() / (product.norm() / max(1, product.shape[0] - 1) ** 0.5))
-        axes = []
-        for number, side in enumerate(placement.sides):
-            if self.grid[number] == 1:
-                continue
-            one, other = (
-                table.reshape(*self.probes.counts, -1).movedim(side.axis, 0).flatten(1, -2).mean(1)
-                if len(self.probes.counts) > 1
-                else table
-                for table in (self.table, expected)
-            )
-            axes.append(float(_correlation(one, other, self.weights)))
-        return score, axes, deviations
+            verdict = judge(own, probe, known[number])
+            if isinstance(verdict, NoPlaces):
+                refused = verdict
+                break
+            lies[number] = verdict
+        else:
+            first = next(iter(lies.values()), None)
+            rows.append(None if first is None else Row(tuple(lies), first.placement))
+            agreement = min([agreement, *(lie.agreement for lie in lies.values())])
+            continue
+        return refused
+    return Proof(tuple(rows), images_first, agreement) if any(rows) else silent
 
 
-def _line(at: Tensor, values: Tensor) -> tuple[float, float]:
-    """Intercept and slope of the line through points."""
-    design = torch.stack([torch.ones_like(at), at], 1)
-    start, slope = torch.linalg.lstsq(design, values[:, None]).solution.flatten().tolist()
-    return start, slope
+def _frames(
+    answers: Answers, probes: Probes, known: Sequence[Placement], number: int, images_first: bool
+) -> Proof | NoPlaces:
+    """Of a layer that may have a row for each frame of a video, or slice of a volume: rows are an axis of the grid."""
+    verdict = judge(answers, probes, known)
+    if isinstance(verdict, NoPlaces):
+        return replace(verdict, reason=f"its {answers.grid[0]} rows per image are no frames of it: {verdict.reason}")
+    side = verdict.placement.sides[0]
+    frames = side.centres(answers.grid[0]).floor().long().clamp(0, probes.space[side.axis] - 1).tolist()
+    rows = tuple(Row((number,), verdict.placement, frame) for frame in frames)
+    return Proof(rows, images_first, verdict.agreement)
 
 
-def _balanced(table: Float[Tensor, "tiles places"]) -> Float[Tensor, "tiles places"]:
-    """The table scaled by rows and columns until each of them has the mean 1 (Sinkhorn and Knopp 1967)."""
-    for _ in range(20):
-        table = table / table.mean(1, keepdim=True)
-        table = table / table.mean(0, keepdim=True)
-    return table
+def _enlarged(
+    run: Run, images: Sequence[Tensor], verdicts: Mapping[str, Proof | NoPlaces], runner: _Runner, seed: int
+) -> dict[str, Proof | NoPlaces]:
+    """The verdicts on layers of few places that were not proven, by a larger image: a grid grows with it, and shows."""
+    small = {
+        label: tuple(runner.alone[label].shape[2:])
+        for label, verdict in verdicts.items()
+        if isinstance(verdict, NoPlaces) and 1 < math.prod(runner.alone[label].shape[2:]) < _WIDE**2
+    }
+    if not small or len(images) > 1:
+        return {}
+    factor = max(math.ceil(_WIDE / min(grid)) for grid in small.values())
+    (image,) = images
+    wide = image.repeat(1, 1, *[factor] * (image.ndim - 2))
+    try:
+        alone = run([wide])
+    except Exception:  # of whatever kind: it does run on the image itself, so what it cannot do is a larger one
+        return {}
+    found: dict[str, Proof | NoPlaces] = {}
+    for label, grid in small.items():
+        if label in alone and tuple(alone[label].shape[2:]) == grid:
+            found[label] = NoPlaces("it has as many entries whatever the size of the image")
+    growing = small.keys() & alone.keys() - found.keys()
+    if growing:
+        proofs = prove(run, [wide], larger=False, at_once=1, seed=seed)
+        runner.forwards += proofs.forwards * factor ** (image.ndim - 2)
+        proven = {label: proofs.verdicts[label] for label in growing}
+        space = tuple(image.shape[2:])
+        found |= {label: _shrunk(proof, factor, space) for label, proof in proven.items() if isinstance(proof, Proof)}
+    return found
 
 
-def _blurred(windows: Float[Tensor, "count pixels"], centres: Float[Tensor, " cells"], spread: float) -> Tensor:
-    """How much of each window a Gaussian receptive field at each centre sees: (count, cells)."""
-    pixels = windows.shape[1]
-    reach = (_centres(pixels) - centres[:, None]) / spread
-    weights = (-0.5 * (reach.square() - reach.square().amin(1, keepdim=True))).exp()
-    return windows @ (weights / weights.sum(1, keepdim=True)).T
+def _shrunk(proof: Proof, factor: int, space: Shape) -> Proof:
+    """A proof for an image of size `space` from that for one `factor` times as large."""
 
+    def shrunk(placement: Placement) -> Placement:
+        sides = [replace(side, start=side.start / factor, extent=side.extent / factor) for side in placement.sides]
+        return Placement(space, tuple(sides))
 
-def _correlation(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """Over rows and columns, each column by its weight."""
-    shares = weights / weights.sum() / one.shape[0]
-    one, other = (table - (table * shares).sum() for table in (one, other))
-    both = (one.square() * shares).sum() * (other.square() * shares).sum()
-    return (one * other * shares).sum() / both.sqrt().clamp(min=1e-30)
+    rows = [None if row is None else replace(row, placement=shrunk(row.placement)) for row in proof.rows]
+    return replace(proof, rows=tuple(rows))
