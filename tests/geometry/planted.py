@@ -366,3 +366,83 @@ def planted(seed: int = 0) -> list[Planted]:
         ),
     ]  # fmt: skip
     return [case for case in cases if case.model.eval() is not None]
+
+
+class Frames(nn.Module):
+    """A video (B, 3, T, H, W) as images, one frame after the other; the last frame of all is not looked at."""
+
+    def __init__(self, time_first: bool = False, every: int = 1) -> None:
+        super().__init__()
+        self.trunk = convolutions(3, 16, 24, 32)
+        self.time_first, self.every = time_first, every
+
+    def forward(self, videos: Tensor) -> Tensor:
+        frames = videos.transpose(1, 2)[:, :: self.every]
+        shape = frames.shape[:2]
+        if self.time_first:
+            made = self.trunk(frames.transpose(0, 1).flatten(0, 1)).unflatten(0, (shape[1], shape[0])).transpose(0, 1)
+        else:
+            made = self.trunk(frames.flatten(0, 1)).unflatten(0, shape)
+        return made.mean((1, 3, 4))
+
+
+class Two(nn.Module):
+    """Two images through one trunk: concatenated into one batch, one after the other, or added up before it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.trunk = convolutions(3, 16, 24, 32)
+        self.how = how
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        if self.how == "concatenated":
+            first, second = self.trunk(torch.cat([one, other])).chunk(2)
+        elif self.how == "interleaved":
+            first, second = self.trunk(torch.stack([one, other], 1).flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
+        elif self.how == "added":
+            first = second = self.trunk(one + other)
+        else:
+            first, second = self.trunk(one), self.trunk(other)
+        return (first * second).mean((2, 3))
+
+
+class Views(nn.Module):
+    """An image and its mirror image in one batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = convolutions(3, 16, 24, 32)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trunk(torch.cat([images, images.flip(3)])).unflatten(0, (2, -1)).mean((0, 3, 4))
+
+
+class Companions(nn.Module):
+    """A trunk in which the images of a batch see each other, by a BatchNorm without running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1),
+            nn.BatchNorm2d(16, track_running_stats=False),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trunk(images).mean((2, 3))
+
+
+class Single(nn.Module):
+    """A trunk that takes one image at a time, of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = convolutions(3, 16, 24, 32)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape != (1, 3, 64, 96):
+            raise ValueError("one image at a time")
+        self.calls += 1
+        return self.trunk(images).mean((2, 3))

@@ -25,9 +25,10 @@ _SHARES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the side: the 
 _AGREES, _ALONG = 0.4, 0.3  # least agreement, in all and along each axis; measured: see tests/geometry/test_judge.py
 _FEW = 0.9  # more of it per place: two or four places agree easily by chance
 _SAME = 0.02  # agreements that are no different
+_BETTER = 0.04  # agreements of which one is
 _FOCUSED = 0.7  # agreement of each place by itself with the place that suits its answers best
 _LOCAL = 0.05  # of the strongest answer of a place, that it gives to the furthest tile at most
-_LINEAR = 0.01  # a layer whose answers to a sum of changes differ by less from the sum of its answers is linear
+_LINEAR = 0.05  # a layer whose answers to a sum of changes differ by less from the sum of its answers is linear
 _FEWEST = 4  # cells that a line is drawn through
 _NEAR, _NEAR_BENT = (
     0.04,
@@ -234,8 +235,8 @@ class _Table:
         if not self.local:
             return placement
         found = Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
-        better = self.agreement(found) > self.agreement(placement) + _SAME
-        return found if self.linear or better else placement
+        before, after = self.agreement(placement), self.agreement(found)
+        return found if self.linear or after > before + _BETTER or 1 - after < (1 - before) / 2 else placement
 
     def _side(self, number: int, side: Side) -> Side:
         """The same side, or one that differs from it by more than a cell.
