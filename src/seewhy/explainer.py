@@ -23,10 +23,10 @@ from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
 from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
+from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.inputs import Inputs
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
@@ -272,7 +272,6 @@ class Explainer:
             return {"auto": self._chosen(inputs, target)}
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs) as run:
-            self._check_alignment(run.call)
             remembered = self.recorder.has_plan(run, target)
             forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
             if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
@@ -289,6 +288,7 @@ class Explainer:
                 method=found.name,
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
+                placements=_placements(maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
                 frames=frames,
@@ -362,10 +362,19 @@ class Explainer:
             return inputs, None, None
         return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
 
-    def _check_alignment(self, call: Inputs) -> None:
-        """Refuse methods that lay a layer's maps over the images where the model pads or resizes these first."""
+    def _check_alignment(self, forward: Forward) -> None:
+        """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
+        call = forward.call
         for found in self.methods:
-            if call.canvas is not None and {"activations", "score"} <= {*found.needs}:
+            masks = {"activations", "score"} <= {*found.needs}
+            if masks and forward.plan.placements:
+                label, place = next(iter(forward.plan.placements.items()))
+                raise MethodError(
+                    f"{found.name} masks the images with a layer's maps, and this model moves its images first.",
+                    got=f"{label} {place}",
+                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
+                )
+            if call.canvas is not None and masks:
                 raise MethodError(
                     f"{found.name} masks the images with a layer's maps, and this model lays its images out anew.",
                     got=f"images of {call.size} on a canvas of {call.canvas.space}",
@@ -374,6 +383,7 @@ class Explainer:
 
     def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
         """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+        self._check_alignment(forward)
         asked = {found.ask: forward.asked(found.ask) for found in self.methods}
         return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
@@ -426,6 +436,12 @@ class Explainer:
                 for name, layers in totals.items()
             }
         return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
+    """Where the maps lie that do not cover the whole input as it is."""
+    known = forward.plan.placements
+    return {str(label): known[label] for label in maps if label in known}
 
 
 def _shape(inputs: Any) -> tuple[int, ...]:

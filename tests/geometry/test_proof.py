@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from seewhy.arrays import resize
 from seewhy.geometry.judge import Answers, Lies, NoPlaces, judge
 from seewhy.geometry.placement import Placement, Side, draw, placed
 from seewhy.geometry.probes import Probes
 from seewhy.geometry.proof import Proof, prove
+from seewhy.images.arrays import resize
 from tests.geometry.planted import Planted, as_is, picture, planted
 
 CASES = planted()

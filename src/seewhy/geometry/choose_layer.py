@@ -99,9 +99,17 @@ def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
     return levels if len(spaces) > 1 else [chosen]
 
 
-def reason(chosen: Seen, seen: Sequence[Seen]) -> str:
-    """Why `chosen` was chosen among `seen`, in a sentence."""
+def reason(chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused: bool = False) -> str:
+    """Why `chosen` was chosen among `seen`, in a sentence.
+
+    Args:
+        chosen: the call.
+        seen: all candidates, the best first.
+        proven: whether changed copies of an image showed where it lies.
+        refused: whether a better candidate turned out to have no places.
+    """
     later = seen.index(chosen)
-    after = f"; of the {later} later ones none is reached" if later else ""
+    after = f"; of the {later} later ones none is reached{' and has places' if refused else ''}" if later else ""
     layout = "" if chosen.grid is None else chosen.grid.layout
-    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}"
+    shown = "; where it lies was seen from changed copies of an image" if proven else ""
+    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}{shown}"

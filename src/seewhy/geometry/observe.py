@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seewhy._torch import Convolution, NormBase
 from seewhy._types import CallLabel
 from seewhy.geometry.grid import Evidence, Grid, readings
+from seewhy.geometry.plain import Order
 from seewhy.geometry.windows import Windows
 from seewhy.hooks.activations import activation_in, activations_in, call_labels
 from seewhy.hooks.attach import Passed, around
@@ -39,6 +40,7 @@ class Seen:
             for the norm by which such a layer is entered: that is as good as the trunk, and better before a LayerNorm,
             where HiResCAM and its like are zero.
         handed: whether it was given an activation to make it of. A position embedding was not.
+        plain: whether nothing that may move places ran before it returned: see `geometry.plain`.
     """
 
     label: CallLabel
@@ -48,6 +50,7 @@ class Seen:
     depth: float = 1.0
     within: tuple[str, ...] = ()
     handed: bool = True
+    plain: bool = False
 
     @property
     def grid(self) -> Grid | None:
@@ -86,6 +89,7 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
             depth=min(1.0, number / last),
             within=() if made.enters else tuple(outer for outer in _around(made.name) if outer in own),
             handed=bool(made.given),
+            plain=made.plain and len(made.shape) == 2 + len(call.space),
         )
         for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
     ]
@@ -111,6 +115,7 @@ class _Made(NamedTuple):
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
     what it was given and of what it made. windows: as the block that the layer is in declares them.
+    plain: nothing that may move places had run.
     """
 
     name: str
@@ -122,6 +127,7 @@ class _Made(NamedTuple):
     given_by: str
     channels: list[tuple[tuple[int, ...], int, set[int]]]
     windows: Windows | None
+    plain: bool
 
     @property
     def enters(self) -> bool:
@@ -150,12 +156,11 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
                 if tensor is not None
             ]
             windows = _windows(name, modules, len(run.call.space))
-            calls.append(
-                _Made(name, module, level, tuple(made.shape), size, source(made), source(given), channels, windows)
-            )
+            whose = source(made), source(given)
+            calls.append(_Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, order.kept))
             returned[id(made)] = name, ref(made)
 
-    with torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
+    with torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))), Order() as order:
         outputs = run.run()
     return outputs, calls
 

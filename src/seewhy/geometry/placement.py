@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.arrays import resize
 from seewhy.errors import InputError
+from seewhy.images.arrays import resize
 
 Shape = tuple[int, ...]
 
