@@ -4,7 +4,7 @@
     PYTHONPATH=src python benchmarks/metrics.py --quick    # 2 images of 64 x 64, one round, few steps; writes nothing
 
 Everything that is compared is run in turn, several times, and the median is told. `runs` is how often the model scores
-each image. In the first table both sides run the model as often, so that what differs is what is around the model; in
+each image. In the first table both sides run the model as often, so that only what is around the model differs; in
 the second each works with as many steps as its own defaults ask for, the peer's cost being that of one step times their
 number. Where quantus fails with today's NumPy or with colours, it is mended for the occasion, and the table says so.
 """
@@ -281,7 +281,7 @@ def maps_alone(case: Case) -> list[Row]:
 def defaults(case: Case) -> list[Row]:
     """As many steps as each library takes if it is not told; the peer's cost is that of a few steps, scaled."""
     x, maps, score = case.images, case.maps, case.score
-    values, few = x[0].numel(), 3
+    pixels, values, few = maps[0].numel(), x[0].numel(), 3
     each, zero = values // few, {"perturb_baseline": 0.0}
     return [
         Row(
@@ -303,13 +303,48 @@ def defaults(case: Case) -> list[Row]:
             times=values / few,
         ),
         Row(
-            "max_sensitivity",
+            "sensitivity_n",
             "quantus",
-            11,
-            lambda: metrics.max_sensitivity(case.explain, x),
-            200,
-            case.quantus(quantus.MaxSensitivity, nr_samples=few),
-            times=200 / few,
+            8 * 33,
+            lambda: metrics.sensitivity_n(score, x, maps),
+            values + 1,
+            case.quantus(quantus.SensitivityN, features_in_step=each, **zero),
+            times=values / few,
+        ),
+        Row(
+            "infidelity",
+            "quantus",
+            65,
+            lambda: metrics.infidelity(score, x, maps),
+            10 * pixels // 16,
+            case.quantus(quantus.Infidelity, perturb_patch_sizes=[x.shape[-1]], n_perturb_samples=1, **zero),
+            times=10 * pixels / 16,  # ten samples of all patches of 4 x 4, after one of the whole image
+        ),
+        Row(
+            "faithfulness_correlation",
+            "quantus",
+            101,
+            lambda: metrics.faithfulness_correlation(score, x, maps),
+            101,
+            case.quantus(quantus.FaithfulnessCorrelation, nr_runs=few, **zero),
+            times=100 / few,
+        ),
+        *(
+            Row(name, "quantus", 11, ours, 200, case.quantus(peer, nr_samples=few), times=200 / few)
+            for name, ours, peer in (
+                ("max_sensitivity", lambda: metrics.max_sensitivity(case.explain, x), quantus.MaxSensitivity),
+                ("average_sensitivity", lambda: metrics.average_sensitivity(case.explain, x), quantus.AvgSensitivity),
+                (
+                    "relative_input_stability",
+                    lambda: metrics.relative_input_stability(case.explain, x, outputs=case.model),
+                    quantus.RelativeInputStability,
+                ),
+                (
+                    "relative_output_stability",
+                    lambda: metrics.relative_output_stability(case.explain, x, case.model),
+                    quantus.RelativeOutputStability,
+                ),
+            )
         ),
     ]
 
