@@ -160,8 +160,10 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
             calls.append(_Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, order.kept))
             returned[id(made)] = name, ref(made)
 
-    with torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))), Order() as order:
-        outputs = run.run()
+    call = run.call.with_rows(Tensor.clone)
+    visits = around(modules, lambda name, passed: (passed, partial(note, name, passed)))
+    with torch.no_grad(), visits, Order() as order:
+        outputs = call.run(run.model)
     return outputs, calls
 
 
