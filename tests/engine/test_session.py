@@ -59,7 +59,7 @@ def test_an_integer_image_cannot_be_recorded_from() -> None:
 
 
 def test_a_detectors_own_transform_runs_under_the_guard() -> None:
-    """In train mode its size is drawn: the caller's random state stays, and the canvas is the same from call to call."""
+    """In train mode it draws its size. The random state stays, and the canvas is the same in every call."""
     torch.manual_seed(0)
     model = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=3, min_size=(64, 80, 96, 112)
