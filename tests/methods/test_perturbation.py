@@ -470,7 +470,7 @@ def test_a_function_target_is_called_with_batches_like_the_callers(method):
 
 
 def test_a_sigmoid_is_told_from_a_logit_when_nothing_is_recorded():
-    """Class 0 of a model that ends in a sigmoid scores 1 - p, also for changed activations."""
+    """The negative side of a model that ends in a sigmoid scores 1 - p, also for changed activations."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1), nn.Sigmoid())
     for parameter in model.parameters():
         nn.init.constant_(parameter, 0.5)
@@ -479,7 +479,7 @@ def test_a_sigmoid_is_told_from_a_logit_when_nothing_is_recorded():
     p, bias = torch.sigmoid(0.5 * A.sum() + 0.5), torch.sigmoid(torch.tensor(0.5))
     found = seewhy.explain(model, image, 1, method="ablation_cam", layers="1").maps["1"]
     torch.testing.assert_close(found[0], (p - bias) / p * A)
-    found = seewhy.explain(model, image, 0, method="ablation_cam", layers="1").maps["1"]
+    found = seewhy.explain(model, image, 0, method="ablation_cam", layers="1", labels=["no", "yes"]).maps["1"]
     torch.testing.assert_close(found[0], ((1 - p) - (1 - bias)) / (1 - p) * A, rtol=1e-4, atol=1e-5)
 
 

@@ -495,6 +495,9 @@ def test_a_regression_has_no_negative_side():
         assert targets.probabilities(resolved, LOGIT) is None
     with pytest.raises(TargetError, match="a regression gives a value, not a probability"):
         targets.resolve(Probability(), LOGIT, context)
+    several = targets.resolve(None, OUTPUTS, context)  # of several values the highest one
+    assert several(OUTPUTS).tolist() == [4, 2.5]
+    assert several.index.tolist() == [1, 3]
 
 
 def test_a_contrast_of_one_output_needs_the_name_of_its_other_side():
@@ -613,8 +616,10 @@ def test_probability_of_a_model_that_ends_in_a_sigmoid_is_its_output():
     found = seewhy.explain(Ends(nn.Sigmoid()), ramps(0.7, -1.2), Probability(), layers="features")
     assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
     model = Ends(nn.Sigmoid(), ((1.0,), (-2.0,), (0.5,)))
-    found = seewhy.explain(model, ramps(0.7, -1.2), Probability([0, 1]), layers="features")
-    assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(2.4)])
+    for multi_label in (False, True):
+        target = Probability([0, 1], multi_label=multi_label)
+        found = seewhy.explain(model, ramps(0.7, -1.2), target, layers="features")
+        assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(2.4)])
 
 
 @pytest.mark.parametrize("end", [nn.Softmax(1), lambda x: x.softmax(-1), lambda x: x.softmax(1)[:, :]])
@@ -831,6 +836,14 @@ def test_a_function_of_many_scores_by_accident_is_warned_of():
         warnings.simplefilter("error", TargetWarning)
         seewhy.explain(model, IMAGES, lambda output: output[:, :16], layers="features")
         seewhy.explain(model, IMAGES, [list(range(17))] * 2, layers="features")  # meant
+
+
+def test_a_function_is_tried_once():
+    """Views and noisy copies of the inputs resolve what is resolved already: it is not tried, and warned of, again."""
+    asked = []
+    once = targets.resolve(lambda output: asked.append(output) or output[:, 0], OUTPUTS, targets.Context(2))
+    assert targets.resolve(once, OUTPUTS, targets.Context(2)) is once
+    assert len(asked) == 1
 
 
 def test_a_callable_object_is_a_target():

@@ -87,6 +87,11 @@ def test_two_labels_name_both_sides_of_one_output_per_place():
     outputs = BOTH[:, :1]
     assert scores(Region("car", LEFT), outputs) == scores(Region(1, LEFT), outputs) == [1, 10]
     assert scores(Region("road", LEFT), outputs) == scores(Region(0, LEFT), outputs) == [-1, -10]
+    once = targets.resolve(Region(0, LEFT), outputs, targets.Context(2, SIZES, ("road", "car")))
+    assert targets.resolve(once, outputs, targets.Context(2, SIZES))(outputs).tolist() == [-1, -10]
+    assert [targets.describe(once, names) for names in (("road", "car"), ("car",), None)] == [
+        "road", "not car", "minus the output",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("labels", [None, ("nodule",)])

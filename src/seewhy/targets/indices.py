@@ -175,10 +175,11 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
         raise TargetError(
             f"the label {text!r} fits several classes.", got=_some(found, labels, 40), do="pass one of the indices"
         )
+    known = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
     near = _nearest(text, labels)
     raise TargetError(
         f"no class is called {text!r}.",
-        expected=f"one of the {len(labels)} labels, or a part of one: {_some(range(len(labels)), labels, 5)}",
+        expected=f"one of the {len(labels)} labels, or a part of one: {known}",
         do=f"did you mean {_some(near, labels, 5)}?" if near else None,
     )
 

@@ -64,8 +64,6 @@ def select(outputs: Any, output: Output) -> Any:
 
 def _parts(outputs: Any) -> dict[Any, Any]:
     """The parts of a container or object by place, key or field; none of a tensor."""
-    if isinstance(outputs, Tensor):
-        return {}
     parts = dict(children(outputs)) or dict(getattr(outputs, "__dict__", {}))
     return parts | dict(zip(getattr(outputs, "_fields", ()), parts.values(), strict=False))  # of a named tuple
 

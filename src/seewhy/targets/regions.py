@@ -181,7 +181,7 @@ def _mask(mask: Any, device: torch.device) -> Tensor:
             do="np.asarray(mask) == 3 is where a map of labels says 3; mask.convert('L') takes the brightness",
         )
     if isinstance(mask, Image.Image | np.ndarray):
-        mask = np.array(mask, order="C")  # a copy: arrays may be read-only or run backwards
+        mask = np.array(mask)  # a copy: arrays may be read-only or run backwards
     found = torch.as_tensor(mask, device=device)
     if found.is_complex() or not bool((found >= 0).all()):
         raise TargetError("the mask has weights below 0, or not a number.", expected="booleans, or weights from 0 up")
