@@ -100,9 +100,10 @@ def explain_all(
     batch: list[Photograph | Failure] = []
     with ThreadPoolExecutor(_WRITERS) as writers:
         try:
-            for start in range(0, len(photographs), job.batch_size):
+            # the first one alone: it is then that the layer is chosen, which costs most in a whole batch
+            for start in (0, *range(1, len(photographs), job.batch_size)):
                 stop.check()
-                batch = list(photographs[start : start + job.batch_size])
+                batch = list(photographs[start : start + job.batch_size if start else 1])
                 _explain_batch(job, [each for each in batch if isinstance(each, Photograph)], writers, warn_once, stop)
                 _hand_over(before, hand_over, stop)
                 before, batch = batch, []

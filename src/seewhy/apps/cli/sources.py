@@ -10,8 +10,10 @@ from pathlib import Path
 from seewhy.apps.cli.records import Failure
 
 _ENDINGS = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
-    + (".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".tga", ".qoi")
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic"),
+        *(".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".tga", ".qoi"),
+    }
 )
 
 
