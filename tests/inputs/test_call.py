@@ -13,7 +13,7 @@ from seewhy.engine.tape import record
 from seewhy.errors import InputError, InputTypeError, LayerError
 from seewhy.hooks.activations import activation_in
 from seewhy.images import arrays
-from seewhy.inputs.call import Inputs
+from seewhy.inputs import Canvas, Inputs
 from tests.looking import seen_in
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -41,6 +41,13 @@ def test_the_images_are_found(inputs):
     assert call.images[0].data_ptr() != IMAGES.data_ptr()
     turned = call.seen_as(lambda image: image.flip(-1))
     assert torch.equal(torch.stack(list(turned.images)), IMAGES.flip(-1))
+
+
+def test_a_class_derived_from_torchvisions_is_known():
+    class Mine(GeneralizedRCNNTransform):
+        pass
+
+    assert Inputs.of([torch.zeros(3, 4, 8)], Mine()).canvas == Canvas((8, 16), ((0.5, 0.5),))
 
 
 def test_images_of_several_sizes():

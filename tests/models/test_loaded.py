@@ -62,7 +62,7 @@ def test_the_input_of_a_very_long_photograph_is_torchvisions_to_one_gray_value(s
 )
 def test_the_input_is_timms(crop_mode, crop_pct, side):
     data = pytest.importorskip("timm.data")
-    from seewhy.models.loading import _timm_preprocess
+    from seewhy.models.sources.timm import preprocess_of
 
     config = {
         "input_size": (3, side, side),
@@ -74,7 +74,7 @@ def test_the_input_is_timms(crop_mode, crop_pct, side):
     }
     photo = open_photo(samples.path("chelsea.png"))
     expected = data.create_transform(**config, is_training=False)(photo)
-    torch.testing.assert_close(_timm_preprocess(config, "x")(photo), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(preprocess_of(config, "x")(photo), expected, atol=1e-6, rtol=0)
 
 
 def test_frame_by_hand():

@@ -9,54 +9,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import InputError, InputTypeError
-from seewhy.hooks.nested import children, described, leaves, rebuild
-
-_TORCHVISIONS_TRANSFORM = "GeneralizedRCNNTransform"  # every detector of torchvision has one
-
-
-class Listed(list[Tensor]):
-    """Images (C, H, W), one by one, as detectors take them: they may be of several sizes."""
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What a detector makes of its images: resized and padded at the lower right they become one batch.
-
-    space: its (H, W). extents: the share (height, width) of it that each image takes up.
-    """
-
-    space: tuple[int, int]
-    extents: tuple[tuple[float, float], ...]
+from seewhy.errors import InputError
+from seewhy.hooks.nested import leaves, rebuild
+from seewhy.inputs import mistakes
+from seewhy.inputs.adapters import Canvas, Images, Listed, layout_of
+from seewhy.inputs.expected import takes_signals
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The arguments of one call. Tensors in them are private copies without a graph: the caller's stay untouched.
 
-    canvas: what the model makes of the images before its first layer, where it lays them out by itself. channel_axis:
-    1, or 2 for videos frames first, (B, T, C, H, W), as transformers' models take them.
+    Attributes:
+        args: by position.
+        kwargs: by keyword.
+        canvas: what the model makes of the images before its first layer, where it lays them out by itself.
+        channel_axis: 1, or 2 for videos frames first, (B, T, C, H, W), as transformers' models take them.
+        rank: how many dimensions a batch of images has at least: 4, or 3 for signals (B, C, L).
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     canvas: Canvas | None = None
     channel_axis: int = 1
+    rank: int = 4
 
     @classmethod
     def of(cls, inputs: Any, model: nn.Module) -> Inputs:
-        """A tensor or list is one argument for `model`, a tuple several, a mapping keywords.
+        """The call of `model` that `inputs` means. A detector's own transform runs once: call this under the guard.
 
-        Raises `InputError` for an image without a batch dimension, and for images of several sizes if it is not known
-        how the model lays them out; `InputTypeError` where there is no image at all.
+        Args:
+            inputs: a tensor or list is one argument, a tuple several, a mapping keywords.
+            model: what is to be called. A 1-D convolution at its beginning tells that (B, C, L) are signals.
+
+        Raises:
+            InputError: for an image without a batch dimension, an empty batch, and images of several sizes if it is
+                not known how the model lays them out.
+            InputTypeError: where there is no image at all. The message names the mistake and the line that mends it.
         """
-        if isinstance(inputs, Tensor) and inputs.ndim == 3:
-            raise InputError(
-                "the input has no batch dimension.",
-                got=f"a tensor of shape {tuple(inputs.shape)}",
-                expected="(B, C, H, W) or (B, C, D, H, W)",
-                do="pass image[None] for a single image",
-            )
         args: tuple[Any, ...] = (inputs,)
         kwargs: dict[str, Any] = {}
         if isinstance(inputs, Mapping):
@@ -65,25 +55,40 @@ class Inputs:
             args = inputs
         arguments = rebuild((args, kwargs), lambda tensor: tensor.detach().clone())
         found = cls(*rebuild(arguments, _listed, list))
-        if not len(found.images):
-            raise InputTypeError(
-                "there is no image among the inputs.",
-                got=described(inputs) if children(inputs) else type(inputs).__name__,
-                expected="(B, C, H, W), (B, C, D, H, W), a list of (C, H, W), or a tuple or dict that holds one",
-                do="for PIL images and file names pass a model from seewhy.load, which knows the preprocessing; put a "
-                "model of patches or colours into a module that is given the image and makes them",
+        if _is_missing(found.images) and takes_signals(model):
+            found = replace(found, rank=3)
+        images = found.images
+        if _is_missing(images):
+            raise mistakes.refusal(inputs)
+        if isinstance(images, Tensor) and not len(images):
+            raise InputError(
+                "the batch is empty.", got=f"a tensor of shape {tuple(images.shape)}", expected="one image or more"
             )
-        return found._laid_out(model)
+        layout = layout_of(model, images)
+        if layout is not None:
+            return replace(found, canvas=layout.canvas, channel_axis=layout.channel_axis)
+        if isinstance(images, Listed) and len({*found.sizes}) > 1:
+            raise InputError(
+                "how the model lays images of several sizes out is not known.",
+                got=", ".join(map(str, found.sizes[:5])),
+                expected="images of one size, or one of torchvision's detectors",
+                do="explain them one at a time",
+            )
+        return found
 
     @property
-    def images(self) -> Tensor | Listed:
-        """The first tensor with space, (B, C, *space), or list of images (C, H, W)."""
+    def images(self) -> Images:
+        """The first tensor with space, (B, C, *space), or list of images (C, H, W); an empty list if there is none."""
         batches = leaves((self.args, self.kwargs), (Tensor, Listed))
-        return next((batch for batch in batches if isinstance(batch, Listed) or batch.ndim >= 4), Listed())
+        return next((batch for batch in batches if isinstance(batch, Listed) or self._has_space(batch)), Listed())
 
     @property
     def image(self) -> Tensor:
-        """The images as one batch (B, C, *space). Raises `InputError` where their sizes differ."""
+        """The images as one batch (B, C, *space).
+
+        Raises:
+            InputError: where their sizes differ.
+        """
         images = self.images
         if isinstance(images, Tensor):
             return images.movedim(self.channel_axis, 1)
@@ -97,16 +102,17 @@ class Inputs:
 
     @property
     def batch(self) -> int:
+        """How many images there are."""
         return len(self.images)
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Each image's (H, W) or (D, H, W), in pixels or voxels."""
+        """Each image's (H, W), (D, H, W) or (L,), in pixels, voxels or samples."""
         return tuple(self._space(image[None]) for image in self.images)
 
     @property
     def size(self) -> tuple[int, ...]:
-        """(H, W) or (D, H, W) of the images; of images of several sizes the largest height and width."""
+        """(H, W), (D, H, W) or (L,) of the images; of images of several sizes the largest height and width."""
         images = self.images
         return self._space(images) if isinstance(images, Tensor) else tuple(map(max, zip(*self.sizes, strict=True)))
 
@@ -124,27 +130,16 @@ class Inputs:
         """The sizes of a batch without those of images and channels."""
         return tuple(images.movedim(self.channel_axis, 1).shape[2:])
 
-    def _laid_out(self, model: nn.Module) -> Inputs:
-        """The same with what `model` tells: the `canvas` that its own transform makes, and where the channels are."""
-        transform = next((part for part in model.modules() if type(part).__name__ == _TORCHVISIONS_TRANSFORM), None)
-        if transform is not None:
-            made, _ = transform(list(self.images))
-            height, width = made.tensors.shape[-2:]
-            extents = tuple((rows / height, columns / width) for rows, columns in made.image_sizes)
-            return replace(self, canvas=Canvas((height, width), extents))
-        if isinstance(self.images, list) and len({*self.sizes}) > 1:
-            raise InputError(
-                "how the model lays images of several sizes out is not known.",
-                got=", ".join(map(str, self.sizes[:5])),
-                expected="images of one size, or one of torchvision's detectors",
-                do="explain them one at a time",
-            )
-        if isinstance(self.images, Tensor) and self.images.ndim == 5 and _is_transformers(model):
-            return replace(self, channel_axis=2)
-        return self
+    def _has_space(self, tensor: Tensor) -> bool:
+        """Whether a tensor can be a batch of images; of three dimensions only floats are."""
+        return tensor.ndim >= self.rank and (tensor.ndim > 3 or tensor.is_floating_point())
 
     def seen_as(self, view: Callable[[Tensor], Tensor]) -> Inputs:
-        """The same inputs with every picture in them changed: all tensors of the images' size."""
+        """The same inputs with every picture in them changed: all tensors of the images' size.
+
+        Args:
+            view: from images (N, C, *space) to as many.
+        """
 
         def change(entry: Tensor | Listed) -> Tensor | Listed:
             if isinstance(entry, Listed):
@@ -156,7 +151,12 @@ class Inputs:
         return self._changed(change)
 
     def with_rows(self, rows: Callable[[Tensor], Tensor], image: Tensor | None = None) -> Inputs:
-        """The same inputs with every tensor of the batch changed by `rows`; the images replaced, if some are given."""
+        """The same inputs with every tensor of the batch changed by `rows`; the images replaced, if some are given.
+
+        Args:
+            rows: from a tensor (B, ...) to (N, ...): which rows, in what order.
+            image: the images to put in, (N, C, *space); None takes the own ones through `rows`.
+        """
         own = self.images
 
         def change(entry: Tensor | Listed) -> Tensor | Listed:
@@ -173,11 +173,17 @@ class Inputs:
         return replace(self, args=args, kwargs=kwargs)
 
     def run(self, model: nn.Module) -> Any:
-        return model(*self.args, **self.kwargs)
+        """What `model` returns. What it raises comes through, with a note where the images are not what it takes."""
+        try:
+            return model(*self.args, **self.kwargs)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if told := mistakes.note(self, model, error):
+                error.add_note(told)
+            raise
 
 
-def _is_transformers(model: nn.Module) -> bool:
-    return hasattr(getattr(model, "config", None), "model_type")
+def _is_missing(images: Images) -> bool:
+    return isinstance(images, Listed) and not images
 
 
 def _listed(entries: list[Any]) -> list[Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import MissingExtra, ModelError
+from seewhy.errors import MissingExtra, ModelError, warn
+from seewhy.hooks.wrappers import unwrap
+
+ENDINGS = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".onnx")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SAVED = ".safetensors, or what torch.save(model.state_dict(), path) writes"
+_TRUSTED = "where you trust the file, take the weights out once: "
+
+# how files begin that are no checkpoints, what they are, and what to do
+_BEGINNINGS = (
+    (b"\x89PNG", "a PNG picture", None),
+    (b"\xff\xd8\xff", "a JPEG picture", None),
+    (b"GIF8", "a GIF picture", None),
+    (b"II*\x00", "a TIFF picture", None),
+    (b"MM\x00*", "a TIFF picture", None),
+    (b"RIFF", "a WebP picture, or a film", None),
+    (b"%PDF", "a PDF document", None),
+    (b"<", "a web page", "look at what was downloaded: it may be a message"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "git lfs pull"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes it", "convert the weights to PyTorch first"),
+)
 
 
 def fill(module: nn.Module, path: str | Path) -> None:
-    """Load the weights in `path` into `module`; every key and shape has to fit.
+    """Load the weights in a file into a model; every key and shape has to fit.
 
-    Wrappers ({"state_dict": ...}, {"model": ...}) and the prefixes that DataParallel, torch.compile and training
-    frameworks put before every key are taken off. Raises `ModelError`.
+    Wrappers ({"state_dict": ...}, {"model": ...}) and the prefix that training frameworks put before every key ("net."
+    of Lightning, "module." of DataParallel, "_orig_mod." of torch.compile) are taken off. What has another prefix, a
+    loss with weights say, is left out with a warning.
+
+    Args:
+        module: the model; compilation and data parallelism may stand around it.
+        path: a checkpoint; see `read`.
+
+    Raises:
+        ModelError: if the file cannot be read, or does not fit.
     """
-    path = Path(path)
+    module, path = unwrap(module), Path(path)
     places = module.state_dict()
-    weights = _without_prefixes(_unwrapped(read(path), path), places)
+    weights = _without_prefix(_unwrapped(read(path), path), places, path)
     shapes = [
         f"{key} is {tuple(weights[key].shape)}, not {tuple(place.shape)}"
         for key, place in places.items()
@@ -39,9 +68,15 @@ def fill(module: nn.Module, path: str | Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds: safetensors by its ending, anything else with `torch.load(weights_only=True)`.
+    """What a checkpoint holds.
 
-    Raises `ModelError` if it is missing, damaged, or a pickle of more than tensors.
+    Args:
+        path: safetensors by its ending, anything else is read with `torch.load(weights_only=True)`.
+
+    Raises:
+        ModelError: if it is missing, damaged, no checkpoint, or a pickle of more than tensors. The message says what
+            the file is, and how to get the weights out of it.
+        MissingExtra: if safetensors is not installed.
     """
     if not path.is_file():
         raise ModelError(
@@ -57,55 +92,122 @@ def read(path: Path) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise _damaged(path, error) from error
+            raise _unreadable(path, error) from error
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path}: is not read, because it is a pickle of more than tensors, and reading that could run code.",
-            expected="a state dict: tensors by name",
-            do="convert it where you trust it: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, OSError) as error:  # torch's, on damaged files
-        raise _damaged(path, error) from error
+    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, OSError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, error) from error  # these are torch's on damaged files
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    """The error for a file that is no state dict: what it is, as far as its bytes tell, and what to do."""
+    with path.open("rb") as file:
+        beginning = file.read(64).lstrip()
+    for begins, kind, do in _BEGINNINGS:
+        if beginning.startswith(begins):
+            return ModelError(f"{path}: is {kind}, and no checkpoint.", expected=_SAVED, do=do)
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    if any(name.endswith("/constants.pkl") for name in names):
+        return ModelError(
+            f"{path}: is a TorchScript archive, which holds a whole model.",
+            expected=_SAVED,
+            do=_TRUSTED + "torch.save(torch.jit.load(path).state_dict(), 'weights.pth'); or explain it as it is: "
+            "load('file.py:build'), where build() returns torch.jit.load(path)",
+        )
+    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
+        return ModelError(
+            f"{path}: is an exported program, which holds a whole model.",
+            expected=_SAVED,
+            do=_TRUSTED + "torch.save(torch.export.load(path).state_dict, 'weights.pth'); or explain it as it is: "
+            "load('file.py:build'), where build() returns torch.export.load(path).module()",
+        )
+    if path.suffix == ".onnx":
+        return ModelError(f"{path}: is an ONNX graph, and no checkpoint.", expected=_SAVED)
+    if isinstance(error, pickle.UnpicklingError):
+        return _pickled(path, names)
     text = " ".join(str(error).split())
     return ModelError(
         f"{path}: is damaged, or not a checkpoint.",
         got=f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__,
-        expected=".safetensors, or what torch.save(model.state_dict(), path) writes",
+        expected=_SAVED,
     )
 
 
-def _unwrapped(content: Any, path: Path) -> dict[str, Any]:
+def _pickled(path: Path, names: Iterable[str]) -> ModelError:
+    """The error for a pickle of more than tensors. The pickle is listed, not run."""
+    listed: list[tuple[str, Any]] = []
+    pickled = next((name for name in names if name.endswith("data.pkl")), None)
+    if pickled is not None:
+        try:
+            listed = [(code.name, told) for code, told, _ in pickletools.genops(zipfile.ZipFile(path).read(pickled))]
+        except (ValueError, zipfile.BadZipFile):  # damaged as well: there is less to tell
+            listed = []
+    words = {told for _, told in listed if isinstance(told, str)}
+    classes = sorted({told.replace(" ", ".") for code, told in listed if code == "GLOBAL"})
+    others = [name for name in classes if not name.startswith(("torch._utils.", "torch.storage.", "collections."))]
+    wrapper = next((each for each in _WRAPPERS if each in words), None)
+    kind = "a checkpoint of Lightning with" if "pytorch-lightning_version" in words else "a pickle of"
+    state = "content.state_dict()" if wrapper is None else f"content[{wrapper!r}]"
+    return ModelError(
+        f"{path}: is not read, because it is {kind} more than tensors, and reading that could run code.",
+        got=_few(name for name in others if not name.endswith("Storage")) or None,
+        expected="a state dict, tensors by name, as safetensors or " + _SAVED.partition("or ")[2],
+        do=_TRUSTED + f"content = torch.load(path, weights_only=False); torch.save({state}, 'weights.pth')",
+    )
+
+
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a checkpoint holds."""
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return dict(content)
-    if not isinstance(content, Mapping):
-        held = type(content).__name__
-    else:
+        if all(isinstance(key, str) for key in content):
+            return dict(content)
+        raise ModelError(
+            f"{path}: holds tensors under numbers, and not under the names of a model's weights.",
+            got="the keys " + _few(map(repr, content)),
+            expected=_SAVED,
+            do="it may be the state of an optimiser, or a list of parameters: save model.state_dict()",
+        )
+    nested = None
+    held = type(content).__name__
+    if isinstance(content, Mapping):
         held = "entries " + _few(f"{key!r} ({type(value).__name__})" for key, value in content.items())
+        nested = next((key for key, value in content.items() if isinstance(value, Mapping) and value), None)
     raise ModelError(
         f"{path}: holds no state dict.",
         got=held,
         expected="tensors by name, alone or under one of " + ", ".join(map(repr, _WRAPPERS)),
+        do=None
+        if nested is None
+        else f"if they are in {nested!r}: torch.save(torch.load(path, weights_only=True)[{nested!r}], 'weights.pth')",
     )
 
 
-def _without_prefixes(weights: dict[str, Tensor], places: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`weights` without the prefixes that all of their keys have and the model's own keys do not."""
-
-    def added(prefix: str) -> bool:
-        return all(key.startswith(prefix) for key in weights) and not all(key.startswith(prefix) for key in places)
-
-    while prefix := next(filter(added, _PREFIXES), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
+def _without_prefix(weights: dict[str, Tensor], places: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The weights under the model's own keys: those of the one prefix under which most of them are found."""
+    found: Counter[str] = Counter()
+    for key, weight in weights.items():
+        parts = key.split(".")
+        for start in range(len(parts)):
+            place = places.get(".".join(parts[start:]))
+            if isinstance(place, Tensor) and place.shape == weight.shape:
+                found[".".join([*parts[:start], ""])] += 1
+    best = [prefix for prefix, count in found.items() if count == max(found.values())]
+    if not best or "" in best:
+        return weights
+    if len(best) > 1:
+        raise ModelError(
+            f"{path}: holds the weights of several such models.",
+            got="under the prefixes " + _few(map(repr, best)),
+            do="save those of one: torch.save(model.state_dict(), 'weights.pth')",
+        )
+    (prefix,) = best
+    if others := [key for key in weights if not key.startswith(prefix)]:
+        warn(f"{path}: only the weights under {prefix!r} are used, not {_few(others)}.", UserWarning)
+    return {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
 
 
 def _mismatch(

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from seewhy.errors import InputError
+from seewhy.geometry.placement import placed
 from seewhy.images.files import written_whole
 from seewhy.images.photo import Photo
 from seewhy.render._figure import figure
@@ -123,6 +124,7 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
     def texts(name: str) -> tuple[str, ...] | None:
         return tuple(read[name].tolist()) if name in read else None
 
+    size = tuple(read["size"].tolist())
     scores = tensor("scores")
     assert scores is not None
     targets: Any = tensor("index")
@@ -136,12 +138,19 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
         outputs=tensor("outputs"),
         targets=targets,
         method=str(read["method"]),
-        size=tuple(read["size"].tolist()),
+        size=size,
         fuse=str(read["fuse"]),  # type: ignore[arg-type]
         probabilities=tensor("probabilities"),
         labels=texts("labels"),
         frames=rows("frames"),
         extents=rows("extents"),
+        placements={
+            name.removeprefix("placements/"): placed(
+                [(int(axis), start, extent, bool(turned)) for axis, start, extent, turned in sides.tolist()], size
+            )
+            for name, sides in read.items()
+            if name.startswith("placements/")
+        },
         files=texts("files"),
         note=str(read["note"]),
     )
@@ -197,6 +206,10 @@ def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
         "files": explanation.files,
     }
     known |= {f"maps/{layer}": grid for layer, grid in explanation.maps.items()}
+    known |= {
+        f"placements/{layer}": [(side.axis, side.start, side.extent, side.flipped) for side in placement.sides]
+        for layer, placement in explanation.placements.items()
+    }
     return {
         name: _numpy(value) if isinstance(value, Tensor) else np.array(value)
         for name, value in known.items()

@@ -30,7 +30,7 @@ def cat(explanations: Sequence[Explanation]) -> Explanation:
         raise InputError("there is nothing to join.", got="no explanations")
     first = explanations[0]
     for other in explanations:
-        for what in ("method", "layers", "size", "fuse", "labels"):
+        for what in ("method", "layers", "size", "fuse", "labels", "placements"):
             if getattr(other, what) != getattr(first, what):
                 raise _different(what, getattr(first, what), getattr(other, what))
         for name, grid in other.maps.items():

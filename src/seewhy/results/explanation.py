@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seewhy._types import Frame
 from seewhy.errors import InputError
+from seewhy.geometry.placement import Placement, draw
 from seewhy.hooks.nested import rebuild
 from seewhy.images import arrays
 from seewhy.methods.fuse import Fuse, fuse_maps, local_product
@@ -48,6 +49,8 @@ class Explanation:
         frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels; None for all of it.
         extents: the share (height, width) of its maps that each image takes up, where the model pads images. The
             heatmap shows that part.
+        placements: for layers whose grid does not cover the whole input as it is (the model mirrors, pads or crops its
+            input), where it lies. The heatmap is drawn there.
         photos: the photographs, where those were passed instead of tensors.
         files: the names of the photographs' files, where they are known.
         note: why this layer was chosen, if it was.
@@ -64,6 +67,7 @@ class Explanation:
     labels: Sequence[str] | None = None
     frames: tuple[Frame, ...] | None = None
     extents: tuple[tuple[float, float], ...] | None = None
+    placements: Mapping[str, Placement] = field(default_factory=dict)
     photos: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] | None = None
     note: str = ""
@@ -142,12 +146,17 @@ class Explanation:
             return torch.where(finite, maps, 0).clamp(min=0)
 
         ones = [1] * len(self.size)
-        grids = [grid.float() if scaling == "none" else positive(grid.float()) for grid in self.maps.values()]
+        grids = {
+            layer: grid.float() if scaling == "none" else positive(grid.float()) for layer, grid in self.maps.items()
+        }
         if self.fuse == "local_product":  # of the layers at their own resolutions
-            grids = [local_product(grids, len(size))]
+            grids = {"": local_product(list(grids.values()), len(size))}
         drawn = []
-        for grid in grids:
-            resized = arrays.resize(grid, size, mode, self.extents)
+        for layer, grid in grids.items():
+            if layer in self.placements:
+                resized = draw(grid, self.placements[layer], size, mode)
+            else:
+                resized = arrays.resize(grid, size, mode, self.extents)
             drawn.append(scale(resized if scaling == "none" else resized.clamp(min=0)))  # bicubic overshoots
         return drawn[0] if len(drawn) == 1 else scale(fuse_maps(drawn, self.fuse))
 

@@ -40,10 +40,10 @@ class Asked:
 
     def resolved(self, outputs: Any, context: Context) -> Target:
         from seewhy.targets import Box, Category, Pixel, Region, class_scores, resolve
-        from seewhy.targets.outputs import is_detections, named, scores_tensor
+        from seewhy.targets.outputs import is_detections, scores_tensor, tensors_called
 
         placed = self.place is not None or self.region is not None
-        detects = is_detections(outputs) or bool(named(outputs, ("pred_boxes",)))
+        detects = is_detections(outputs) or bool(tensors_called(outputs, ("pred_boxes",)))
         if self.top and (detects or scores_tensor(outputs).ndim > 3):
             raise OutputError("--top-k ranks the classes of a picture, and this model gives several at once.")
         if self.top:
@@ -53,7 +53,7 @@ class Asked:
             return _shown(Box(self.index, index=self.box), outputs, context)
         if self.index is None and context.encode is not None:
             raise OutputError("the model compares pictures with words.", do='say which, as in --target "a cat"')
-        dense = placed or named(outputs, ("masks_queries_logits",)) or scores_tensor(outputs).ndim > 3
+        dense = placed or tensors_called(outputs, ("masks_queries_logits",)) or scores_tensor(outputs).ndim > 3
         if self.index is None and dense:
             raise OutputError("the model sees several classes in one picture.", do="say which with --target")
         if self.place is not None and self.index is not None and context.sizes is not None:
