@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from jaxtyping import config
 from PIL import Image
 
+from seewhy import samples
 from seewhy.errors import InputError, InputTypeError
 from seewhy.images.photo import open_photo, opened, rgb
 
@@ -166,3 +169,44 @@ def test_the_picture_passed_is_not_changed():
     photo = Image.fromarray(COLOUR)
     opened(photo).paste((0, 0, 0), (0, 0, 5, 4))
     assert np.array_equal(np.asarray(photo), COLOUR)
+
+
+def _png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("empty.png", b"", "empty"),
+        ("text.jpg", b"no picture", "not a picture"),
+        ("cut.png", samples.path("coffee.png").read_bytes()[:5000], "damaged"),
+        ("bomb.png", _png(60_000, 60_000), "more pixels than is safe"),
+        ("warned.png", _png(10_000, 10_000), "more pixels than is safe"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line_with_its_name(tmp_path, name, content, cause):
+    (tmp_path / name).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=cause) as caught:
+            open_photo(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_and_a_missing_file_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match="is a directory"):
+        open_photo(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        open_photo(tmp_path / "nothing.png")
+
+
+def test_pillows_limit_is_left_alone(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    open_photo(samples.path("coffee.png"))
+    assert before == Image.MAX_IMAGE_PIXELS

@@ -7,8 +7,10 @@ import pickle
 import subprocess
 import sys
 import warnings
+import zipfile
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +19,7 @@ from torch import nn
 from seewhy import samples
 from seewhy.errors import MissingExtra, ModelError
 from seewhy.models import Preprocess, load
+from seewhy.models.checkpoint import fill, read
 from seewhy.models.sources.default import renamed
 
 FILE = """
@@ -283,6 +286,251 @@ def test_missing_weights_and_devices(spec, tmp_path):
 def test_device_moves_the_module(spec):
     assert load(spec, device="cpu").to(torch.device("cpu")).module[0].weight.device.type == "cpu"
     assert isinstance(load(spec).module, nn.Sequential)
+
+
+# a file's neighbours
+
+
+def files(folder, **sources: str):
+    folder.mkdir(exist_ok=True)
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    return f"{folder / 'build'}.py:build"
+
+
+BUILD = """
+from torch import nn
+from seewhy.models import Preprocess
+preprocess = Preprocess()
+from model import Net
+def build():
+    import sizes
+    return Net(sizes.OUT)
+"""
+MODEL = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self, out):\n        super().__init__({}, out)\n"
+
+
+def test_a_file_can_import_its_neighbours_and_nothing_stays(tmp_path):
+    """Two folders with neighbours of the same names: each file gets its own, and later imports get neither."""
+    first = files(tmp_path / "a", build=BUILD, model=MODEL.format(2), sizes="OUT = 5")
+    second = files(tmp_path / "b", build=BUILD, model=MODEL.format(3), sizes="OUT = 7")
+    path, modules = list(sys.path), set(sys.modules)
+    shapes = [tuple(load(spec).module.weight.shape) for spec in (first, second, first)]
+    assert shapes == [(5, 2), (7, 3), (5, 2)]
+    assert sys.path == path
+    assert {name for name in set(sys.modules) - modules if not name.startswith("seewhy_model_build_")} == set()
+
+
+def test_a_module_of_the_callers_own_is_out_of_the_way_and_comes_back(tmp_path, monkeypatch):
+    spec = files(tmp_path / "a", build=BUILD, model=MODEL.format(2), sizes="OUT = 5")
+    files(tmp_path / "own", model=MODEL.format(9), sizes="OUT = 9")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    import model as own
+
+    monkeypatch.setitem(sys.modules, "model", own)  # and is forgotten after the test
+    assert load(spec).module.weight.shape == (5, 2)
+    assert sys.modules["model"] is own
+    assert own.Net(1).in_features == 9
+
+
+def test_a_neighbour_does_not_replace_a_library(tmp_path):
+    spec = files(tmp_path / "a", build=FILE, torch="raise AssertionError", seewhy="raise AssertionError")
+    before = sys.modules["torch"], sys.modules["seewhy"], sys.modules["seewhy.models"]
+    assert load(spec).labels == ("no", "yes")
+    assert (sys.modules["torch"], sys.modules["seewhy"], sys.modules["seewhy.models"]) == before
+
+
+def test_nothing_stays_of_a_file_that_raises(tmp_path):
+    spec = files(tmp_path / "a", build=BUILD.replace("return", "1 / 0 #"), model=MODEL.format(2), sizes="OUT = 5")
+    path, modules = list(sys.path), set(sys.modules)
+    with pytest.raises(ZeroDivisionError):
+        load(spec)
+    assert sys.path == path
+    assert not {"model", "sizes"} & set(sys.modules) - modules
+
+
+# models of grey levels
+
+
+def test_a_file_of_a_model_of_grey_levels(tmp_path):
+    source = "from torch import nn\ndef build():\n    return nn.Conv2d(1, 2, 3)\n"
+    own = "from seewhy.models import Preprocess\npreprocess = Preprocess((32, 32), 32, (0.5,), (0.5,))\n"
+    loaded = load(files(tmp_path / "a", build=own + source))
+    inputs, _, _ = loaded.prepare([samples.path("coffee.png")])
+    assert inputs.shape == (1, 1, 32, 32)
+    assert loaded.module(inputs).shape == (1, 2, 30, 30)
+    with pytest.warns(UserWarning, match="ImageNet's is used in grey levels"):
+        loaded = load(files(tmp_path / "b", build=source))
+    assert loaded.preprocess == Preprocess().gray()
+    assert loaded.module(loaded.prepare([samples.path("coffee.png")])[0]).shape == (1, 2, 222, 222)
+
+
+# what checkpoints are, and how the weights come out
+
+
+@pytest.mark.parametrize("prefix", ["net.", "student.backbone.", "net._orig_mod."])
+def test_any_one_prefix_is_taken_off(spec, weights, tmp_path, prefix):
+    torch.save({prefix + key: value for key, value in weights.items()}, tmp_path / "w.ckpt")
+    assert same(weigh(load(spec, weights=tmp_path / "w.ckpt")), weights)
+
+
+def test_what_has_another_prefix_is_left_out_with_a_warning(spec, weights, tmp_path):
+    content = {f"net.{key}": value for key, value in weights.items()} | {"loss.weight": torch.ones(2)}
+    torch.save({"state_dict": content}, tmp_path / "w.ckpt")
+    with pytest.warns(UserWarning, match=r"w\.ckpt: only the weights under 'net\.' are used, not loss\.weight\."):
+        loaded = load(spec, weights=tmp_path / "w.ckpt")
+    assert same(weigh(loaded), weights)
+
+
+def test_weights_of_two_models_are_refused(spec, weights, tmp_path):
+    content = {f"{who}.{key}": value for key, value in weights.items() for who in ("student", "teacher")}
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"several such models.\n  got: under the prefixes 'student\.', 'teacher\.'"):
+        load(spec, weights=tmp_path / "w.pth")
+
+
+def test_a_checkpoint_that_fits_in_part_is_told_without_its_prefix(spec, weights, tmp_path):
+    content = {f"net.{key}": value for key, value in weights.items()}
+    content["net.4.weight"] = torch.zeros(10, 4)
+    torch.save(content, tmp_path / "w.ckpt")
+    with pytest.raises(ModelError, match=r"got: 1 other shapes: 4\.weight is \(10, 4\), not \(2, 4\)"):
+        load(spec, weights=tmp_path / "w.ckpt")
+
+
+class Secret:
+    pass
+
+
+def test_a_checkpoint_of_lightning(spec, weights, tmp_path):
+    """As Lightning writes it. With plain hyper-parameters it is read; with objects among them it is told how."""
+    lightning = pytest.importorskip("lightning")
+
+    class Wrapped(lightning.LightningModule):
+        def __init__(self, width, config=None):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = load(spec).module
+
+    trainer = lightning.Trainer(logger=False, enable_checkpointing=False, max_epochs=0, accelerator="cpu")
+    for name, config in (("plain", None), ("rich", Secret())):
+        module = Wrapped(4, config)
+        module.net.load_state_dict(weights)
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+    assert same(weigh(load(spec, weights=tmp_path / "plain.ckpt")), weights)
+    with pytest.raises(ModelError, match="a checkpoint of Lightning with more than tensors") as caught:
+        load(spec, weights=tmp_path / "rich.ckpt")
+    assert "got: tests.models.test_load.Secret" in str(caught.value)
+    path = str(tmp_path / "rich.ckpt")
+    line = str(caught.value).partition("once: ")[2].replace("'weights.pth'", "out")
+    exec(line, {"torch": torch, "path": path, "out": tmp_path / "weights.pth"})
+    assert same(weigh(load(spec, weights=tmp_path / "weights.pth")), weights)
+
+
+def test_a_whole_pickled_model_is_told_how_its_weights_come_out(spec, weights, tmp_path):
+    module = load(spec).module
+    module.load_state_dict(weights)
+    torch.save(module, path := tmp_path / "whole.pth")
+    with pytest.raises(ModelError, match="could run code") as caught:
+        load(spec, weights=path)
+    assert "got: torch.nn.modules.activation.ReLU, torch.nn.modules.container.Seq" in str(caught.value)
+    line = str(caught.value).partition("once: ")[2].replace("'weights.pth'", "out")
+    exec(line, {"torch": torch, "path": path, "out": tmp_path / "weights.pth"})
+    assert same(weigh(load(spec, weights=tmp_path / "weights.pth")), weights)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["a TorchScript archive", "an exported program"])
+def test_archives_of_whole_models_are_told_how_their_weights_come_out(spec, weights, tmp_path, kind):
+    module, path = load(spec).module, tmp_path / "net.pt2"
+    module.load_state_dict(weights)
+    if kind == "an exported program":
+        torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 32, 32),)), path)
+    else:
+        torch.jit.script(module).save(str(path))
+    with pytest.raises(ModelError, match=f"is {kind}") as caught:
+        load(spec, weights=path)
+    line = str(caught.value).partition("once: ")[2].partition("; or")[0].replace("'weights.pth'", "out")
+    exec(line, {"torch": torch, "path": path, "out": tmp_path / "weights.pth"})
+    assert same(weigh(load(spec, weights=tmp_path / "weights.pth")), weights)
+    way = str(caught.value).rpartition("returns ")[2]
+    built = load(files(tmp_path / "a", build=f"import torch\npath = {str(path)!r}\n{BUILT}    return {way}\n"))
+    module = module.eval()
+    torch.testing.assert_close(built.module(torch.ones(1, 3, 32, 32)), module(torch.ones(1, 3, 32, 32)))
+
+
+BUILT = "from seewhy.models import Preprocess\npreprocess = Preprocess((32, 32), 32)\ndef build():\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (samples.path("coffee.png").read_bytes(), "a PNG picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "a JPEG picture"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_of_another_kind_is_named(spec, tmp_path, content, kind, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name}: is {kind}"):
+        load(spec, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_damaged_archives_are_model_errors(weights, tmp_path, whole):
+    """A hundred checkpoints with bytes changed in their pickle, or anywhere: read, or refused by name."""
+    torch.save(nn.Linear(2, 2) if whole else weights, tmp_path / "w.pth")
+    rng, refused = np.random.default_rng(0), 0
+    for number in range(100):
+        with zipfile.ZipFile(tmp_path / "w.pth") as source, zipfile.ZipFile(tmp_path / "broken.pth", "w") as broken:
+            for name in source.namelist():
+                content = np.frombuffer(source.read(name), np.uint8).copy()
+                if name.endswith("data.pkl"):
+                    content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+                broken.writestr(name, content.tobytes())
+        if number % 2:
+            content = np.frombuffer((tmp_path / "w.pth").read_bytes(), np.uint8).copy()
+            content[rng.integers(0, len(content), 8)] = rng.integers(0, 256, 8)
+            (tmp_path / "broken.pth").write_bytes(content.tobytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read(tmp_path / "broken.pth")
+            except ModelError as error:
+                refused += "broken.pth: " in str(error)
+    assert refused >= 50
+
+
+def test_tensors_under_numbers_are_no_state_dict(spec, weights, tmp_path):
+    torch.save(dict(enumerate(weights.values())), tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"w\.pth: holds tensors under numbers(.|\n)*the keys 0, 1, 2 and 1 more"):
+        load(spec, weights=tmp_path / "w.pth")
+
+
+def test_a_nested_state_dict_is_told_how_it_comes_out(spec, weights, tmp_path):
+    torch.save({"epoch": 3, "net": weights}, path := tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="if they are in 'net'") as caught:
+        load(spec, weights=path)
+    line = str(caught.value).partition("'net': ")[2].replace("'weights.pth'", "out")
+    exec(line, {"torch": torch, "path": path, "out": tmp_path / "weights.pth"})
+    assert same(weigh(load(spec, weights=tmp_path / "weights.pth")), weights)
+
+
+def test_a_compiled_model_is_filled(spec, weights, tmp_path):
+    torch.save(weights, tmp_path / "w.pth")
+    module = load(spec).module
+    fill(torch.compile(module), tmp_path / "w.pth")
+    assert same(dict(module.state_dict()), weights)
+
+
+def test_a_file_of_weights_is_no_model():
+    for name in ("net.pth", "run/last.ckpt", "model.safetensors"):
+        with pytest.raises(ModelError, match="does not say which model") as caught:
+            load(name)
+        assert f"load('path/to/file.py:build', weights={name!r})" in str(caught.value)
 
 
 def test_importing_models_imports_no_zoo():

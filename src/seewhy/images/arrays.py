@@ -21,11 +21,20 @@ def resize(
     mode: str = "bilinear",
     extents: Sequence[tuple[float, float]] | None = None,
 ) -> Float[Tensor, "*batch_and_size"]:
-    """Maps resized in their last `len(size)` dimensions, pixel centres kept (half-pixel rule, no aligned corners).
+    """Maps of another size. Pixel centres are kept (half-pixel rule, no aligned corners).
 
-    `mode` is "nearest", "bilinear" (linear in each dimension, so trilinear for volumes), "bicubic" (images only) or
-    "area", the mean over what falls into each cell.
-    extents: for each map of the first dimension the share (height, width) of it, from the upper left, to show.
+    Args:
+        maps: (..., *grid); the last `len(size)` dimensions are resized.
+        size: (H, W), (D, H, W) or (L,).
+        mode: "nearest", "bilinear" (linear in each dimension, so trilinear for volumes), "bicubic" (images only), or
+            "area", the mean over what falls into each cell.
+        extents: for each map of the first dimension the share (height, width) of it, from the upper left, to show.
+
+    Returns:
+        (..., *size).
+
+    Raises:
+        InputError: for bicubic resizing of anything but images.
     """
     if extents is not None and any(extent != (1, 1) for extent in extents):
         return _cut(maps, size, mode, torch.tensor(extents, device=maps.device, dtype=maps.dtype))
@@ -57,7 +66,12 @@ def _cut(
 
 
 def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tensor, "*shape"]:
-    """Maps shifted and divided by their own range over `dims`, to [0, 1]; all zero where they are constant."""
+    """Maps scaled to [0, 1] by their own range; all zero where they are constant.
+
+    Args:
+        maps: of any shape.
+        dims: the dimensions that one range is taken over.
+    """
     low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
     span = high - low
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0)
@@ -66,7 +80,13 @@ def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tenso
 def blur(
     maps: Float[Tensor, "*batch_and_grid"], sigma: float, dims: tuple[int, ...] = (-2, -1)
 ) -> Float[Tensor, "*batch_and_grid"]:
-    """Gaussian blur over `dims` of standard deviation `sigma` pixels, cut at four of them, with reflected borders."""
+    """Gaussian blur, with reflected borders.
+
+    Args:
+        maps: of any shape.
+        sigma: the standard deviation, in pixels. The kernel is cut at four of them. 0 leaves the maps as they are.
+        dims: the dimensions to blur along.
+    """
     if sigma <= 0:
         return maps
     radius = math.ceil(4 * sigma)
@@ -84,10 +104,15 @@ def blur(
 
 
 def boxes(heatmap: Float[Tensor, "*space"], threshold: float = 0.5) -> Int[Tensor, "N sides"]:
-    """Boxes around the connected regions where `heatmap` >= `threshold`, the one with most heat in it first.
+    """Boxes around the connected hot regions of one map, the one with most heat in it first.
 
-    Regions touch by side or corner. A row is (x0, y0, x1, y1) in pixels for an image, (x0, y0, z0, x1, y1, z1) for a
-    volume; the upper ends are exclusive, so x1 - x0 is the width.
+    Args:
+        heatmap: (H, W) or (D, H, W).
+        threshold: a place is hot where the map is at least this. Hot places are connected by side or corner.
+
+    Returns:
+        (N, 4) for an image, rows (x0, y0, x1, y1) in pixels; (N, 6) for a volume, rows (x0, y0, z0, x1, y1, z1). The
+        upper ends are exclusive, so x1 - x0 is the width.
     """
     hot = heatmap >= threshold
     labels = _connected(hot)

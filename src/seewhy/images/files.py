@@ -11,10 +11,16 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with the same ending, to write to; it takes the name `path` if nothing is raised.
+    """A temporary path to write to. It becomes `path` if nothing is raised in the block.
 
-    Whatever stood at `path` stays until then. The folder is made if it is missing. On an error, Ctrl-C included, the
+    What stood at `path` stays until then. The folder is made if it is missing. On an error, Ctrl-C included, the
     temporary file is removed.
+
+    Args:
+        path: the name of the finished file.
+
+    Yields:
+        A path in the same folder, with the same ending.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InputTypeError
+from seewhy.hooks.nested import described
 from seewhy.hooks.wrappers import unwrap
 from seewhy.models.loaded import Loaded
 
@@ -39,7 +40,7 @@ def as_module(model: object) -> nn.Module:
         network = getattr(model, "model", None)
         raise InputTypeError(
             "this object predicts from pictures; it is not the network itself.",
-            got=f"a {type(model).__name__}",
+            got=type(model).__name__,
             do="pass the network inside it, .model, and tensors"
             if isinstance(network, nn.Module)
             else "make it from weights of PyTorch: an exported file has no layers and no gradients",
@@ -67,14 +68,10 @@ def limits_of(module: nn.Module) -> Limits:
     model explain them.
     """
     parts = list(unwrap(module).modules())
-    scripted = any(isinstance(part, torch.jit.ScriptModule) for part in parts)
-    exported = any(hasattr(part, "validate_inputs") and isinstance(part, torch.fx.GraphModule) for part in parts)
     layers = gradients = ""
-    if scripted or exported:
-        kind = "scripted or traced (torch.jit)" if scripted else "exported (torch.export)"
-        layers = (
-            f"the model, or a part of it, is {kind}: its layers run inside one graph, where nothing can look at them"
-        )
+    if graph := next((part for part in parts if _is_closed(part)), None):
+        kind = "scripted or traced" if isinstance(graph, torch.jit.ScriptModule) else "exported"
+        layers = f"the model, or a part of it, is {kind}: its layers run inside one graph, where nothing can see them"
     if quantised := next((part for part in parts if _is_quantised(part)), None):
         gradients = f"the model is quantised: operations such as {type(quantised).__name__} have no gradient"
     return Limits(layers, gradients)
@@ -83,7 +80,8 @@ def limits_of(module: nn.Module) -> Limits:
 def _is_closed(module: nn.Module) -> bool:
     """Whether a module runs as one graph of operations that calls no other module."""
     if isinstance(module, torch.fx.GraphModule):
-        return all(node.op != "call_module" for node in module.graph.nodes)
+        called = {node.target for node in module.graph.nodes if node.op == "call_module"}
+        return called <= {"_guards_fn"}  # which checks the inputs of an exported program
     return isinstance(module, torch.jit.ScriptModule)
 
 
@@ -113,7 +111,9 @@ def _name(model: object) -> tuple[str, str] | None:
     got = f"{type(model).__name__} {str(model)!r}"
     if Path(model).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
         return got, f"a file of weights needs its model: seewhy.load('path/to/file.py:build', weights={str(model)!r})"
-    return got, f"seewhy.load({str(model) if ':' in str(model) else f'timm:{model}'!r})"
+    if ":" in str(model):
+        return got, f"seewhy.load({str(model)!r})"
+    return got, f"seewhy.load({f'{model}:build' if str(model).endswith('.py') else f'timm:{model}'!r})"
 
 
 def _weights(model: object) -> tuple[str, str] | None:
@@ -123,8 +123,9 @@ def _weights(model: object) -> tuple[str, str] | None:
     if inside is not None:
         return "a dict that holds a model", f"pass the model in it: [{inside!r}]"
     nested = next((key for key, value in model.items() if _is_state_dict(value)), None)
-    got = "a state dict" if _is_state_dict(model) else "a checkpoint" if nested is not None else "a dict"
-    part = "" if nested is None else f"[{nested!r}]"
+    if nested is None and not _is_state_dict(model):
+        return None
+    got, part = ("a state dict", "") if nested is None else ("a checkpoint", f"[{nested!r}]")
     return got, f"build the model and fill it: model.load_state_dict(weights{part}); then explain(model, ...)"
 
 
@@ -157,14 +158,19 @@ def _holder(model: object) -> tuple[str, str] | None:
     if not held:
         return None
     name = "model" if "model" in held else next(iter(held))
-    return f"a {type(model).__name__} that holds a model", f"pass the model in it: .{name}"
+    return f"{type(model).__name__}, which holds a model", f"pass the model in it: .{name}"
 
 
 def _function(model: object) -> tuple[str, str] | None:
     if not callable(model):
         return None
-    name = getattr(model, "__name__", type(model).__name__)
-    return f"the function {name}", f"if it builds a model, call it: {name}(); if it calls one, pass that model"
+    name = getattr(model, "__name__", "")
+    call = f": {name}()" if name.isidentifier() else ""
+    return f"a function {name}".strip(), f"if it builds a model, call it{call}; if it calls a model, pass that model"
+
+
+def _inputs(model: object) -> tuple[str, str] | None:
+    return (described(model), "pass the model first: explain(model, inputs)") if isinstance(model, Tensor) else None
 
 
 def _anything(model: object) -> tuple[str, str]:
@@ -172,5 +178,5 @@ def _anything(model: object) -> tuple[str, str]:
 
 
 _KINDS: tuple[Callable[[object], tuple[str, str] | None], ...] = (
-    _class, _name, _weights, _method, _program, _holder, _function, _anything,
+    _class, _name, _weights, _method, _program, _inputs, _holder, _function, _anything,
 )  # fmt: skip

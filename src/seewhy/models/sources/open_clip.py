@@ -13,9 +13,15 @@ from seewhy.models.loaded import Loaded
 
 
 def from_open_clip(name: str, pretrained: bool) -> Loaded:
-    """The model `name`, "RN50" or "ViT-B-32", or with the name of its weights, "RN50/openai", and its `embed_text`.
+    """A model of images and texts, as its image side, with `embed_text`.
 
-    Raises `ModelError` for an unknown name, or where there are several weights and none is named.
+    Args:
+        name: "RN50" or "ViT-B-32", or with the name of its weights, "RN50/openai".
+        pretrained: with these weights; else with random ones.
+
+    Raises:
+        ModelError: for an unknown name, or where there are several weights and none is named.
+        MissingExtra: if open_clip is not installed.
     """
     try:
         import open_clip

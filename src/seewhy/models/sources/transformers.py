@@ -32,15 +32,22 @@ class ImageSide(nn.Module):
         self.model = model
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The projected embedding; transformers up to 4 returns it bare."""
+        """The projected embedding. Versions of transformers up to 4 return it without a container."""
         return _features(self.model.get_image_features(images))
 
 
 def from_transformers(name: str, pretrained: bool) -> Loaded:
     """The model of the class that its config names, with the preprocessing of its image processor.
 
-    A model that has a text side becomes its image side, with `embed_text`. What is in a local folder is read from there
-    alone. Raises `ModelError` where there is no such model, no image processor, or one that does what cannot be done.
+    A model that has a text side becomes its image side, with `embed_text`.
+
+    Args:
+        name: a name on the hub, or a local folder. What is in a local folder is read from there alone.
+        pretrained: with the weights that are there; else with random ones.
+
+    Raises:
+        ModelError: where there is no such model, no image processor, or one that does what cannot be done.
+        MissingExtra: if transformers is not installed.
     """
     try:
         import transformers
@@ -109,7 +116,11 @@ def _on_hub(name: str) -> bool:
 
 
 def _preprocess(processor: Any, name: str) -> Preprocess:
-    """What an image processor does, where that is a resize, a crop at the centre and a normalisation."""
+    """What an image processor does.
+
+    Raises:
+        ModelError: if that is not a resize, perhaps a crop at the centre, and a normalisation.
+    """
     does = processor.to_dict()
     size, crop = (dict(does.get(key) or {}) for key in ("size", "crop_size"))
     filtering = _FILTERS.get(int(does.get("resample") or 0))
