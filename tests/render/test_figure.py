@@ -229,3 +229,10 @@ def test_the_box_that_is_explained_is_drawn_where_it_lies_in_the_photograph(expl
             assert (*drawn.get_xy(), drawn.get_width(), drawn.get_height()) == expected
     without = panels(figure(explanation(MAPS, targets=Category(torch.tensor([1, 0])))), 1)
     assert not any(panel.patches for row in without for panel in row)
+
+
+def test_a_label_is_no_formula(explanation):
+    """Between two dollars matplotlib would read mathematics, and fail on this."""
+    made = explanation(MAPS[:1], targets=Category(torch.tensor([0])), labels=["a $\\frac bill$"])
+    assert png(made)[:4] == b"\x89PNG"
+    assert figure(made).axes[0].get_title("left") == "a $\\frac bill$ (0), score 0.5"

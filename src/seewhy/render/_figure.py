@@ -76,7 +76,7 @@ def figure(
     grid = drawing.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, drawn in zip(grid, rows, strict=True):
         _row(axes, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
-        axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9)
+        axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9, parse_math=False)  # "$" is a letter
     layers = ", ".join(explanation.layers)
     drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(wide * 11)), fontsize=10)
     maps = explanation.scores.numel() if target is None else len(explanation)

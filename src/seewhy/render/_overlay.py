@@ -70,9 +70,9 @@ def overlay(
     if mode == "opacity":
         heat = arrays.rescale(arrays.blur(heat, 0.02 * max(heat.shape)), (0, 1)).clamp(0, 1)
         weight = heat**0.7
-    share = torch.where(covered, weight, 0).numpy()[..., None]
-    mixed = pixels * (1 - share) + _painted(heat, colormap) * share
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    share = torch.where(covered, weight, 0)[..., None]
+    mixed = torch.from_numpy(pixels.astype(np.float32)).lerp_(_coloured(heat, colormap), share)
+    return Image.fromarray(mixed.round_().to(torch.uint8).numpy())
 
 
 def overlays(
@@ -365,8 +365,8 @@ def placed(
     return torch.where(covered, sampled[0, 0].clamp(0, 1), 0), covered
 
 
-def _painted(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> NDArray[np.float32]:
-    """The map in colours: (H, W, 3) in [0, 255]."""
-    table = colours(colormap) * 255
-    painted: NDArray[np.float32] = table[(heat * len(table)).long().clamp(max=len(table) - 1).numpy()]
-    return painted
+def _coloured(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Float[Tensor, "H W 3"]:
+    """The map in colours, in [0, 255]."""
+    table = torch.from_numpy(colours(colormap) * 255)
+    places = (heat * len(table)).int().clamp_(max=len(table) - 1)
+    return table.index_select(0, places.flatten()).reshape(*heat.shape, 3)

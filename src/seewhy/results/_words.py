@@ -49,9 +49,10 @@ def side(explanation: Explanation, image: int, target: int | None) -> Side:
     if outputs.numel() != len(explanation):
         return ""
     output = outputs.detach().flatten()[image].double()
-    if isinstance(explanation.targets, Probability) and kind == "one logit":
-        output, kind = output.sigmoid(), "probabilities"
-    opposite = 1 - output if kind == "probabilities" else -output
+    likely = kind in ("probabilities", "one probability")
+    if isinstance(explanation.targets, Probability) and not likely:
+        output, likely = output.sigmoid(), True
+    opposite = 1 - output if likely else -output
     score = explanation.scores[image] if target is None else explanation.scores[image, target]
     return "positive" if abs(score - output) <= abs(score - opposite) else "negative"
 

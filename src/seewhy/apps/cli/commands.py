@@ -121,9 +121,7 @@ def explain(
             help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
         ),
     ] = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help="Explain the K most likely classes.", show_default=False)
-    ] = 0,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Explain the K most likely classes.")] = None,
     box: Annotated[
         int | None, typer.Option(min=0, help="Of a detector the box of this number, from 0 on. [default: the best]")
     ] = None,
@@ -207,7 +205,7 @@ def explain(
                 return Text(target)
             place = None if where is None else place_of(where, loaded.preprocess.frame(photo.size))
             inside = None if region is None else region_of(region, photo, loaded.preprocess)
-            return Asked(index, box, place, inside, top_k)
+            return Asked(index, box, place, inside, top_k or 0)
 
         _make_folder(out)
         drawing = {"scaling": "none" if signed else "per_image", "colormap": colormap, "alpha": alpha}
@@ -223,7 +221,9 @@ def explain(
         inputs = frozenset(path.resolve() for path in [*paths, *filter(None, (mask, labels, csv))])
         named: dict[Path, dict[str, Files]] = {path: {} for path in paths}
         for name in names:
-            naming = Naming(out, name + suffix, {**request, "method": name}, top_k, not no_overlay, not no_figure, raw)
+            naming = Naming(
+                out, name + suffix, {**request, "method": name}, top_k or 0, not no_overlay, not no_figure, raw
+            )
             for path, files in zip(paths, names_of(paths, naming, inputs), strict=True):
                 named[path][name] = files
         if skip_existing:

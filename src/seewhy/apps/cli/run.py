@@ -100,9 +100,10 @@ def explain_all(
     batch: list[Photograph | Failure] = []
     with ThreadPoolExecutor(_WRITERS) as writers:
         try:
-            for start in range(0, len(photographs), job.batch_size):
+            # the first one alone: it is then that the layer is chosen, which costs most in a whole batch
+            for start in (0, *range(1, len(photographs), job.batch_size)):
                 stop.check()
-                batch = list(photographs[start : start + job.batch_size])
+                batch = list(photographs[start : start + job.batch_size if start else 1])
                 _explain_batch(job, [each for each in batch if isinstance(each, Photograph)], writers, warn_once, stop)
                 _hand_over(before, hand_over, stop)
                 before, batch = batch, []
@@ -181,11 +182,12 @@ def _explain_group(
     for number, (photograph, _) in enumerate(group):
         for method, explanation in every.items():
             one = explanation[number]
-            blank = tuple(f"warning: {what}: {advice}." for what, _, advice in blanks(one))
+            blank = [f"warning: {what}: {advice}." for what, _, advice in blanks(one)]
             for text in blank:
                 warn(f"{photograph.path}: {text}")
             prompt = getattr(target, "prompt", None)
-            _write(photograph, _Writing(job, photograph.files[method], one, prompt, (*general, *blank)), writers, warn)
+            told = general if one.scores.ndim == 2 else (*general, *blank)  # of several maps each has its own
+            _write(photograph, _Writing(job, photograph.files[method], one, prompt, told), writers, warn)
 
 
 def _write(photograph: Photograph, writing: _Writing, writers: ThreadPoolExecutor, warn: Callable[[str], None]) -> None:
@@ -245,6 +247,7 @@ class _Writing:
         for rank, overlay in zip(ranks, overlays, strict=False):
             place = (0,) if rank is None else (0, rank)
             index, probabilities = explanation.index, explanation.probabilities
+            blank = "" if rank is None else explanation.blank(0, rank)
             yield Record(
                 image=image,
                 label=self.prompt or explanation.name(0, rank),
@@ -258,7 +261,7 @@ class _Writing:
                 figure=None if self.files.figure is None else str(self.files.figure),
                 raw=None if self.files.raw is None else str(self.files.raw),
                 note=explanation.note,
-                warnings=self.warnings,
+                warnings=(*self.warnings, *([f"warning: the map shows nothing: {blank}."] if blank else [])),
             )
 
 
