@@ -19,11 +19,13 @@ from torch import Tensor
 from seewhy.geometry.placement import Placement, Shape, Side
 from seewhy.geometry.probes import Probes, centres
 
-_LINES = 12  # of a grid are looked at along each axis, evenly spaced: a wrong order shows in any of them
+_LINES = {1: 32, 2: 12, 3: 7}  # of a grid are looked at along each axis, evenly spaced: a wrong order shows in any
 _DEAD = 1e-6  # of the strongest answer: a place that answers less does not answer
 _SHARES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the side: the receptive fields that are tried
 _AGREES, _ALONG = 0.4, 0.3  # least agreement, in all and along each axis; measured: see tests/geometry/test_judge.py
 _FEW = 0.9  # more of it per place: two or four places agree easily by chance
+_MANY = 9  # places, of which what they have in common says little of one
+_EQUAL = 1e-6  # agreements that differ by rounding
 _SAME = 0.02  # agreements that are no different
 _BETTER = 0.04  # agreements of which one is
 _FOCUSED = 0.7  # agreement of each place by itself with the place that suits its answers best
@@ -40,11 +42,13 @@ _NEAR, _NEAR_BENT = (
 class Answers:
     """How much each place of a layer changed with each change of the image; in one draw of the changes or several.
 
-    ramps: along each axis for changes that rise and that fall. bent: by what share the change by a sum is not the sum
+    apart: the same, less the change that all places have in common. ramps: for changes that grow along each axis, and
+    for those that shrink. bent: by what share the change by a sum is not the sum
     of the changes; 0 for a linear layer.
     """
 
     tiles: Float[Tensor, "draws tiles *grid"]
+    apart: Float[Tensor, "draws tiles *grid"]
     ramps: Float[Tensor, "draws axes 2 *grid"]
     bent: Float[Tensor, " draws"]
 
@@ -58,8 +62,12 @@ class Answers:
         return not bool(self.tiles.any())
 
     def with_more(self, other: Answers) -> Answers:
-        pairs = ((self.tiles, other.tiles), (self.ramps, other.ramps), (self.bent, other.bent))
-        return Answers(*(torch.cat(pair) for pair in pairs))
+        names = ("tiles", "apart", "ramps", "bent")
+        return Answers(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
+
+    def of_row(self, row: int) -> Answers:
+        """Those of one line along the first axis of the grid."""
+        return Answers(self.tiles[:, :, row], self.apart[:, :, row], self.ramps[:, :, :, row], self.bent)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,9 @@ class NoPlaces:
     agreement: float = math.nan
 
 
+SILENT = NoPlaces("nothing in it changes with the image: it is constant, saturated, or of another input")
+
+
 def judge(answers: Answers, probes: Probes, known: Sequence[Placement] = ()) -> Lies | NoPlaces:
     """Where the grid lies that answered so, or that it has no places.
 
@@ -90,16 +101,28 @@ def judge(answers: Answers, probes: Probes, known: Sequence[Placement] = ()) -> 
         probes: what was changed.
         known: how other layers of the same forward lie, which this one may share.
     """
-    if math.prod(answers.grid) == 1:
-        return Lies(Placement.upright(probes.space[: len(answers.grid)]))
+    if len(answers.grid) > len(probes.space):
+        return NoPlaces("it has more axes than the image")
     if answers.silent:
-        return NoPlaces("nothing in it changes with the image: it is constant, saturated, or of another input")
+        return SILENT
+    if math.prod(answers.grid) == 1:
+        return Lies(Placement(probes.space, Placement.upright(probes.space).sides[-len(answers.grid) :]))
     if not bool(answers.tiles.isfinite().all()):
         return NoPlaces("it is not finite where the image is changed")
-    table = _Table.of(answers, probes)
+    verdict = _judge(answers.tiles, answers, probes, known)
+    if isinstance(verdict, NoPlaces) and math.prod(answers.grid) >= _MANY:
+        apart = _judge(answers.apart, answers, probes, known)
+        return apart if isinstance(apart, Lies) else verdict
+    return verdict
+
+
+def _judge(tiles: Tensor, answers: Answers, probes: Probes, known: Sequence[Placement]) -> Lies | NoPlaces:
+    table = _Table.of(tiles, answers, probes)
     if table.live.sum() < 2:
         return NoPlaces("only one of its places changes with the image: the rest is constant or saturated")
-    agreement, best = max(((table.agreement(placement), placement) for placement in table.candidates()), key=_first)
+    found = [(table.agreement(placement), placement) for placement in table.candidates()]
+    agreement = max(found, key=_first)[0]
+    best = next(placement for score, placement in found if score > agreement - _EQUAL)
     shared = [(table.agreement(placement), placement) for placement in known if _alike(placement, best)]
     score, other = max(shared, key=_first, default=(-1.0, best))
     chosen = table.measured(other if score > agreement - _SAME else best)
@@ -143,13 +166,15 @@ class _Table:
     linear: bool
 
     @classmethod
-    def of(cls, answers: Answers, probes: Probes) -> _Table:
-        lines = [torch.linspace(0, cells - 1, min(cells, _LINES)).round().long() for cells in answers.grid]
-        tiles = answers.tiles.double()
+    def of(cls, tiles: Tensor, answers: Answers, probes: Probes) -> _Table:
+        lines = [
+            torch.linspace(0, cells - 1, min(cells, _LINES[len(answers.grid)])).round().long() for cells in answers.grid
+        ]
+        tiles = tiles.double()
         for axis, line in enumerate(lines, 2):
             tiles = tiles.index_select(axis, line)
         flat = tiles.flatten(2)
-        flat = flat / flat.amax((1, 2), keepdim=True)
+        flat = flat / flat.amax((1, 2), keepdim=True).clamp(min=1e-300)
         live = flat.amax((0, 1)) > _DEAD
         flat = flat[..., live]
         strength = flat.mean((0, 1))

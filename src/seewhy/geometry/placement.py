@@ -36,10 +36,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a grid lies over an input of size `space`: a `Side` for each axis of the grid, in order."""
+    """How a grid lies over an input of size `space`."""
 
     space: Shape
-    sides: tuple[Side, ...]
+    sides: tuple[Side, ...]  # one for each axis of the grid, which may have lost some of the input's
 
     @classmethod
     def upright(cls, space: Shape) -> Placement:
@@ -75,7 +75,8 @@ def draw(
 
     Returns:
         (..., *size); for an upright grid what `arrays.resize` returns. Between the centres of cells values are
-        interpolated; from the outer centres to the border of the grid they stay (the half-pixel rule).
+        interpolated; from the outer centres to the border of the grid they stay (the half-pixel rule). Along an axis
+        that the grid has lost they are the same everywhere.
 
     Raises:
         InputError: for another mode and a grid that is not upright.
@@ -89,16 +90,16 @@ def draw(
             expected='"bilinear" or "nearest"',
         )
     count = len(placement.sides)
-    grid = maps.shape[-count:]
-    lines = maps.movedim(tuple(range(-count, 0)), tuple(side.axis - len(size) for side in placement.sides))
-    missing = len(size) - count
-    if missing:
-        raise InputError("the grid has fewer axes than the input.", got=tuple(grid), expected=f"{len(size)} axes")
+    grid = maps.shape[maps.ndim - count :]
+    lines = maps[(..., *[None] * (len(size) - count))]  # axes that the grid has lost
+    missing = [axis for axis in range(len(size)) if axis not in {side.axis for side in placement.sides}]
+    order = [side.axis for side in placement.sides] + missing
+    lines = lines.movedim(tuple(range(-len(size), 0)), tuple(axis - len(size) for axis in order))
     for side, cells in zip(placement.sides, grid, strict=True):
-        weights = _along(side, cells, placement.space[side.axis], size[side.axis], mode)
+        weights = _along(side, cells, placement.space[side.axis], size[side.axis], mode).to(lines)
         axis = side.axis - len(size)
-        lines = (lines.movedim(axis, -1) @ weights.to(lines).T).movedim(-1, axis)
-    return lines
+        lines = (lines.movedim(axis, -1) @ weights.T).movedim(-1, axis)
+    return lines.expand(*lines.shape[: lines.ndim - len(size)], *size)
 
 
 def _along(side: Side, cells: int, pixels: int, drawn: int, mode: str) -> Float[Tensor, "drawn cells"]:

@@ -57,11 +57,11 @@ class Probes:
     def changed(
         self, image: Shaped[Tensor, "C *space"], draw: torch.Generator, *, blank: bool
     ) -> Shaped[Tensor, "N C *space"]:
-        """The image; with each tile changed; along each axis changed more and more, less and less; all changed.
+        """The image; it changed more and more along the first axis, less and less, everywhere; each tile; other axes.
 
         Changed pixels take the image's own colours, at random, half of them one by one and half in blocks: so that
-        integers and bounded values stay what they are. What is partly changed is so in a share of its pixels, and the
-        last change of all is the sum of the two along any axis. blank: all of it on the image's mean colour instead.
+        integers and bounded values stay what they are. What is partly changed is so in a share of its pixels, and more
+        and less along an axis add up to all of them. blank: all of it on the image's mean colour instead.
         """
         colours = _colours(image.flatten(1), draw)
         ground = image
@@ -72,12 +72,10 @@ class Probes:
         def put(share: Tensor, other: Tensor, chance: Tensor) -> Tensor:
             return torch.where((chance < share).to(image.device), other, ground)
 
-        made = [ground]
-        made += [put(tile, self._redrawn(colours, draw), self._chance(draw)) for tile in self.tiles]
         other, chance = self._redrawn(colours, draw), self._chance(draw)
-        for share in self.ramps:
-            made += [put(share, other, chance), put(1 - share, other, 1 - chance)]
-        return torch.stack([*made, other])
+        ramps = [put(*how) for share in self.ramps for how in ((share, other, chance), (1 - share, other, 1 - chance))]
+        tiles = [put(tile, self._redrawn(colours, draw), self._chance(draw)) for tile in self.tiles]
+        return torch.stack([ground, *ramps[:2], other, *tiles, *ramps[2:]])
 
     def _redrawn(self, colours: Shaped[Tensor, "C pixels"], draw: torch.Generator) -> Shaped[Tensor, "C *space"]:
         """Noise of these colours, every other pixel as fine as the image, the rest in blocks."""

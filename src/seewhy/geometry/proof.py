@@ -10,15 +10,17 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from seewhy.geometry.judge import Answers, Lies, NoPlaces, judge
+from seewhy.geometry.judge import SILENT, Answers, Lies, NoPlaces, judge
 from seewhy.geometry.placement import Placement, Shape
 from seewhy.geometry.probes import Probes
 
 # for each image among the inputs a batch of N -> by label what a layer returned, folded: (N * rows, C, *grid)
 Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
-_ROUNDING = 16  # steps of the layer's precision: what changes less has not changed
+_ROUNDING = 4  # steps of its precision: a place that changes by less has not changed
 _MIXED = 0.01  # of its changes, by which an image alone differs from it in a batch of others if images see each other
+_OPEN = 0.2  # agreement after two rounds from which further ones may prove a layer
+_ROWS = 16  # per image at most, that are not frames: more are boxes, or windows
 _WIDE = 6  # cells that a larger image is to give a grid that is too small to show where it lies
 
 
@@ -68,7 +70,7 @@ def prove(
     run: Run,
     images: Sequence[Shaped[Tensor, "1 C *space"]],
     *,
-    rounds: int = 2,
+    rounds: int = 4,
     larger: bool = True,
     at_once: int = 32,
     seed: int = 0,
@@ -76,9 +78,9 @@ def prove(
     """How each layer that `run` returns lies over its input, or that it has no places.
 
     One forward is of the images alone. Then each of them is changed in turn, in a round of one forward on 22 copies of
-    an image (26 of a volume, 16 of a signal): at first on what it shows, then on its mean colour. Further rounds are
-    run while layers remain that are not proven; last of all, for those whose grid is too small to tell, one with a
-    larger image. Where the model takes no batch, or images see each other in one, copies are run one at a time.
+    an image (26 of a volume, 16 of a signal): at first on what it shows, then on its mean colour, by turns. Rounds are
+    run while layers remain that are not proven but may be; last of all, for those whose grid is too small to tell, one
+    with a larger image. Where the model takes no batch, or images see each other in one, copies are run one at a time.
 
     Args:
         run: runs the model without a graph, under the guard, and folds what its layers return to (N * rows, C,
@@ -100,7 +102,8 @@ def prove(
                 old = before[which]
                 before[which] = new if old is None else old.with_more(new)
         verdicts = _verdicts(heard, runner)
-        if all(isinstance(verdict, Proof) for verdict in verdicts.values()):
+        refused = [verdict for verdict in verdicts.values() if isinstance(verdict, NoPlaces)]
+        if not refused or (number and not any(verdict.agreement > _OPEN for verdict in refused)):
             break
     if larger:
         verdicts |= _enlarged(run, images, verdicts, runner, seed)
@@ -123,51 +126,96 @@ class _Runner:
         """How the layers answer to changes of one of the images: (1, tiles, rows, *grid)."""
         probes = self.probes[which]
         copies = probes.changed(self.images[which][0], self.draw, blank=blank)
-        self.forwards += len(copies)
-        made = None if self.mixed else self._together(which, copies, blank=blank)
-        if made is None:
-            self.mixed = True
-            made = self._one_by_one(which, copies)
-        return {label: _answers(found, probes) for label, found in made.items()}
+        if not self.mixed:
+            try:
+                return self._measured(which, copies, self.at_once, blank=blank)
+            except _Mixed:
+                self.mixed = True
+        return self._measured(which, copies, 1, blank=blank)
 
-    def _given(self, which: int, copies: Tensor) -> list[Tensor]:
-        return [
-            copies if number == which else image.expand(len(copies), *image.shape[1:])
-            for number, image in enumerate(self.images)
-        ]
-
-    def _one_by_one(self, which: int, copies: Tensor) -> dict[str, Tensor]:
-        made = [self.run(self._given(which, copy[None])) for copy in copies]
-        return {label: torch.stack([one[label] for one in made]) for label in self.alone}
-
-    def _together(self, which: int, copies: Tensor, *, blank: bool) -> dict[str, Tensor] | None:
-        """By label (N, rows, C, *grid), or None where the model does not take a batch, or mixes it."""
-        try:
-            parts = [
-                self.run(self._given(which, copies[start : start + self.at_once]))
-                for start in range(0, len(copies), self.at_once)
+    def _run(self, which: int, copies: Tensor) -> Mapping[str, Tensor]:
+        """The layers for copies of one of the images, the others as they are."""
+        made = self.run(
+            [
+                copies if number == which else image.expand(len(copies), *image.shape[1:])
+                for number, image in enumerate(self.images)
             ]
-        except Exception:  # of whatever kind: it does run on one image, so what it cannot do is a batch
-            return None
-        alone = self.alone if not blank else self.run(self._given(which, copies[:1]))
-        made = {}
-        for label, one in alone.items():
-            count = len(one)
-            if any(part[label].shape[1:] != one.shape[1:] for part in parts) or sum(
-                len(part[label]) for part in parts
-            ) != count * len(copies):
-                return None
-            ways = {
-                True: torch.cat([part[label].reshape(-1, *one.shape) for part in parts]),
-                False: torch.cat([part[label].reshape(count, -1, *one.shape[1:]).transpose(0, 1) for part in parts]),
-            }
-            off = {first: float((way[0] - one).abs().max()) for first, way in ways.items()}
-            first = off[True] <= off[False]
-            changes = float((ways[first][1:] - ways[first][:1]).abs().max())
-            if off[first] > max(_MIXED * changes, _ROUNDING * _step(one)):
-                return None
-            self.images_first[label], made[label] = first, ways[first]
+        )
+        self.forwards += len(copies)
         return made
+
+    def _measured(self, which: int, copies: Tensor, at_once: int, *, blank: bool) -> dict[str, Answers]:
+        """The same in batches of `at_once`. Raises `_Mixed` where the model takes no batch, or mixes its images."""
+        ground = self._run(which, copies[:1]) if blank else self.alone
+        heard = {label: _Heard(made) for label, made in ground.items() if label in self.alone}
+        for start in range(0, len(copies), at_once):
+            part = copies[start : start + at_once]
+            try:
+                made = self._run(which, part)
+            except Exception as error:  # of whatever kind: it runs on one image, so what it cannot do is a batch
+                if len(part) == 1:
+                    raise
+                raise _Mixed from error
+            heard = {label: one for label, one in heard.items() if label in made}  # some run for some images only
+            for label, one in heard.items():
+                one.add(made[label], len(part))
+        for label, one in heard.items():
+            self.images_first[label] = one.images_first
+        return {label: one.answers(self.probes[which]) for label, one in heard.items()}
+
+
+class _Mixed(Exception):
+    """A batch is not what its images are one by one."""
+
+
+class _Heard:
+    """How much one layer changes, copy by copy: kept are its places' norms, and of four copies the layer itself."""
+
+    def __init__(self, ground: Shaped[Tensor, "rows C *grid"]) -> None:
+        self.ground = ground
+        self.images_first = True
+        self.first: Tensor | None = None  # the first four copies: the ground, more, less and all of it changed
+        self.norms: list[Tensor] = []
+        self.apart: list[Tensor] = []
+
+    def add(self, made: Shaped[Tensor, "_ C *grid"], count: int) -> None:
+        """The next copies. Raises `_Mixed` if they do not have as many rows each as one alone, or the first differs."""
+        if made.shape != (count * len(self.ground), *self.ground.shape[1:]):
+            raise _Mixed
+        if self.first is None:
+            apart = {first: self._by_image(made, first) for first in (True, False)}
+            self.images_first = self._off(apart[True]) <= self._off(apart[False])
+        copies = self._by_image(made, self.images_first)
+        if self.first is None and count > 1:
+            largest = float((copies[1:] - copies[:1]).abs().max())
+            if self._off(copies) > max(_MIXED * largest, _ROUNDING * _step(self.ground)):
+                raise _Mixed
+        base = copies[:1] if self.first is None else self.first[:1]
+        changes = copies - base
+        common = changes.flatten(3).mean(-1).reshape(*changes.shape[:3], *[1] * (changes.ndim - 3))
+        self.norms.append(_norms(changes, base).cpu())
+        self.apart.append(_norms(changes - common, base).cpu())
+        if self.first is None or len(self.first) < 4:
+            kept = copies if self.first is None else torch.cat([self.first, copies])
+            self.first = kept[:4].clone()
+
+    def _by_image(self, made: Tensor, images_first: bool) -> Shaped[Tensor, "N rows C *grid"]:
+        shape = self.ground.shape
+        if images_first:
+            return made.reshape(-1, *shape)
+        return made.reshape(shape[0], -1, *shape[1:]).transpose(0, 1)
+
+    def _off(self, copies: Tensor) -> float:
+        return float((copies[0] - self.ground).abs().max())
+
+    def answers(self, probes: Probes) -> Answers:
+        norms, apart = torch.cat(self.norms), torch.cat(self.apart)
+        tiles = slice(4, 4 + math.prod(probes.counts))
+        first = torch.empty(0) if self.first is None else self.first
+        more, less, both = (copy.float() for copy in first[1:4] - first[:1])
+        bent = (both - more - less).norm() / both.norm().clamp(min=1e-30)
+        ramps = torch.cat([norms[1:3], norms[tiles.stop :]]).reshape(1, -1, 2, *norms.shape[1:])
+        return Answers(norms[None, tiles], apart[None, tiles], ramps, bent.reshape(1).cpu())
 
 
 def _step(tensor: Tensor) -> float:
@@ -175,15 +223,10 @@ def _step(tensor: Tensor) -> float:
     return float(torch.finfo(tensor.dtype).eps * tensor.abs().max())
 
 
-def _answers(made: Tensor, probes: Probes) -> Answers:
+def _norms(changes: Tensor, base: Tensor) -> Tensor:
     """The norm over channels of what changed at each place, 0 where that is rounding; from (N, rows, C, *grid)."""
-    changes = (made[1:] - made[:1]).float()
-    size = torch.linalg.vector_norm(changes, dim=2)
-    size = torch.where(size > _ROUNDING * _step(made), size, 0).cpu()
-    count = math.prod(probes.counts)
-    rising, falling, both = changes[count], changes[count + 1], changes[-1]
-    bent = (both - rising - falling).norm() / both.norm().clamp(min=1e-30)
-    return Answers(size[None, :count], size[count:-1].reshape(1, -1, 2, *size.shape[1:]), bent[None].cpu())
+    changed, there = (torch.linalg.vector_norm(tensor.float(), dim=2) for tensor in (changes, base))
+    return torch.where(changed > _ROUNDING * torch.finfo(base.dtype).eps * there, changed, 0)
 
 
 def _verdicts(heard: Mapping[str, Sequence[Answers | None]], runner: _Runner) -> dict[str, Proof | NoPlaces]:
@@ -197,7 +240,8 @@ def _verdicts(heard: Mapping[str, Sequence[Answers | None]], runner: _Runner) ->
             for number in row.inputs if row is not None else ():
                 if row is not None and row.placement not in known[number]:
                     known[number].append(row.placement)
-    return {label: found[label] for label in heard}
+    sometimes = NoPlaces("it runs for some images only")
+    return {label: found.get(label, sometimes) for label in runner.alone}
 
 
 def _verdict(
@@ -205,32 +249,29 @@ def _verdict(
 ) -> Proof | NoPlaces:
     """From the answers of one layer to each of the images: (draws, tiles, rows, *grid)."""
     count, grid = answers[0].grid[0], answers[0].grid[1:]
-    silent = NoPlaces("nothing in it changes with the image: it is constant, saturated, or of another input")
-    if count > 1:
-        for number, (one, probe) in enumerate(zip(answers, probes, strict=True)):
-            if len(probe.space) == 1 + len(grid) and not one.silent:
-                return _frames(one, probe, known[number], number, images_first)
+    heard = [number for number, one in enumerate(answers) if not one.silent]
+    if not heard:
+        return SILENT
+    for number in heard if count > 1 else []:
+        if len(probes[number].space) == 1 + len(grid):
+            return _frames(answers[number], probes[number], known[number], number, images_first)
+    if count > _ROWS:
+        return NoPlaces(f"it has {count} rows per image, which are no images")
     rows: list[Row | None] = []
-    agreement = 1.0
-    refused = silent
+    agreements = []
     for row in range(count):
         lies: dict[int, Lies] = {}
-        for number, (one, probe) in enumerate(zip(answers, probes, strict=True)):
-            own = Answers(one.tiles[:, :, row], one.ramps[:, :, :, row], one.bent)
-            if own.silent:
-                continue
-            verdict = judge(own, probe, known[number])
-            if isinstance(verdict, NoPlaces):
-                refused = verdict
-                break
-            lies[number] = verdict
-        else:
-            first = next(iter(lies.values()), None)
-            rows.append(None if first is None else Row(tuple(lies), first.placement))
-            agreement = min([agreement, *(lie.agreement for lie in lies.values())])
-            continue
-        return refused
-    return Proof(tuple(rows), images_first, agreement) if any(rows) else silent
+        for number in heard:
+            one = answers[number]
+            own = one.of_row(row)
+            verdict = judge(own, probes[number], known[number])
+            if isinstance(verdict, Lies):
+                lies[number] = verdict
+                agreements.append(verdict.agreement)
+            elif verdict is not SILENT:
+                return verdict
+        rows.append(Row(tuple(lies), next(iter(lies.values())).placement) if lies else None)
+    return Proof(tuple(rows), images_first, min(agreements))
 
 
 def _frames(
