@@ -188,7 +188,7 @@ def transformers_names(suite: str) -> list[str]:
 def transformers_builds(suite: str, name: str) -> Iterator[Callable[[], Built]]:
     import transformers
 
-    from seewhy.models.huggingface import ImageSide
+    from seewhy.models.sources.transformers import ImageSide
 
     kind, cls = name.split("/")
 
@@ -343,9 +343,10 @@ def answer(model: nn.Module, inputs: Any, image: Tensor) -> Any:
 
 def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
     import seewhy
+    from seewhy.engine.session import session
     from seewhy.errors import SeewhyError
-    from seewhy.inputs import Inputs
-    from seewhy.layout import look
+    from seewhy.geometry.observe import look
+    from seewhy.inputs.call import Inputs
 
     image = first(inputs)
     row: dict[str, Any] = {"input": " x ".join(map(str, image.shape[1:]))}
@@ -353,7 +354,8 @@ def verdict(model: nn.Module, inputs: Any, target: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             explanation = seewhy.explain(model, inputs, target)
-        calls = {call.label: call for call in look(model, inputs)}
+        with session(model, inputs) as run:
+            calls = {str(call.label): call for call in look(run)}
     except SeewhyError as error:
         return row | {"verdict": "refused", "reason": " ".join(str(error).split())[:600]}
     # of a pyramid the level that is read from most for every image: the boxes of one may come from few of them
@@ -409,11 +411,11 @@ def oriented(model: nn.Module, inputs: Any, seen: Any) -> str:
 
 def responses(model: nn.Module, inputs: Any, seen: Any, image: Tensor, other: Tensor) -> tuple[Tensor, float, float]:
     """(redrawn quadrant of the image, quadrant of the layer): the share of the change; of time that of both halves."""
-    from seewhy.capture.tape import activations_in
-    from seewhy.inputs import Inputs
+    from seewhy.engine.tape import activations_in
+    from seewhy.inputs.call import Inputs
 
-    module, call = model.get_submodule(seen.name), int(seen.label.rpartition("#")[2]) if "#" in seen.label else 0
-    level = "[" + seen.label.rpartition("[")[2] if "[" in seen.label else ""
+    module, call = model.get_submodule(seen.label.name), seen.label.number or 0
+    level = seen.label.level
     axis = Inputs.of(inputs, model).channel_axis
     kept: list[Tensor] = []
 

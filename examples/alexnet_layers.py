@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.models import AlexNet_Weights, alexnet
 
 from seewhy import samples
-from seewhy.render import tensorboard
+from seewhy.integrations import tensorboard
 
 
 def main(folder: str, checkpoint: str | None = None) -> None:

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import errors, methods, render, targets
-    from seewhy.capture import capture, clip, edit, mask, noise, replace, scale, zero
-    from seewhy.explain import Explainer, concepts, explain
-    from seewhy.explanation import Concepts, Explanation
-    from seewhy.features import features
+    from seewhy import errors, integrations, methods, metrics, models, render, samples, targets
+    from seewhy.evaluation import check, choose, evaluate
+    from seewhy.explainer import Explainer, concepts, explain
+    from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
+    from seewhy.inspect import features, summary
     from seewhy.models import load
-    from seewhy.summary import summary
+    from seewhy.results import Concepts, Explanation
     from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text
 
 __version__ = "0.1.0"
 
-# Public names are imported when first used, so that `seewhy --help` does not wait for torch.
+# Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
+_MODULES = frozenset({"errors", "integrations", "methods", "metrics", "models", "render", "samples", "targets"})
 _HOMES = {
-    "Box": "targets",
-    "Category": "targets",
-    "Concepts": "explanation",
-    "Contrast": "targets",
-    "Explainer": "explain",
-    "Explanation": "explanation",
-    "Pixel": "targets",
-    "Probability": "targets",
-    "Region": "targets",
-    "Similarity": "targets",
-    "Text": "targets",
-    "capture": "capture",
-    "clip": "capture",
-    "concepts": "explain",
-    "edit": "capture",
-    "explain": "explain",
-    "features": "features",
-    "load": "models",
-    "mask": "capture",
-    "noise": "capture",
-    "replace": "capture",
-    "scale": "capture",
-    "summary": "summary",
-    "zero": "capture",
+    **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
+    **dict.fromkeys(("Explainer", "concepts", "explain"), "explainer"),
+    **dict.fromkeys(("capture", "clip", "edit", "mask", "noise", "replace", "scale", "zero"), "hooks"),
+    **dict.fromkeys(("features", "summary"), "inspect"),
+    **dict.fromkeys(("load",), "models"),
+    **dict.fromkeys(("Concepts", "Explanation"), "results"),
+    **dict.fromkeys(("Box", "Category", "Contrast", "Pixel", "Probability", "Region", "Similarity", "Text"), "targets"),
 }
-_MODULES = ("errors", "methods", "render", "targets")
 
 __all__ = [
     "Box",
@@ -61,18 +42,25 @@ __all__ = [
     "Similarity",
     "Text",
     "capture",
+    "check",
+    "choose",
     "clip",
     "concepts",
     "edit",
     "errors",
+    "evaluate",
     "explain",
     "features",
+    "integrations",
     "load",
     "mask",
     "methods",
+    "metrics",
+    "models",
     "noise",
     "render",
     "replace",
+    "samples",
     "scale",
     "summary",
     "targets",
@@ -80,26 +68,14 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """The package as a module whose public functions are not hidden by the submodules of the same name."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _MODULES:
-            return import_module(f"seewhy.{name}")
-        if name in _HOMES:
-            value = getattr(import_module(f"seewhy.{_HOMES[name]}"), name)
-            setattr(self, name, value)
-            return value
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"seewhy.{name}")
+    if name not in _HOMES:
         raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # importing seewhy.explain, the module, sets the attribute to the module; the name means the function
-        if isinstance(value, ModuleType) and name in _HOMES:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+    value = globals()[name] = getattr(import_module(f"seewhy.{_HOMES[name]}"), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -42,6 +42,10 @@ class MethodError(SeewhyError, ValueError):
     """There is no such method, or it cannot apply to this model."""
 
 
+class MetricError(SeewhyError, ValueError):
+    """There is no such metric."""
+
+
 class GradientError(SeewhyError, RuntimeError):
     """No gradient leads from the score to the layer."""
 

@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seewhy import samples
-from seewhy.apps.cli import app
-from seewhy.apps.photographs import names_of
+from seewhy.apps.cli.commands import app
+from seewhy.apps.cli.photographs import names_of
 
-MAIN = "from seewhy.apps.cli import main; main()"
+MAIN = "from seewhy.apps.cli.commands import main; main()"
 
 
 def run(*arguments):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import seewhy
 from seewhy import samples
-from seewhy.apps.cli import app
+from seewhy.apps.cli.commands import app
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import seewhy
 from seewhy import samples
-from seewhy.apps.cli import app
+from seewhy.apps.cli.commands import app
 
 transformers = pytest.importorskip("transformers")
 

@@ -484,8 +484,8 @@ def test_activations_are_what_the_layer_returned(name: str, layer: str) -> None:
     handle.remove()
 
     kept = []
-    from seewhy.capture.guard import guard
-    from seewhy.capture.tape import record
+    from seewhy.engine.guard import guard
+    from seewhy.engine.tape import record
 
     with guard(model):
         kept = list(record(lambda: model(inputs.clone()), {layer: module}).activations.values())

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import AlexNet_Weights, alexnet
 
 from seewhy import samples
-from tests.render.events import pixels, read
+from tests.integrations.events import pixels, read
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "alexnet_layers.py"
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import InputError, MapWarning, MethodError
-from seewhy.methods import attention as methods
+from seewhy.methods.attention import tokens as methods
 from tests.attention_models import CASES
 from tests.oracles import attention as oracle
 

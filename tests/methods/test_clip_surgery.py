@@ -10,9 +10,9 @@ from torch import nn
 
 import seewhy
 from seewhy import Similarity, targets
-from seewhy.capture.attention import of_values
+from seewhy.engine.attention import of_values
 from seewhy.errors import InputError, MethodError
-from seewhy.methods import attention as methods
+from seewhy.methods.attention import tokens as methods
 from tests.attention_models import CASES
 from tests.oracles import attention as oracle
 

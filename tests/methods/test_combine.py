@@ -9,8 +9,8 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import InputError
-from seewhy.explanation import Explanation
-from seewhy.methods import combine
+from seewhy.methods import channels, fuse, smooth
+from seewhy.results.explanation import Explanation
 from tests.oracles import gradient as oracle
 
 
@@ -35,7 +35,7 @@ def random(shape, seed=0):
 @GRIDS
 def test_component_is_that_of_the_singular_value_decomposition(shape):
     weighted = random(shape)
-    for found, image in zip(combine.principal_component(weighted), weighted.numpy(), strict=True):
+    for found, image in zip(channels.principal_component(weighted), weighted.numpy(), strict=True):
         expected = component(image)
         sign = np.sign((found.numpy() * expected).sum())
         np.testing.assert_allclose(found.numpy(), sign * expected, rtol=1e-9, atol=1e-9)
@@ -46,7 +46,7 @@ def test_component_agrees_with_the_sum_over_channels_whatever_the_sign_of_the_de
     """Of 4 x 10 images, half would be upside down without the rule."""
     for seed in range(10):
         weighted = random(shape, seed)
-        agreement = (combine.principal_component(weighted) * weighted.sum(1)).flatten(1).sum(1)
+        agreement = (channels.principal_component(weighted) * weighted.sum(1)).flatten(1).sum(1)
         assert (agreement > 0).all()
 
 
@@ -54,15 +54,15 @@ def test_component_agrees_with_the_sum_over_channels_whatever_the_sign_of_the_de
 def test_component_of_the_opposite_is_the_opposite(shape):
     """Evidence turned around turns the map around: a rule on the map alone (largest value positive) would not."""
     weighted = random(shape)
-    torch.testing.assert_close(combine.principal_component(-weighted), -combine.principal_component(weighted))
+    torch.testing.assert_close(channels.principal_component(-weighted), -channels.principal_component(weighted))
 
 
 @GRIDS
 def test_component_of_a_batch_is_that_of_each_image(shape):
     weighted = random(shape)
-    batch = combine.principal_component(weighted)
+    batch = channels.principal_component(weighted)
     for index in range(len(weighted)):
-        torch.testing.assert_close(batch[index : index + 1], combine.principal_component(weighted[index : index + 1]))
+        torch.testing.assert_close(batch[index : index + 1], channels.principal_component(weighted[index : index + 1]))
 
 
 @pytest.mark.parametrize("channels", [2, 40], ids=["more places", "more channels"])
@@ -75,7 +75,7 @@ def test_background_does_not_win(channels, covered):
     evidence = torch.zeros(places)
     evidence[: int(covered * places)] = 5
     noise = 0.1 * random((1, channels, places)).float()
-    found = combine.principal_component((evidence + noise).reshape(1, channels, 5, 5)).flatten()
+    found = channels.principal_component((evidence + noise).reshape(1, channels, 5, 5)).flatten()
     assert found[evidence > 0].min() > 0 > found[evidence == 0].max()
 
 
@@ -84,7 +84,7 @@ def test_background_does_not_win(channels, covered):
 def test_component_of_what_is_the_same_everywhere_is_zero(value, shape):
     """Exactly zero, so that no rounding noise is stretched to a heatmap; each channel has its own value."""
     channels = value * torch.arange(1, shape[1] + 1).reshape(1, -1, *[1] * (len(shape) - 2)) / 3
-    found = combine.principal_component(channels.expand(shape).contiguous())
+    found = channels.principal_component(channels.expand(shape).contiguous())
     assert torch.equal(found, torch.zeros(shape[0], *shape[2:]))
 
 
@@ -92,7 +92,7 @@ def test_component_keeps_the_precision_of_small_differences_in_float32():
     """Places that differ by 1e-4 of an offset of 1000: a Gram matrix in float32, or of uncentred places, loses them."""
     small = random((1, 3, 4, 4))
     weighted = (1000 + 0.1 * small).float()
-    found = combine.principal_component(weighted)[0]
+    found = channels.principal_component(weighted)[0]
     expected = component(weighted[0].numpy())
     sign = np.sign((found.numpy() * expected).sum())
     assert found.dtype == torch.float32
@@ -127,7 +127,7 @@ FIRST, SECOND = torch.tensor([[0.0, 1.0], [0.5, 0.2]]), torch.tensor([[1.0, 0.6]
     ],
 )
 def test_fuse_by_hand(how, expected):
-    torch.testing.assert_close(combine.fuse([FIRST, SECOND], how), torch.tensor(expected))
+    torch.testing.assert_close(fuse.fuse_maps([FIRST, SECOND], how), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(
@@ -149,20 +149,20 @@ def test_layers_are_scaled_before_they_are_fused_and_the_result_after(how, expec
 
 def test_fuse_names_what_there_is():
     with pytest.raises(InputError, match=r"got: 'median'\s+expected: 'mean', 'max', 'product', 'local_product'"):
-        combine.fuse([FIRST], "median")
+        fuse.fuse_maps([FIRST], "median")
 
 
 def test_local_product_by_hand():
     """The positive part of the finer map has a mean of 3, and so is 0, 2/3, 1 and 7/3 of it; in whatever order."""
     coarse, fine = torch.tensor([[[5.0]]]), torch.tensor([[[-1.0, 2.0], [3.0, 7.0]]])
     expected = 5 * torch.tensor([[[0.0, 2 / 3], [1.0, 7 / 3]]])
-    torch.testing.assert_close(combine.local_product([coarse, fine], 2), expected)
-    torch.testing.assert_close(combine.local_product([fine, coarse], 2), expected)
+    torch.testing.assert_close(fuse.local_product([coarse, fine], 2), expected)
+    torch.testing.assert_close(fuse.local_product([fine, coarse], 2), expected)
 
 
 def test_local_product_enlarges_what_there_is_where_the_finer_map_is_even():
     """A line of 2 as a line of 4, half pixels kept: 1, 3/4 and 1/4, 1/4 and 3/4, 5."""
-    found = combine.local_product([torch.tensor([[1.0, 5.0]]), torch.full((1, 4), 7.0)], 1)
+    found = fuse.local_product([torch.tensor([[1.0, 5.0]]), torch.full((1, 4), 7.0)], 1)
     torch.testing.assert_close(found, torch.tensor([[1.0, 2.0, 4.0, 5.0]]))
 
 
@@ -173,7 +173,7 @@ def test_local_product_divides_by_all_that_is_around():
     """
     fine = torch.zeros(1, 8, 8)
     fine[0, 0, 0] = 3.0
-    torch.testing.assert_close(combine.local_product([torch.ones(1, 2, 2), fine], 2), 16 * fine / 3)
+    torch.testing.assert_close(fuse.local_product([torch.ones(1, 2, 2), fine], 2), 16 * fine / 3)
 
 
 PICTURE = torch.arange(12.0).reshape(1, 1, 3, 4)
@@ -182,18 +182,18 @@ PICTURE = torch.arange(12.0).reshape(1, 1, 3, 4)
 def test_views_are_the_image_and_its_mirror_at_three_brightnesses():
     mirror = torch.tensor([[[[3.0, 2, 1, 0], [7, 6, 5, 4], [11, 10, 9, 8]]]])
     expected = [turned * brightness for turned in (PICTURE, mirror) for brightness in (0.9, 1.0, 1.1)]
-    found = sorted((view.apply(PICTURE) for view in combine.views()), key=lambda seen: (seen[0, 0, 0, 0], seen.sum()))
+    found = sorted((view.apply(PICTURE) for view in smooth.views()), key=lambda seen: (seen[0, 0, 0, 0], seen.sum()))
     expected.sort(key=lambda seen: (seen[0, 0, 0, 0], seen.sum()))
     torch.testing.assert_close(found, expected)
 
 
 def test_the_first_view_is_the_image_itself():
-    assert torch.equal(combine.views()[0].apply(PICTURE), PICTURE)
+    assert torch.equal(smooth.views()[0].apply(PICTURE), PICTURE)
 
 
 def test_undo_puts_a_map_back_where_its_image_was():
     """A map made of the changed image itself: back in place it is the image at that brightness."""
-    for view in combine.views():
+    for view in smooth.views():
         brightness = view.apply(PICTURE).max() / PICTURE.max()
         torch.testing.assert_close(view.undo(view.apply(PICTURE)[:, 0]), PICTURE[:, 0] * brightness)
 

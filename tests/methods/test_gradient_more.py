@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy import methods
 from seewhy.errors import MethodError
-from seewhy.methods import gradient
+from seewhy.methods.cam import gradient
 from tests.oracles import gradient_more as oracle
 
 # one image of two channels of 2x2; the activations sum to 10 and 2, the gradients' means are 0.5 and -1

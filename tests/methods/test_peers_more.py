@@ -17,8 +17,10 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import Tensor, nn
 
 import seewhy
-from seewhy import arrays, methods
-from seewhy.methods import combine, decomposition
+from seewhy import methods
+from seewhy.images import arrays
+from seewhy.methods import channels
+from seewhy.methods.cam import decomposition
 from tests.oracles import decomposition as decomposed
 from tests.oracles import gradient as oracle
 
@@ -82,7 +84,7 @@ def test_eigen_cam_is_not_centred_but_grad_cams_is():
     expected = torch.from_numpy(decomposed.eigen_cam(layer.double().numpy())).float()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     theirs = torch.from_numpy(get_2d_projection(layer.numpy()))
-    centred = combine.principal_component(layer)
+    centred = channels.principal_component(layer)
     signs = (theirs * centred).sum((1, 2)).sign()[:, None, None]
     torch.testing.assert_close(theirs * signs, centred, rtol=1e-3, atol=1e-5)
     correlation = torch.corrcoef(torch.stack([found[0].flatten(), centred[0].flatten()]))[0, 1]
@@ -98,7 +100,7 @@ def test_grad_cams_sign_is_left_to_chance():
         noise = 0.1 * torch.randn(1, 8, 25, generator=torch.Generator().manual_seed(seed))
         layer = (object_ + noise).reshape(1, 8, 5, 5)
         signs.append(bool(get_2d_projection(layer.numpy()).flatten()[0] > 0))
-        assert combine.principal_component(layer).flatten()[:20].min() > 0
+        assert channels.principal_component(layer).flatten()[:20].min() > 0
         assert decomposition.eigen_cam(layer).flatten()[:20].min() > 0
     assert 0 < sum(signs) < 20 or not any(signs), "theirs was right every time: the test shows nothing"
 

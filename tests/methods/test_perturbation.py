@@ -14,9 +14,9 @@ from torch import nn
 from torchcam.methods import ISCAM
 
 import seewhy
-from seewhy import probe
+from seewhy.engine import probe
 from seewhy.errors import InputError, MethodError
-from seewhy.methods import perturbation as methods
+from seewhy.methods.perturbation import masks as methods
 from tests.oracles import arrays
 from tests.oracles import perturbation as oracle
 

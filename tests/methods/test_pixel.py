@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy import methods
 from seewhy.errors import InputError, MethodError
-from seewhy.methods import pixel
+from seewhy.methods.attribution import pixel
 from tests.oracles import pixel as oracle
 
 RELUS = {

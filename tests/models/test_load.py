@@ -17,7 +17,7 @@ from torch import nn
 from seewhy import samples
 from seewhy.errors import MissingExtra, ModelError
 from seewhy.models import Preprocess, load
-from seewhy.models.default import renamed
+from seewhy.models.sources.default import renamed
 
 FILE = """
 from torch import nn

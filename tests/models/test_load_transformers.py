@@ -9,8 +9,8 @@ from PIL import Image
 import seewhy
 from seewhy import Box, Pixel, Region, samples
 from seewhy.errors import ModelError, OutputError
-from seewhy.models.huggingface import _preprocess
-from seewhy.models.loaded import open_photo
+from seewhy.images.photo import open_photo
+from seewhy.models.sources.transformers import _preprocess
 
 transformers = pytest.importorskip("transformers")
 
@@ -183,7 +183,7 @@ def test_yolos_queries(tmp_path):
 
 def test_open_clip_preprocessing_and_names():
     open_clip = pytest.importorskip("open_clip")
-    from seewhy.models.openclip import from_open_clip
+    from seewhy.models.sources.open_clip import from_open_clip
 
     with pytest.raises(ModelError, match=r"open_clip has no model 'RN5'.\n  expected: .*RN50"):
         seewhy.load("open_clip:RN5")

@@ -16,8 +16,9 @@ from torch import nn
 
 from seewhy import samples
 from seewhy.errors import InputError, InputTypeError, ModelError
+from seewhy.images.photo import open_photo
 from seewhy.models import Loaded, Preprocess
-from seewhy.models.loaded import open_photo, usable
+from seewhy.models.loaded import usable
 
 PLAIN = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -60,7 +61,7 @@ def test_the_input_of_a_very_long_photograph_is_torchvisions_to_one_gray_value(s
 )
 def test_the_input_is_timms(crop_mode, crop_pct, side):
     data = pytest.importorskip("timm.data")
-    from seewhy.models.load import _timm_preprocess
+    from seewhy.models.loading import _timm_preprocess
 
     config = {
         "input_size": (3, side, side),

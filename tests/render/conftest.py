@@ -9,13 +9,13 @@ import torch
 from jaxtyping import config
 
 if TYPE_CHECKING:
-    from seewhy.explanation import Explanation
+    from seewhy.results.explanation import Explanation
 
 
 @pytest.fixture
 def explanation():
     """A factory: maps (B, [T,] *grid), as an explanation of input of the same size."""
-    from seewhy.explanation import Explanation  # not before the type checker has hooked into its import
+    from seewhy.results.explanation import Explanation  # not before the type checker has hooked into its import
 
     def make(maps: Any, **changes: Any) -> Explanation:
         maps = torch.as_tensor(maps, dtype=torch.float32)

@@ -11,7 +11,7 @@ from PIL import Image
 from seewhy import Box, Category, Region, Similarity
 from seewhy.errors import InputError
 from seewhy.render import figure, overlay
-from seewhy.render.figure import png
+from seewhy.render._figure import png
 
 MAPS = [[[-1.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [0.0, 0.0]]]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seewhy.errors import InputError, InputTypeError
 from seewhy.render import overlay
-from seewhy.render.overlay import overlays, rgb
+from seewhy.render._overlay import overlays, rgb
 
 GREY = np.array([[0, 100], [200, 40]], np.uint8)
 HEAT = torch.tensor([[0.0, 1.0], [0.5, 0.0]])

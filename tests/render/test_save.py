@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from seewhy.errors import InputError
+from seewhy.images.files import written_whole
 from seewhy.render import overlay, save
-from seewhy.render.save import written_whole
 
 MAPS = [[[-1.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [0.0, 0.0]]]
 

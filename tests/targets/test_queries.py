@@ -8,8 +8,7 @@ from torch import nn
 
 import seewhy
 from seewhy import Box
-from seewhy.layers import candidates
-from seewhy.layout import look
+from tests.looking import candidates_in, seen_in
 
 transformers = pytest.importorskip("transformers")
 
@@ -107,18 +106,19 @@ def test_two_queries_have_two_maps(name):
 def test_as_many_queries_as_places_are_still_no_places():
     """DETR asks 100 queries: of an image of 320 x 320 it sees 10 x 10 places. Here 6 are as many as 2 x 3."""
     model = built(detr, num_queries=6)
-    names = {seen.name for seen in candidates(look(model, IMAGE), (64, 96))}
+    names = {seen.label.name for seen in candidates_in(model, IMAGE)}
     assert not {name for name in names if name.startswith(("class_labels", "bbox", "model.decoder", "model.query"))}
     assert seewhy.explain(model, IMAGE, Box(index=0), labels=NAMES).layers == ("model.input_projection",)
 
 
 def test_a_position_embedding_is_no_evidence():
     """It has the grid of the map that it is added to and the gradient reaches it, but it does not see the image."""
-    seen = look(built(detr), IMAGE)
-    position = next(call for call in seen if call.name == "model.position_embedding")
+    model = built(detr)
+    seen = seen_in(model, IMAGE)
+    position = next(call for call in seen if call.label.name == "model.position_embedding")
     assert position.grid is not None
     assert not position.handed
-    assert position not in candidates(seen, (64, 96))
+    assert position not in candidates_in(model, IMAGE)
 
 
 class Yolo(nn.Module):

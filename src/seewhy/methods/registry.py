@@ -10,11 +10,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.errors import MethodError
-from seewhy.methods.combine import Fuse
+from seewhy.methods.fuse import Fuse
 from seewhy.targets import Target
 
 Need = Literal[
@@ -46,12 +45,15 @@ Need = Literal[
     "token_scores",
 ]
 
-# (image of each of N rows, maker of the rows of these numbers: (n,) -> (n, C, *space)) -> their scores (N,).
-# Rows are made and run a batch at a time, so that only a batch of them exists at once.
-Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float[Tensor, " N"]]
-
-# the files of this folder that hold methods, in the order they are listed
-_FAMILIES = ("gradient", "decomposition", "pixel", "perturbation", "attention", "combined")
+# the files that hold methods, in the order in which they are listed; a family is a folder
+_FILES = (
+    "cam.gradient",
+    "cam.decomposition",
+    "attribution.pixel",
+    "perturbation.masks",
+    "attention.tokens",
+    "cam.combined",
+)
 _methods: dict[str, Method] = {}
 
 
@@ -126,7 +128,7 @@ def method(
     """Enter a function under `name`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        family = function.__module__.rpartition(".")[2]
+        family = function.__module__.split(".")[-2]
         passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
         add(Method(name, family, function, needs, source, passes, staged, fuse, ask))
         return function
@@ -141,8 +143,8 @@ def add(entry: Method) -> None:
 
 def available() -> dict[str, Method]:
     """Every method by its name."""
-    for family in _FAMILIES:
-        import_module(f"seewhy.methods.{family}")
+    for file in _FILES:
+        import_module(f"seewhy.methods.{file}")
     return dict(_methods)
 
 

@@ -5,6 +5,8 @@ classifier. It is called with whole rounds of the B images: row n was made of im
 """
 
 from seewhy.metrics._scores import logit, probability
+from seewhy.metrics._similarity import correlation, rank_correlation
+from seewhy.metrics.complexity import effective_size, entropy, sparseness
 from seewhy.metrics.faithfulness import (
     Curve,
     adcc,
@@ -14,14 +16,22 @@ from seewhy.metrics.faithfulness import (
     average_increase,
     deletion,
     deletion_curve,
+    faithfulness_correlation,
+    faithfulness_estimate,
+    grid_cells,
+    infidelity,
     insertion,
     insertion_curve,
     insertion_minus_deletion,
+    irof,
     pixel_flipping,
     road,
     road_curve,
     road_least_relevant_first,
     road_most_relevant_first,
+    saco,
+    sensitivity_n,
+    superpixels,
 )
 from seewhy.metrics.localization import (
     average_precision,
@@ -35,34 +45,61 @@ from seewhy.metrics.localization import (
     relevance_rank,
     top_k_intersection,
 )
+from seewhy.metrics.randomization import Randomization, parameter_randomization, random_logit
+from seewhy.metrics.robustness import (
+    average_sensitivity,
+    max_sensitivity,
+    relative_input_stability,
+    relative_output_stability,
+)
 
 __all__ = [
     "Curve",
+    "Randomization",
     "adcc",
     "arcc",
     "average_drop",
     "average_gain",
     "average_increase",
     "average_precision",
+    "average_sensitivity",
     "best_iou",
     "box_masks",
+    "correlation",
     "deletion",
     "deletion_curve",
+    "effective_size",
     "energy_pointing",
+    "entropy",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
+    "grid_cells",
     "grid_pointing",
+    "infidelity",
     "insertion",
     "insertion_curve",
     "insertion_minus_deletion",
+    "irof",
     "logit",
+    "max_sensitivity",
     "mosaics",
+    "parameter_randomization",
     "pixel_flipping",
     "pointing_game",
     "probability",
+    "random_logit",
+    "rank_correlation",
+    "relative_input_stability",
+    "relative_output_stability",
     "relevance_mass",
     "relevance_rank",
     "road",
     "road_curve",
     "road_least_relevant_first",
     "road_most_relevant_first",
+    "saco",
+    "sensitivity_n",
+    "sparseness",
+    "superpixels",
     "top_k_intersection",
 ]

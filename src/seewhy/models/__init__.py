@@ -1,6 +1,7 @@
 """Models that come with their preprocessing and labels."""
 
-from seewhy.models.load import load
-from seewhy.models.loaded import Loaded, Preprocess
+from seewhy.images.preprocess import Preprocess
+from seewhy.models.loaded import Loaded
+from seewhy.models.loading import load
 
 __all__ = ["Loaded", "Preprocess", "load"]

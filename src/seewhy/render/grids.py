@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy import arrays
-from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.hooks import after_forward
-from seewhy.capture.select import Layers, check_ran, find
-from seewhy.capture.tape import activation_in, call_labels
+from seewhy.engine.session import plain_session
 from seewhy.errors import InputError, LayerError
-from seewhy.grid import read
-from seewhy.inputs import Inputs
-from seewhy.render.overlay import find_colormap
+from seewhy.geometry.grid import read
+from seewhy.hooks.activations import activation_in, call_labels
+from seewhy.hooks.attach import after_forward
+from seewhy.hooks.select import Layers, check_ran, find
+from seewhy.hooks.wrappers import unwrap
+from seewhy.images import arrays
+from seewhy.inputs.call import Inputs
+from seewhy.render._overlay import find_colormap
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -70,22 +71,20 @@ def feature_maps(model: nn.Module, inputs: Any, *, layers: Layers, **drawing: An
     `Explainer`, `inputs` what the model takes, `drawing` the options of `tile`. The model runs once, in eval mode, and
     is left as found. Raises `LayerError` for a layer that does not exist, did not run or has no space.
     """
-    model = unwrap(model)
-    call = Inputs.of(inputs, model)
-    modules = find(model, layers)
+    modules = find(unwrap(model), layers)
     kept: list[tuple[str, Tensor]] = []
 
     def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
         if (activation := activation_in(output)) is not None:
             kept.append((name, activation.to("cpu", copy=True)))  # the next layer may work in place
 
-    with guard(model), torch.no_grad(), after_forward(modules, keep):
-        call.run(model)
+    with plain_session(model, inputs) as run, after_forward(modules, keep):
+        run.run()
     names = [name for name, _ in kept]
     check_ran(modules, names)
     return {
-        label: [tile(channels.flatten(0, -3), **drawing) for channels in _over(label, activation, call)]
-        for label, (_, activation) in zip(call_labels(names), kept, strict=True)
+        str(label): [tile(channels.flatten(0, -3), **drawing) for channels in _over(str(label), activation, run.call)]
+        for label, (_, activation) in zip(call_labels([(name, "") for name in names]), kept, strict=True)
     }
 
 

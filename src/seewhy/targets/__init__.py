@@ -13,7 +13,7 @@ from seewhy.targets.classes import (
     finer,
 )
 from seewhy.targets.context import Context, Encode
-from seewhy.targets.outputs import scores_tensor
+from seewhy.targets.outputs import answers, scores_tensor
 from seewhy.targets.regions import Pixel, Region
 from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, outline, probabilities, resolve
 from seewhy.targets.text import Similarity, Text, without_redundancy
@@ -34,6 +34,7 @@ __all__ = [
     "Similarity",
     "Target",
     "Text",
+    "answers",
     "checked",
     "class_scores",
     "classes",

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.errors import OutputError, TargetError
+from seewhy.hooks.nested import described
 from seewhy.targets.classes import Classes, numbers, per_image
 from seewhy.targets.context import Context
-from seewhy.targets.outputs import described, is_detections, scores_tensor
+from seewhy.targets.outputs import is_detections, scores_tensor
 from seewhy.targets.outputs import named as entries
 
 _SAME = 0.5  # boxes whose intersection over union is this or more are taken for one object

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.errors import OutputError, TargetError, TargetTypeError
+from seewhy.hooks.nested import described
 from seewhy.targets.context import Context
-from seewhy.targets.outputs import advice, described, scores_tensor
+from seewhy.targets.outputs import advice, scores_tensor
 
 # an index, a label, one per image, or (B, T) for T per image; None is the predicted class
 Classes = int | str | Sequence[Any] | Tensor | np.ndarray[Any, Any] | None

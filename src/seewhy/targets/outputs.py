@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.capture.nested import children, tensors
 from seewhy.errors import OutputError
+from seewhy.hooks.nested import children, described, tensors
 
 _SCORES = ("logits", "out", "scores", "pred", "prediction", "pred_logits", "logits_per_image")
 _EMBEDDINGS = ("image_embeds", "image_features", "embeddings", "embedding", "pooler_output")
@@ -63,17 +63,6 @@ def named(outputs: Any, names: Sequence[str]) -> list[Tensor]:
 def is_detections(outputs: Any) -> bool:
     """Whether `outputs` are a mapping per image with its boxes, as torchvision's detectors return."""
     return isinstance(outputs, list) and all(isinstance(entry, Mapping) and "boxes" in entry for entry in outputs)
-
-
-def described(outputs: Any) -> str:
-    """The type of `outputs`, its keys, and the shape or type of each entry."""
-    if isinstance(outputs, Tensor) and outputs.ndim > 0:
-        return f"a tensor of shape {tuple(outputs.shape)}"
-    entries = ", ".join(
-        f"{key!r}: {tuple(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__}"
-        for key, entry in children(outputs)
-    )
-    return f"{type(outputs).__name__} with {entries or 'nothing in it'}"
 
 
 def advice(outputs: Any, otherwise: str) -> str:

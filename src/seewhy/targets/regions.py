@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import OutputError, TargetError
+from seewhy.hooks.nested import described
 from seewhy.targets.classes import Classes, indices
 from seewhy.targets.context import Context
-from seewhy.targets.outputs import advice, described, named, scores_tensor
+from seewhy.targets.outputs import advice, named, scores_tensor
 
 
 @dataclass(frozen=True)

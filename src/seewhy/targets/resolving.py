@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.capture.nested import rebuild, tensors
 from seewhy.errors import TargetError, TargetTypeError
+from seewhy.hooks.nested import rebuild, tensors
 from seewhy.targets.boxes import Box, Redetected
 from seewhy.targets.classes import Category, Classes, Contrast, Finer, Probability
 from seewhy.targets.context import Context

@@ -154,3 +154,62 @@ def arcc(score, explain, image, heat, shares):
     least, most = (math.fsum(road(score, image, heat, shares, first)) / len(shares) for first in ("least", "most"))
     parts = (coherency(explain, image, heat), 1 - complexity(heat), min(max(least - most, 0.0), 1.0))
     return 3 / math.fsum(1 / part for part in parts)
+
+
+def infidelity(score, image, heat, perturbed, scaled):
+    """Yeh et al. 2019, definition 2.1, with I = x - perturbed; `scaled` by the best number for the map."""
+    image = np.asarray(image, dtype=np.float64)
+    dots, lost = [], []
+    for other in perturbed:
+        change = [(image[(c, *p)] - other[(c, *p)]) * heat[p] for p in places(heat) for c in range(len(image))]
+        dots.append(math.fsum(change))
+        lost.append(score(image) - score(other))
+    best = math.fsum(a * b for a, b in zip(dots, lost, strict=True)) / math.fsum(a * a for a in dots) if scaled else 1
+    return math.fsum((best * a - b) ** 2 for a, b in zip(dots, lost, strict=True)) / len(dots)
+
+
+def subset_correlation(score, image, heat, subsets, other):
+    """Ancona et al. 2018 and Bhatt et al. 2020: over subsets of pixels, the map's sum with f(x) - f(x without them)."""
+    sums = [math.fsum(heat[place] for place in subset) for subset in subsets]
+    lost = [score(np.asarray(image)) - score(replaced(image, subset, other)) for subset in subsets]
+    return pearson(sums, lost)
+
+
+def groups_of(heat, count):
+    """The pixels in `count` groups of as many each, from the hottest down, of a map without equal values."""
+    order = sorted(places(heat), key=lambda place: -heat[place])
+    bounds = [round(number * len(order) / count) for number in range(count + 1)]
+    return [order[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def saco(score, image, heat, count, other):
+    """Wu et al. 2024, algorithm 1."""
+    groups = groups_of(heat, count)
+    sums = [math.fsum(heat[place] for place in group) for group in groups]
+    lost = [score(np.asarray(image)) - score(replaced(image, group, other)) for group in groups]
+    total, weights = 0.0, 0.0
+    for i in range(count - 1):
+        for j in range(i + 1, count):
+            weight = sums[i] - sums[j] if lost[i] >= lost[j] else -(sums[i] - sums[j])
+            total += weight
+            weights += abs(weight)
+    return total / weights
+
+
+def irof_scores(score, image, heat, segments, other):
+    """Rieger and Hansen 2020: the scores as segments go, that with the highest mean first, from the whole image on."""
+    regions = {}
+    for place in places(heat):
+        regions.setdefault(int(segments[place]), []).append(place)
+    order = sorted(regions.values(), key=lambda region: -math.fsum(heat[p] for p in region) / len(region))
+    out, scores = np.asarray(image, dtype=np.float64), [score(np.asarray(image))]
+    for region in order:
+        out = replaced(out, region, other)
+        scores.append(score(out))
+    return scores
+
+
+def irof(score, image, heat, segments, other):
+    """The area over the curve of the scores by the first one, as a share."""
+    scores = irof_scores(score, image, heat, segments, other)
+    return 1 - trapezoid([number / (len(scores) - 1) for number in range(len(scores))], scores) / scores[0]

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.capture.nested import rebuild
 from seewhy.compat.pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget, ClassifierOutputTarget
 from seewhy.errors import TargetError
+from seewhy.hooks.nested import rebuild
 from seewhy.targets import class_scores
 
 ImageTarget = Callable[[Any], Tensor]

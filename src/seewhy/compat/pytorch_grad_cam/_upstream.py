@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy import arrays
-from seewhy.methods import decomposition, perturbation
-from seewhy.methods.combine import Reduce, channel_sum, over_space, spread
-from seewhy.methods.registry import Ask
+from seewhy._types import Ask
+from seewhy.images import arrays
+from seewhy.methods.cam import decomposition
+from seewhy.methods.channels import Reduce, channel_sum, over_space, spread
+from seewhy.methods.perturbation import masks as perturbation
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]

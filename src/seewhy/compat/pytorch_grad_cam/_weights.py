@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.capture.tape import along
 from seewhy.compat.pytorch_grad_cam import _upstream
-from seewhy.methods import Method, combine, gradient, perturbation
+from seewhy.engine.tape import along
+from seewhy.methods import Method, channels
+from seewhy.methods.cam import gradient
+from seewhy.methods.perturbation import masks as perturbation
 
 # called by name with all that the method of that name needs, gives a weight to each channel (B, C)
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -46,7 +48,7 @@ def weights(method: Method, given: dict[str, Any], explain: Callable[[Method], o
     def weigh(**values: Any) -> Tensor:
         values |= {need: given[need] for need in given.keys() & values.keys()}
         found.append(method.function(**values))
-        return combine.channel_sum(combine.spread(found[-1], values["activations"]))
+        return channels.channel_sum(channels.spread(found[-1], values["activations"]))
 
     if given.keys() >= {*method.needs}:
         weigh(**{need: given[need] for need in method.needs})

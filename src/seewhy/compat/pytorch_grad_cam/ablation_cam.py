@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy._types import Ask
 from seewhy.compat.pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
 from seewhy.errors import InputTypeError
-from seewhy.methods.registry import Ask, Method
+from seewhy.methods.registry import Method
 
 
 class AblationCAM(BaseCAM):

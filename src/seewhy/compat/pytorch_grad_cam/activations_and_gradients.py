@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.nested import rebuild, tensors
-from seewhy.capture.select import check_ran, find
-from seewhy.capture.tape import record
+from seewhy.engine.guard import guard
+from seewhy.engine.tape import record
+from seewhy.hooks.nested import rebuild, tensors
+from seewhy.hooks.select import check_ran, find
+from seewhy.hooks.wrappers import unwrap
 
 
 class ActivationsAndGradients:
@@ -49,10 +50,10 @@ class ActivationsAndGradients:
         from_start = any(tensor.requires_grad for tensor in tensors(x))
         with guard(root):
             tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
-        check_ran(layers, [call.layer for call in tape.calls])
-        calls = sorted(tape.calls, key=lambda call: list(layers).index(call.layer))
-        self.called = [layers[call.layer] for call in calls]
-        self.kept = [call.activation for call in calls]
+        check_ran(layers, [label.name for label in tape.activations])
+        calls = sorted(tape.activations.items(), key=lambda call: list(layers).index(call[0].name))
+        self.called = [layers[label.name] for label, _ in calls]
+        self.kept = [activation for _, activation in calls]
         for number, kept in enumerate(self.kept):
             kept.register_hook(partial(self._slopes.__setitem__, number))  # type: ignore[no-untyped-call]
         return tape.outputs

@@ -12,17 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from seewhy import arrays, methods
-from seewhy.capture.guard import guard, unwrap
-from seewhy.capture.nested import rebuild
-from seewhy.capture.tape import gradients
+from seewhy import methods
 from seewhy.compat.pytorch_grad_cam import _upstream, _weights
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
 from seewhy.compat.pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
-from seewhy.explain import Explainer
-from seewhy.methods import Method, combine
+from seewhy.engine.guard import guard
+from seewhy.engine.tape import gradients
+from seewhy.explainer import Explainer
+from seewhy.hooks.nested import rebuild
+from seewhy.hooks.wrappers import unwrap
+from seewhy.images import arrays
+from seewhy.methods import Method, channels, smooth
 from seewhy.targets import Target
 
 Array = NDArray[np.float32]
@@ -71,7 +73,7 @@ class BaseCAM:
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
         self.uses_gradients = uses_gradients
-        self.tta_transforms = tta_transforms or [Transform(view.apply, view.undo) for view in combine.views()]
+        self.tta_transforms = tta_transforms or [Transform(view.apply, view.undo) for view in smooth.views()]
         self.detach = detach
         self.upstream_exact = upstream_exact
         self.options: dict[str, Any] = {}  # of the engine's method
@@ -142,7 +144,7 @@ class BaseCAM:
         given = self._given(activations, grads)
         if self.method is None or self.method in _weights.FUNCTIONS:
             weights = torch.as_tensor(self.get_cam_weights(input_tensor, target_layer, targets, activations, grads))
-            cam = self._reduce(eigen_smooth)(combine.spread(weights.to(self.device), given["activations"]))
+            cam = self._reduce(eigen_smooth)(channels.spread(weights.to(self.device), given["activations"]))
         else:
             method = self._drawing(eigen_smooth)
             if not given.keys() >= {*method.needs}:
@@ -270,10 +272,10 @@ class BaseCAM:
         """For a class to change what its method asks of the model."""
         return method
 
-    def _reduce(self, eigen_smooth: bool) -> combine.Reduce:
+    def _reduce(self, eigen_smooth: bool) -> channels.Reduce:
         if not eigen_smooth:
-            return combine.channel_sum
-        return _upstream.principal_component if self.upstream_exact else combine.principal_component
+            return channels.channel_sum
+        return _upstream.principal_component if self.upstream_exact else channels.principal_component
 
     def _scaled(self, cam: NDArray[Any], input_tensor: Tensor) -> Array:
         return scale_cam_image(np.maximum(cam, 0), self.get_target_width_height(input_tensor))[:, None]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
-from seewhy.layers import biases
+from seewhy.evidence.biases import biases
 
 
 class FullGrad(BaseCAM):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from seewhy.compat.pytorch_grad_cam.base_cam import Array
-from seewhy.explain import Explainer
+from seewhy.explainer import Explainer
 from seewhy.methods import Method
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
-from seewhy.methods.decomposition import Kernel
+from seewhy.methods.cam.decomposition import Kernel
 
 
 class KPCA_CAM(BaseCAM):  # noqa: N801

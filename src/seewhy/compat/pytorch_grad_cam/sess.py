@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy import arrays
-from seewhy.capture.guard import guard, unwrap
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, per_image, predicted
 from seewhy.compat.pytorch_grad_cam._wrapping import Wrapping
 from seewhy.compat.pytorch_grad_cam.base_cam import Array, BaseCAM
 from seewhy.compat.pytorch_grad_cam.grad_cam import GradCAM
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
+from seewhy.engine.guard import guard
 from seewhy.errors import InputError
+from seewhy.hooks.wrappers import unwrap
+from seewhy.images import arrays
 
 
 class SESS(Wrapping):

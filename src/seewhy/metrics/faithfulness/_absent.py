@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from seewhy import arrays
 from seewhy.errors import InputError
+from seewhy.images import arrays
 from seewhy.metrics._inputs import Images
 from seewhy.metrics.faithfulness._imputation import interpolate
 

@@ -50,4 +50,4 @@ def cuts(maps: Maps, steps: int) -> tuple[Float[Tensor, "maps S"], Float[Tensor,
     with_them = pixels - torch.searchsorted(ascending, values, right=False)
     taken = torch.where(with_them - wanted <= wanted - above, with_them, above)
     lowest_taken = ascending.gather(1, (pixels - taken).clamp(max=pixels - 1))
-    return lowest_taken.masked_fill(taken == 0, math.inf), (taken / pixels).to(maps.dtype)
+    return lowest_taken.masked_fill(taken == 0, math.inf), (taken.double() / pixels).to(maps.dtype)

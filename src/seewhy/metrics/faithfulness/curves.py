@@ -213,7 +213,7 @@ def road_curve(
         return filled(order >= counts[numbers].reshape(-1, *(1,) * maps.ndim))
 
     scores = in_rounds(score, changed, len(shares), images, batch_size).T
-    share = (counts / maps[0].numel()).to(scores).expand_as(scores)
+    share = (counts.double() / maps[0].numel()).to(scores).expand_as(scores)
     return Curve(share, undefined(scores, constant(maps)[:, None]))
 
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from seewhy.errors import InputError
 from seewhy.metrics._inputs import Explain, Images, Maps, Score, check, explained, in_rounds
+from seewhy.metrics._similarity import correlation
 from seewhy.metrics.faithfulness._absent import Baseline, baseline_images
 from seewhy.metrics.faithfulness.curves import SHARES, road
 
@@ -131,13 +132,6 @@ def arcc(
 def complexity(maps: Maps) -> Float[Tensor, " maps"]:
     """The mean of a map's values in size: 0 for a map of nothing, 1 for one of everything (arXiv:2104.10252)."""
     return maps.abs().flatten(1).mean(1)
-
-
-def correlation(maps: Maps, others: Maps) -> Float[Tensor, " maps"]:
-    """Pearson's correlation of two maps of each image; NaN where one of them is constant."""
-    a, b = (one.flatten(1) - one.flatten(1).mean(1, keepdim=True) for one in (maps, others))
-    correlations: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    return correlations
 
 
 def harmonic_mean(*parts: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

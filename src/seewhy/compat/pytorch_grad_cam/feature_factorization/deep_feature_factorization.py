@@ -17,7 +17,7 @@ from seewhy.compat.pytorch_grad_cam.utils.image import (
     scale_cam_image,
     show_factorization_on_image,
 )
-from seewhy.methods.decomposition import factorize
+from seewhy.methods.cam.decomposition import factorize
 
 Array = NDArray[np.float32]
 

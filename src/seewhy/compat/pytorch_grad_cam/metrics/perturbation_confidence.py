@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from seewhy.capture.guard import guard, unwrap
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, per_image
+from seewhy.engine.guard import guard
+from seewhy.hooks.wrappers import unwrap
 from seewhy.metrics import faithfulness
 
 Array = NDArray[np.float32]

@@ -12,10 +12,10 @@ from matplotlib.colors import Colormap, hsv_to_rgb, rgb_to_hsv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy import arrays
 from seewhy.compat.pytorch_grad_cam._upstream import scaled
 from seewhy.errors import InputError
-from seewhy.render.overlay import find_colormap
+from seewhy.images import arrays
+from seewhy.render._overlay import find_colormap
 
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy import arrays
+from seewhy.images import arrays
 
 
 def fasterrcnn_reshape_transform(x: Mapping[str, Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B D H W"]:

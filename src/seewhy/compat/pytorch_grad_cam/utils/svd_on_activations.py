@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy.compat.pytorch_grad_cam import _upstream
-from seewhy.methods import combine, decomposition, gradient
+from seewhy.methods import channels
+from seewhy.methods.cam import decomposition, gradient
 
 Activations = NDArray[np.floating]
 Maps = NDArray[np.float32]
@@ -21,7 +22,7 @@ def get_2d_projection(activation_batch: Activations, *, upstream_exact: bool = F
 
     grad-cam leaves the sign to chance; `upstream_exact` has the same chance.
     """
-    project = _upstream.principal_component if upstream_exact else combine.principal_component
+    project = _upstream.principal_component if upstream_exact else channels.principal_component
     return _applied(project, activation_batch)
 
 

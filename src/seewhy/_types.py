@@ -1,0 +1,45 @@
+"""Types that several rooms share, each defined once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# A layer's tensor, in the layer's own layout -> (B, C, *grid).
+Fold = Callable[[Tensor], Tensor]
+
+# The rectangle (x0, y0, x1, y1) of a photograph that the model saw, in pixels.
+Frame = tuple[float, float, float, float]
+
+# (image of each of N rows, maker of the rows with these numbers: (n,) -> (n, C, *space)) -> the scores (N,).
+# Rows are made and run a batch at a time, so that only one batch of them exists at once.
+Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float[Tensor, " N"]]
+
+
+class CallLabel(NamedTuple):
+    """Which activation of a forward is meant: the layer, which of its calls, and which part of its output.
+
+    Attributes:
+        name: the layer's name, "layer4.1".
+        level: the entry of a dict that the layer returned, "[0]"; "" for a layer that returns one activation.
+        number: the call's number, from 0; None for a layer that ran once.
+    """
+
+    name: str
+    level: str = ""
+    number: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CallLabel:
+        """The label that `str` gave: "layer4", "relu#1", "fpn[0]", "fpn[0]#1"."""
+        found = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?(?:#(\d+))?", text)
+        assert found is not None  # every part may be empty
+        name, level, number = found.groups()
+        return cls(name, level or "", None if number is None else int(number))
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.level}" + ("" if self.number is None else f"#{self.number}")

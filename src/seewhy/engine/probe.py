@@ -1,0 +1,210 @@
+"""Ask what the score becomes when the input, or what a layer returned, is changed: a batch of changes at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from seewhy._torch import computes_bf16
+from seewhy._types import Ask, Fold
+from seewhy.engine.replay import Lend, Memory, replayer, rounding, warn_of_mixing
+from seewhy.engine.session import Session
+from seewhy.engine.winograd import winograd
+from seewhy.errors import MethodError
+
+Precision = Literal["full", "bf16"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How changed rows are run.
+
+    Attributes:
+        batch_size: how many rows run at once.
+        progress: whether a bar is shown.
+        precision: "bf16" runs changed inputs under autocast, on hardware that computes in bfloat16.
+    """
+
+    batch_size: int = 32
+    progress: bool = False
+    precision: Precision = "full"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One forward, and how to ask again.
+
+    Attributes:
+        run: the session of the forward.
+        outputs: what the model returned.
+        score: (outputs for N rows, the image of each row) -> scores (N, T).
+        scores: (B, T), those of the forward.
+        limits: how changed rows are run.
+    """
+
+    run: Session
+    outputs: Any
+    score: Callable[[Any, Int[Tensor, " N"]], Float[Tensor, "N T"]]
+    scores: Float[Tensor, "B T"]
+    limits: Limits
+
+    def inputs(self) -> Callable[[int], Ask]:
+        """For each target: its scores for changed images (N, C, *space).
+
+        The images go in channels last, which convolutions run faster on, until the model shows that it cannot have
+        that: by `x.view(...)`, say. A model whose answer to a row depends on the other rows runs them one at a time.
+        """
+        call, device = self.run.call, self.run.call.images[0].device
+        halved = self.limits.precision == "bf16" and computes_bf16(device)
+        casting = torch.autocast(device.type, torch.bfloat16) if halved else contextlib.nullcontext()
+        laid_out: Callable[[Tensor], Tensor] = _channels_last
+        rows_at_once: int | None = None
+
+        def forward(changed: Tensor, images: Tensor) -> Tensor:
+            rows = call.with_rows(lambda tensor: tensor[images.to(tensor.device)], laid_out(changed))
+            with torch.set_grad_enabled(changed.requires_grad), casting:
+                return self.score(rows.run(self.run.model), images)
+
+        def run(changed: Tensor, images: Tensor) -> Tensor:
+            nonlocal laid_out
+            if laid_out is not _channels_last:
+                return forward(changed, images)
+            try:
+                return forward(changed, images)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # of a model that reads its input by its strides; anything else is raised again
+                laid_out = Tensor.contiguous
+                return forward(changed, images)
+
+        def at_once() -> int:
+            nonlocal rows_at_once
+            if rows_at_once is None:
+                with torch.no_grad():
+                    independent = self._rows_are_independent(run)
+                rows_at_once = self.limits.batch_size if independent else 1
+            return rows_at_once
+
+        def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+            def score(rows: Tensor) -> Tensor:
+                return run(make(rows).to(call.images[0].dtype), images[rows])[:, column]
+
+            with winograd(self.run.model):
+                return self._collect(_parts(torch.arange(len(images), device=device), at_once()), score)
+
+        return lambda column: partial(ask, column)
+
+    def layer(self, label: object, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
+        """For each target: its scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid).
+
+        Args:
+            label: the layer's, for the error.
+            memory: what a replay of the layer's call needs.
+            kept: what the layer returned.
+            fold: takes the layer's tensors to (B, C, *grid).
+
+        Raises:
+            MethodError: for a layer whose output has no row for each image.
+        """
+        call = self.run.call
+        if kept.shape[0] != call.batch:
+            raise MethodError(
+                f"{label} cannot be replayed: the images are not its output's first dimension.",
+                got=f"shape {tuple(kept.shape)} for {call.batch} image(s)",
+                do="choose a method that changes the input, such as score_cam, or one of gradients",
+            )
+        put_back = _putting_back(kept, fold)
+
+        def forward(lend: Lend) -> Any:
+            return call.with_rows(lend).run(self.run.model)
+
+        def first_row(image: int, outputs: Any, rows: int) -> Tensor:
+            return self.score(outputs, torch.full((rows,), image, device=self.scores.device))[0]
+
+        replay, at_once = replayer(memory, forward, kept, first_row, self.scores, rounding(self.outputs, kept))
+        size = self.limits.batch_size if at_once is None else at_once
+
+        def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+            by_image = [(images == image).nonzero()[:, 0] for image in range(call.batch)]
+            parts = [part for rows in by_image for part in _parts(rows, size)]
+
+            def score(rows: Tensor) -> Tensor:
+                image = int(images[rows[0]])
+                return self.score(replay(image, put_back(image, make(rows))), images[rows])[:, column]
+
+            return self._collect(parts, score)[torch.cat(by_image).argsort()]
+
+        return lambda column: partial(ask, column)
+
+    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
+        """Whether an image's scores stay the same beside another companion; a warning if not."""
+        image = self.run.call.image[:1]
+        companion = image.flip(-1) + image.std(correction=0) if image.is_floating_point() else image.flip(-1)
+        first = torch.zeros(2, dtype=torch.long, device=image.device)
+        with_itself = run(image.repeat_interleave(2, 0), first)[0]
+        with_another = run(torch.cat([image, companion]), first)[0]
+        tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
+        if self.limits.precision == "bf16":
+            tolerance = tolerance.maximum(with_itself.abs().max() * 2**-6)
+        same = bool(((with_itself - with_another).abs() <= tolerance).all())
+        if not same:
+            warn_of_mixing("the images of a batch")
+        return same
+
+    def _collect(self, parts: Sequence[Tensor], score: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
+        """The scores of all parts, in their order."""
+        found = [self.scores.new_zeros(0)]
+        with tqdm(total=sum(map(len, parts)), unit="row", leave=False, disable=not self.limits.progress) as bar:
+            for rows in parts:
+                found.append(score(rows))
+                bar.update(len(rows))
+        return torch.cat(found)
+
+
+def _parts(rows: Tensor, size: int) -> list[Tensor]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return images.contiguous(memory_format=layouts.get(images.ndim, torch.contiguous_format))
+
+
+def _putting_back(kept: Tensor, fold: Fold) -> Callable[[int, Tensor], Tensor]:
+    """A function that takes changed activations (N, C, *grid) of an image back to the layer's own layout.
+
+    Places that `fold` leaves out, such as class tokens, keep what they were.
+
+    Raises:
+        MethodError: for a fold that does more than rearrange and select.
+    """
+
+    def spread(folded: Tensor) -> Tensor:  # the transpose of a linear map is what its gradient is
+        with torch.enable_grad():
+            leaf = kept.new_zeros(1).expand(len(folded), *kept.shape[1:]).requires_grad_()
+            return torch.autograd.grad(fold(leaf), leaf, folded)[0].to(kept.dtype)
+
+    shape = fold(kept[:1].detach()).shape
+    covered = spread(torch.ones(shape, device=kept.device))
+    if bool(((covered != 0) & (covered != 1)).any()):
+        raise MethodError(
+            "changed activations cannot be put back into the layer.",
+            got="a grid function that mixes values",
+            expected="one that only rearranges and selects: reshape, permute, slices",
+            do="pass such a function as grid=, or choose a method that changes the input",
+        )
+    everywhere, covered = bool(covered.all()), covered.bool()
+
+    def put_back(image: int, changed: Tensor) -> Tensor:
+        back = spread(changed)
+        return back if everywhere else torch.where(covered, back, kept[image : image + 1].detach())
+
+    return put_back

@@ -1,0 +1,216 @@
+"""Run again only what follows a layer: whatever had returned before it answers from memory instead of computing."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seewhy._types import CallLabel
+from seewhy.errors import ReplayWarning, warn
+from seewhy.hooks.activations import activations_in, call_labels
+from seewhy.hooks.attach import after_forward, instead_of_forward
+from seewhy.hooks.nested import rebuild, tensors
+
+Lend = Callable[[Tensor], Tensor]  # a tensor with a row per image -> N rows of one image; other tensors pass
+Replay = Callable[[int, Tensor], Any]  # (image, activations (N, ...)) -> what the model returns for these N
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What had been returned when one call of a layer returned, by module, in the order of the calls.
+
+    Of nested calls only the outermost is kept: it answers for those inside it. The layer's call is the last of its own
+    answers; `call` is its number among all calls of the layer, from 0; `level` says which of several activations in
+    what it returned is meant.
+    """
+
+    layer: nn.Module
+    call: int
+    answers: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
+    level: str = ""
+
+
+@contextmanager
+def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Callable[[], dict[CallLabel, Memory]]]:
+    """While the block lasts, forwards of `model` are remembered; afterwards: a memory for each call of `layers`.
+
+    The keys are those of a tape of the same forward. What a module returned is
+    copied, so that nothing that happens to it later is remembered.
+    """
+    names = {module: name for name, module in layers.items()}
+    calls: Counter[nn.Module] = Counter()
+    done: list[tuple[nn.Module, Any]] = []
+    found: list[tuple[tuple[str, str], Memory]] = []
+
+    def note(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if module is model:  # the tape may have to run the model again
+            calls.clear()
+            done.clear()
+            found.clear()
+        start = len(done)
+        output = own(*args, **kwargs)
+        done[start:] = [(module, rebuild(output, lambda tensor: tensor.detach().clone()))]
+        if module in names:
+            if levels := activations_in(output):
+                answers = defaultdict(list)
+                for earlier, kept in done:
+                    answers[earlier].append(kept)
+                for level in levels:
+                    found.append(((names[module], level), Memory(module, calls[module], dict(answers), level)))
+            calls[module] += 1
+        return output
+
+    def memories() -> dict[CallLabel, Memory]:
+        return dict(zip(call_labels([name for name, _ in found]), (memory for _, memory in found), strict=True))
+
+    with instead_of_forward(model.modules(), note):
+        yield memories
+
+
+def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activations: Tensor) -> Any:
+    """What the model returns when the call of the layer in `memory` gives `activations`, which it may overwrite.
+
+    forward: runs the model on inputs lent by `lend`. Call it inside `guard`.
+    """
+    waiting = {module: iter(outputs) for module, outputs in memory.answers.items()}
+    nothing = object()
+
+    def answer(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kept = next(waiting[module], nothing)
+        return own(*args, **kwargs) if kept is nothing else rebuild(kept, lend)
+
+    # calls inside a module that answers do not happen again, so they do not count
+    place = len(memory.answers[memory.layer]) - 1 if memory.answers else memory.call
+    calls = itertools.count()
+
+    def splice(_: str, __: tuple[Any, ...], output: Any) -> Any:
+        if next(calls) != place:
+            return None
+        original = activations_in(output)[memory.level]
+        return rebuild(output, lambda tensor: activations if tensor is original else tensor)
+
+    with (
+        torch.set_grad_enabled(activations.requires_grad),
+        instead_of_forward(waiting, answer),
+        after_forward({"": memory.layer}, splice),
+    ):
+        return forward(lend)
+
+
+def replayer(
+    memory: Memory,
+    forward: Callable[[Lend], Any],
+    activations: Tensor,
+    score: Callable[[int, Any, int], Float[Tensor, " T"]],
+    expected: Float[Tensor, "B T"],
+    tolerance: Tensor,
+) -> tuple[Replay, int | None]:
+    """The cheapest way to run on changed activations that gives the original's results on the unchanged ones.
+
+    A way is tried on each image beside itself and beside a companion that is something else, so that a model whose
+    rows depend on each other is noticed. Rows are lent as views of one, which take no memory, or as copies if the model
+    writes to them. If neither will do, the whole model runs, with a `ReplayWarning`; and one row at a time if the rows
+    depend on each other.
+
+    Args:
+        memory: of the layer's call.
+        forward: runs the model on inputs lent.
+        activations: (B, ...), what the layer returned.
+        score: (image, outputs, rows) -> the scores of the first row, by what is asked of that image.
+        expected: the original scores.
+        tolerance: how far rounding alone may move a score.
+
+    Returns:
+        The way, and how many rows may run at once; None for any number.
+    """
+    batch = activations.shape[0]
+
+    def way(memory: Memory, spread: Callable[[Tensor, int], Tensor]) -> Replay:
+        def run(image: int, changed: Tensor) -> Any:
+            def lend(tensor: Tensor) -> Tensor:
+                of_batch = tensor.ndim > 0 and tensor.shape[0] == batch
+                return spread(tensor[image : image + 1], len(changed)) if of_batch else tensor
+
+            return replay(memory, forward, lend, changed)
+
+        return run
+
+    def first_row(run: Replay, image: int, companion: Callable[[Tensor], Tensor]) -> Tensor:
+        own = activations[image : image + 1]
+        rows = torch.cat([own, companion(own)])
+        return score(image, run(image, rows), len(rows))
+
+    def agrees(run: Replay) -> bool:
+        pairs = itertools.product(range(batch), _COMPANIONS)
+        return all(
+            bool(((first_row(run, image, companion) - expected[image]).abs() <= tolerance).all())
+            for image, companion in pairs
+        )
+
+    def fault(run: Replay) -> str:
+        try:
+            return "" if agrees(run) else "another score for unchanged activations"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what the model itself raises, it raises again when the whole of it runs below
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+
+    watched: list[Tensor] = []
+
+    def watch(row: Tensor, rows: int) -> Tensor:
+        watched.append(row.clone())
+        return watched[-1].expand(rows, *row.shape[1:])
+
+    # some operations write to a view of one row in silence: that shows in the version of what was lent
+    if not fault(way(memory, watch)) and not any(row._version for row in watched):
+        return way(memory, _view), None
+    if not (reason := fault(way(memory, _copy))):
+        return way(memory, _copy), None
+    whole = way(Memory(memory.layer, memory.call, level=memory.level), _copy)
+    once, again, beside = (first_row(whole, 0, companion) for companion in (_COMPANIONS[0], *_COMPANIONS))
+    if bool(((once - again).abs() <= tolerance).all()) and not bool(((once - beside).abs() <= tolerance).all()):
+        warn_of_mixing(f"the rows behind {type(memory.layer).__name__}")
+        return whole, 1
+    warn(
+        f"{type(memory.layer).__name__} cannot be replayed ({reason}): the whole model runs for every change, which is "
+        "slow. A forward that keeps state, draws at random or mixes images does this.",
+        ReplayWarning,
+    )
+    return whole, None
+
+
+# beside which rows an image is replayed: itself, and what a model that mixes rows cannot take for it
+_COMPANIONS: tuple[Callable[[Tensor], Tensor], ...] = (lambda own: own, lambda own: own.flip(-1) * 2 + 1)
+
+
+def warn_of_mixing(what: str) -> None:
+    """Warn that rows run one at a time."""
+    warn(
+        f"{what} depend on each other in this model: each changed row runs alone, which is slow. "
+        "BatchNorm without running statistics, attention over the batch or experts with a capacity do this.",
+        ReplayWarning,
+    )
+
+
+def _view(row: Tensor, rows: int) -> Tensor:
+    return row.expand(rows, *row.shape[1:]) if rows > 1 else row.clone()
+
+
+def _copy(row: Tensor, rows: int) -> Tensor:
+    return row.repeat_interleave(rows, 0)
+
+
+def rounding(outputs: Any, activations: Tensor) -> Tensor:
+    """How far rounding alone may move a score: a share of the largest value that the model returned."""
+    floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point()]
+    coarsest = max(torch.finfo(tensor.dtype).eps for tensor in [activations, *floats])
+    largest = torch.stack([tensor.abs().max() for tensor in floats]).max()
+    return torch.mul(largest, coarsest**0.6)  # 7e-5 of it in float32: many layers add up

@@ -1,0 +1,216 @@
+"""One forward; the gradients of the chosen layers, and nothing recorded below them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+
+from seewhy import _torch
+from seewhy._types import CallLabel
+from seewhy.errors import GradientError, MethodError
+from seewhy.hooks.activations import activations_in, call_labels
+from seewhy.hooks.attach import after_forward
+from seewhy.hooks.nested import rebuild, tensors
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What one forward left behind, still in the graph. A tape is short-lived, and the graph goes with it.
+
+    Attributes:
+        outputs: what the model returned.
+        activations: what every call of the chosen layers returned, in the order of the calls.
+        image: the input that the recording began at; None where it began at a layer.
+    """
+
+    outputs: Any
+    activations: dict[CallLabel, Tensor]
+    image: Tensor | None = None
+
+
+def gradients(
+    scores: Float[Tensor, "B T"],
+    leaves: Mapping[Key, Tensor],
+    *,
+    of: str = "",
+    keep_graph: bool = False,
+    differentiable: bool = False,
+) -> Iterator[dict[Key, Tensor]]:
+    """The gradient of each column of `scores` at each of `leaves`; zeros where the score does not depend on one.
+
+    The images of a batch do not see each other, so one backward pass of the sum gives each image its own gradient.
+
+    Args:
+        scores: (B, T), of T targets for each image.
+        leaves: tensors in the graph, under any keys.
+        of: what the leaves are, for the error; their keys if it is not told.
+        keep_graph: whether there will be more backward passes.
+        differentiable: whether the gradients are in a graph themselves.
+
+    Yields:
+        For each target the gradients under the keys of `leaves`.
+
+    Raises:
+        GradientError: if the scores have no graph.
+    """
+    if not scores.requires_grad:
+        raise GradientError(
+            f"the score does not depend on {of or ', '.join(map(str, leaves))}.",
+            got="a score without a gradient",
+            expected="a score that torch operations compute from the output of the layer",
+            do="choose another layer, or look for detach(), argmax() or numpy between the layer and the score",
+        )
+    columns = scores.unbind(1)
+    for number, column in enumerate(columns):
+        keep = keep_graph or differentiable or number + 1 < len(columns)
+        found = torch.autograd.grad(
+            column.sum(), list(leaves.values()), retain_graph=keep, create_graph=differentiable, allow_unused=True
+        )
+        yield {
+            key: torch.zeros_like(leaf) if grad is None else grad
+            for (key, leaf), grad in zip(leaves.items(), found, strict=True)
+        }
+
+
+def along(gradient: Tensor, activation: Tensor) -> Tensor:
+    """The Hessian of the score times `activation`, by a second backward pass through its differentiable `gradient`.
+
+    Zeros where the score is linear in the activation.
+    """
+    product = (gradient * activation.detach()).sum()
+    if not product.requires_grad:
+        return torch.zeros_like(activation)
+    (found,) = torch.autograd.grad(product, [activation], retain_graph=True, materialize_grads=True)
+    return found
+
+
+_ACTIVATION_FUNCTIONS = (
+    "Relu", "Gelu", "Silu", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Hardtanh", "Hardswish",
+    "Threshold", "Softplus", "Mish",
+)  # fmt: skip
+
+
+@contextmanager
+def guided(scores: Tensor) -> Iterator[None]:
+    """While the block lasts, gradients of `scores` enter an activation function from above only where positive.
+
+    The functions are found in the graph, whatever called them: a module, `F.relu`, `torch.relu`, `tensor.relu_()`.
+    Raises `MethodError` if there is none: then it would be the plain gradient under another name.
+    """
+    with ExitStack() as stack:
+        found = 0
+        for node in _graph(scores):
+            if node.name().rstrip("0123456789").removesuffix("Backward") in _ACTIVATION_FUNCTIONS:
+                stack.callback(node.register_prehook(_positive).remove)
+                found += 1
+        if not found:
+            raise MethodError(
+                "guided backpropagation needs an activation function on the way from the input to the score.",
+                got="a graph without any",
+                expected=", ".join(_ACTIVATION_FUNCTIONS),
+                do='method="hires_cam" where the model is linear',
+            )
+        yield
+
+
+def _positive(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    return tuple(None if grad is None else grad.clamp(min=0) for grad in grads)
+
+
+def _graph(scores: Tensor) -> Iterator[Node]:
+    """Every node of the graph behind `scores`, once."""
+    waiting, seen = [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(after for after, _ in node.next_functions)
+
+
+def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_start: bool = False) -> Tape:
+    """Run `forward` once, without a graph up to the first of `layers` that returns, and with one from there on.
+
+    What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
+    before or after, reaches what was kept. The parameters' `requires_grad` flags, and a `no_grad` inside the model,
+    change nothing. A layer that did not run is absent from the tape. Call it inside `guard`.
+
+    Args:
+        forward: runs the model.
+        layers: the layers to record, by name.
+        from_start: record all of it, for gradients of the input, or of anything else that `forward` makes a leaf.
+    """
+    if from_start:
+        return _run(forward, layers, _StillRecording(), recording=True)
+    tape = _run(forward, layers, nullcontext())
+    if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
+        # part of the model runs under its own no_grad: a frozen backbone, say
+        return _run(forward, layers, _StillRecording())
+    return tape
+
+
+@contextmanager
+def replacing(layers: Mapping[str, nn.Module], label: CallLabel, activation: Tensor) -> Iterator[None]:
+    """While the block lasts, the call `label` of one forward returns `activation` in place of its own."""
+    numbers = Counter[str]()
+
+    def answer(name: str, _: tuple[Any, ...], output: Any) -> Any:
+        for level, old in activations_in(output).items():
+            number = numbers[name + level]
+            numbers[name + level] += 1
+            if (name, level) == (label.name, label.level) and label.number in (None, number):
+                return rebuild(output, partial(_instead, old, activation))
+        return None
+
+    with after_forward(layers, answer):
+        yield
+
+
+def _instead(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    return new if tensor is old else tensor
+
+
+def _run(
+    forward: Callable[[], Any],
+    layers: Mapping[str, nn.Module],
+    mode: AbstractContextManager[Any],
+    *,
+    recording: bool = False,
+) -> Tape:
+    calls: list[tuple[str, str]] = []
+    found: list[Tensor] = []
+
+    def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
+        going_on: dict[int, Tensor] = {}
+        for level, activation in activations_in(output).items():
+            torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+            kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
+            calls.append((name, level))
+            found.append(kept)
+            going_on[id(activation)] = kept.clone()
+        return rebuild(output, lambda tensor: going_on.get(id(tensor), tensor)) if going_on else None
+
+    with torch.set_grad_enabled(recording), after_forward(layers, splice), mode:
+        outputs = forward()
+    return Tape(outputs, dict(zip(call_labels(calls), found, strict=True)))
+
+
+class _StillRecording(TorchFunctionMode):
+    """Once recording is on, a model's own `no_grad` does not turn it off. Costs a Python call per operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _torch.set_grad_enabled and torch.is_grad_enabled():
+            args = (True,)
+        return func(*args, **(kwargs or {}))

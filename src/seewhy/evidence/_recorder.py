@@ -1,0 +1,218 @@
+"""Records a model's forwards where methods want to look, and works out where that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from seewhy import targets
+from seewhy._types import CallLabel, Fold
+from seewhy.engine.per_model import PerModel
+from seewhy.engine.session import Session
+from seewhy.engine.tape import gradients
+from seewhy.errors import GradientError, LayerError, warn
+from seewhy.evidence._forward import Forward, Plan, Settings
+from seewhy.evidence._provider import provider
+from seewhy.geometry import choose_layer
+from seewhy.geometry import grid as grids
+from seewhy.geometry.grid import Grid
+from seewhy.geometry.observe import Seen, look, observe
+from seewhy.hooks.select import check_ran
+from seewhy.inputs import Inputs
+from seewhy.methods.registry import Method
+
+# by everything that decides where to look
+_plans: PerModel[dict[tuple[Any, ...], Plan]] = PerModel(dict)
+
+
+class Recorder:
+    """Records forwards for some methods.
+
+    Where to look is worked out once for a model, a shape of input and a kind of target, and kept with the model.
+
+    Args:
+        methods: what will be made of the forwards.
+        layers: the layers to look at, by name; None chooses.
+        settings: what the caller said on how evidence is gathered.
+        context: makes what targets know of a call, from `batch` and `sizes`.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        layers: Mapping[str, nn.Module] | None,
+        settings: Settings,
+        context: Callable[..., targets.Context],
+    ) -> None:
+        self.methods, self.settings, self.context = methods, settings, context
+        self.layers = None if layers is None else tuple(layers)
+        self.needs = {need for found in methods for need in found.needs}
+        self.providers = [provider(need) for need in self.needs]
+
+    def first(self, run: Session, target: Any, *, afresh: bool = False) -> Forward:
+        """The forward on the caller's inputs, recorded at the layers given, or at the best one.
+
+        The best is the last layer with space that the score's gradient reaches. It is looked for from the end, once.
+        What was recorded meanwhile is used, not recorded again, unless a method looks at earlier resolutions too.
+
+        Args:
+            run: the session.
+            target: what is explained.
+            afresh: do not use the plan of an earlier call.
+        """
+        plans, key = _plans.of(run.model), self._key(run.call, target)
+        if not self._chooses:
+            plan = plans.setdefault(key, Plan(self.layers or ()))
+            return self.record(run, run.call, target, plan)
+        if key in plans and not afresh:
+            return self.record(run, run.call, target, plans[key])
+        forward = self._chosen(run, target)
+        plans[key] = forward.plan
+        return forward
+
+    def has_plan(self, run: Session, target: Any) -> bool:
+        """Whether an earlier call has chosen the layers that `first` will look at."""
+        return self._chooses and self._key(run.call, target) in _plans.of(run.model)
+
+    @property
+    def _chooses(self) -> bool:
+        return self.layers is None and any(found.layered for found in self.methods)
+
+    def record(self, run: Session, call: Inputs, target: Any, plan: Plan) -> Forward:
+        """Run the model once on `call`, record it as planned, and score its output."""
+        layers = run.modules(plan.layers)
+        more = {name: found for each in self.providers if each.layers for name, found in each.layers(run.model).items()}
+        starts = {each.start for each in self.providers}
+        # with nothing to record from, the graph still tells what kind the scores are
+        from_image = "image" in starts or not (layers or more or "forward" in starts)
+        with ExitStack() as stack:
+            watches = {each.watch for each in self.providers if each.watch}
+            watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
+        check_ran(layers, [label.name for label in tape.activations])
+        context = self.context(batch=call.batch, sizes=call.sizes)
+        definite = targets.resolve(target, tape.outputs, context)
+        scores = targets.checked(definite(tape.outputs), call.batch)
+        record, fold_of = partial(self.record, run), partial(self._fold, run)
+        return Forward(run, call, plan, tape, definite, scores, watched, self.settings, record, fold_of)
+
+    def _chosen(self, run: Session, target: Any) -> Forward:
+        """The forward recorded at the best layer, and the plan to look there again."""
+        with run.aside():
+            seen, outputs = observe(run)
+        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+        candidates = choose_layer.candidates(seen, run.call.space, answers)
+        staged = any(found.staged for found in self.methods)
+        for group in choose_layer.growing(candidates):
+            names = tuple(dict.fromkeys(call.label.name for call in group))
+            known = {call.label: call.grid for call in group if call.grid is not None}
+            forward = self.record(run, run.call, target, Plan(names, grids=known))
+            reached = _reached(forward, known)
+            best = next((call for call in group if bool(reached[call.label].any())), None)
+            if best is None:
+                continue
+            chosen = self._beside(forward, best, group, candidates, reached)
+            stages = choose_layer.stages(candidates[candidates.index(best) :]) if staged else []
+            plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(best, candidates))
+            if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
+                return self.record(run, run.call, forward.target, plan)
+            return forward.at(plan)
+        raise GradientError(
+            "the score's gradient is zero at every layer with space.",
+            got=", ".join(str(call.label) for call in candidates[:3]) + (" and so on" if len(candidates) > 3 else ""),
+            expected="a score that the layers before it have a say in",
+            do="look for a head with all-zero weights (untrained), a detach(), a saturated output; or pass layers=",
+        )
+
+    def _beside(
+        self,
+        forward: Forward,
+        best: Seen,
+        group: Sequence[Seen],
+        candidates: Sequence[Seen],
+        reached: Mapping[CallLabel, Tensor],
+    ) -> list[Seen]:
+        """`best`, with the levels of its pyramid, and with parallel calls that other images or targets are read from.
+
+        In the order of the calls. Calls are parallel if none of them is made of another one.
+        """
+        levels = choose_layer.pyramid(best, candidates)
+        if len(levels) > 1 and forward.parallel(tuple(level.label for level in levels)):
+            return levels
+        chosen, missing = [best], ~reached[best.label]
+        for call in group:
+            labels = tuple(found.label for found in reversed([*chosen, call]))
+            if call not in chosen and bool((missing & reached[call.label]).any()) and forward.parallel(labels):
+                chosen.append(call)
+                missing &= ~reached[call.label]
+        return chosen[::-1]
+
+    def _key(self, call: Inputs, target: Any) -> tuple[Any, ...]:
+        """What decides where to look: the methods, what the caller said, the inputs' shape, the kind of target."""
+        grid = self.settings.grid if isinstance(self.settings.grid, tuple) else callable(self.settings.grid)
+        kinds = any(found.layered for found in self.methods), any(found.staged for found in self.methods)
+        return call.signature, self.layers, grid, kinds, getattr(target, "__code__", type(target))
+
+    def _fold(self, run: Session, plan: Plan, label: CallLabel, kept: Tensor, call: Inputs) -> Fold:
+        """How the tensors of a call lie over the input: as the caller says, or worked out once."""
+        given = self.settings.grid
+        if callable(given):
+            return given
+        shape = tuple(kept.shape)
+        if given is None and shape[0] == call.batch and shape[2:] == (1,) * len(call.space):
+            warn(f"{label} has a single place, so that its map is the same everywhere: choose an earlier layer.")
+            return Grid(shape[2:]).fold
+        if label not in plan.grids:
+            found = grids.readings(shape, call.space, call.batch, grid=given)
+            if given is None and (len(found) != 1 or len(shape) == 3):
+                with run.aside():
+                    found = [grid for seen in look(run) if seen.label == label for grid in seen.readings]
+            plan.grids[label] = _only(found, label, shape, call)
+        return plan.grids[label].fold
+
+
+def _plan(looked_at: Sequence[Seen], chosen: Sequence[Seen], stages: Sequence[Seen], reason: str) -> Plan:
+    return Plan(
+        tuple(dict.fromkeys(call.label.name for call in looked_at)),
+        tuple(call.label for call in chosen),
+        tuple(call.label for call in stages),
+        reason,
+        {call.label: call.grid for call in looked_at if call.grid is not None},
+    )
+
+
+def _reached(forward: Forward, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Bool[Tensor, "B T"]]:
+    """For each call, image and target, whether the score's gradient is not zero at the call's places.
+
+    A fold leaves out the tokens beside the grid: a class token that is reached has no place.
+    """
+    activations = {label: kept for label, kept in forward.activations.items() if label in known}
+    if not forward.columns.requires_grad:
+        nowhere = torch.zeros_like(forward.columns, dtype=torch.bool)
+        return dict.fromkeys(known, nowhere)
+    slopes = list(gradients(forward.columns, activations, keep_graph=True))
+    found = {
+        label: torch.stack([known[label].fold(slope[label]).flatten(1).any(1) for slope in slopes], 1)
+        for label in activations
+    }
+    return {call: found[call] for call in known}
+
+
+def _only(found: Sequence[Grid], label: CallLabel, shape: tuple[int, ...], call: Inputs) -> Grid:
+    """The one grid that a layer's output can have; an error says what was found instead."""
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise choose_layer.several_ways(label, found, shape, call.space)
+    raise LayerError(
+        f"the output of {label} does not lie over the input.",
+        got=f"shape {shape} for {call.batch} inputs of size {call.space}",
+        expected="a map or a sequence of tokens with more than one place and the input's aspect ratio",
+        do="pass grid=, the size of the grid or a function from this output to (B, C, *grid), or another layer",
+    )

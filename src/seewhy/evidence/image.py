@@ -1,0 +1,40 @@
+"""The image that went in, and the gradient of the score there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.engine.tape import guided
+from seewhy.evidence._forward import Forward, at_least_float32
+from seewhy.evidence._provider import provides
+from seewhy.evidence._request import Request
+
+
+def _image(forward: Forward) -> Iterable[Tensor]:
+    return [] if forward.tape.image is None else [forward.tape.image]
+
+
+@provides("inputs")
+def inputs(request: Request) -> Float[Tensor, "B C *size"]:
+    """The images."""
+    return at_least_float32(request.forward.call.image)
+
+
+@provides("input_gradients", start="image", leaves=_image)
+def input_gradients(request: Request) -> Float[Tensor, "B C *size"]:
+    """The gradient of the score at the images."""
+    (image,) = _image(request.forward)
+    return at_least_float32(request.slope(image).detach())
+
+
+@provides("guided_gradients", start="image", keeps_graph=True)
+def guided_gradients(request: Request) -> Float[Tensor, "B C *size"]:
+    """The same by guided backpropagation: positive only, before every activation function on its way."""
+    (image,) = _image(request.forward)
+    with guided(request.column):
+        (found,) = torch.autograd.grad(request.column.sum(), image, retain_graph=True)
+    return at_least_float32(found)

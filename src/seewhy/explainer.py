@@ -1,0 +1,458 @@
+"""A model, inputs, a target and a method become an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args, overload
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Generator, Tensor, nn
+
+from seewhy import targets
+from seewhy._late import late
+from seewhy._types import CallLabel, Fold, Frame
+from seewhy.engine.per_model import PerModel
+from seewhy.engine.probe import Limits, Precision
+from seewhy.engine.session import session
+from seewhy.engine.tape import replacing
+from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
+from seewhy.evidence import Forward, Recorder, Settings, requests
+from seewhy.geometry import grid as grids
+from seewhy.hooks.nested import rebuild, tensors
+from seewhy.hooks.select import Layers, find
+from seewhy.hooks.wrappers import unwrap
+from seewhy.inputs import Inputs
+from seewhy.methods import channels, registry, smooth
+from seewhy.methods.cam.decomposition import factorize
+from seewhy.methods.fuse import Fuse, unknown_fuse
+from seewhy.methods.registry import Method
+from seewhy.models.loaded import Loaded, own_labels
+from seewhy.results import Concepts, Explanation
+from seewhy.results.checks import warn_of_blanks
+
+_INPUT = CallLabel("input")  # what a map that lies on the input goes by
+_ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
+
+# by the shape of the inputs: the method, layers and reason that "auto" found for a model
+_choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
+
+
+@overload
+def explain(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    target: targets.Classes | targets.Target = None,
+    *,
+    method: str | Method = ...,
+    **options: Any,
+) -> Explanation: ...
+@overload
+def explain(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    target: targets.Classes | targets.Target = None,
+    *,
+    method: list[str | Method] | list[str] | tuple[str | Method, ...],
+    **options: Any,
+) -> dict[str, Explanation]: ...
+def explain(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    target: targets.Classes | targets.Target = None,
+    *,
+    method: str | Method | Sequence[str | Method] = "grad_cam",
+    layers: Layers | None = None,
+    grid: Fold | tuple[int, ...] | None = None,
+    fuse: Fuse | None = None,
+    eigen_smooth: bool = False,
+    augment_smooth: bool = False,
+    generator: Generator | None = None,
+    labels: Sequence[str] | None = None,
+    batch_size: int = 32,
+    precision: Precision = "full",
+    progress: bool = False,
+    **options: Any,
+) -> Explanation | dict[str, Explanation]:
+    """Show why `model` answered as it did on `inputs`.
+
+        explanation = seewhy.explain(model, images)
+        explanation.save("why.png")
+
+    Where to look in the model is worked out at the first call, and kept as long as the model.
+
+    Args:
+        model: any module, in whatever mode, or what `seewhy.load` returned.
+        inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
+            a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
+        target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
+        method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
+            that measures best on this model, at the layers where it does.
+        layers: where to look; see `Explainer` for this and all other options.
+        grid: how the layers lie over the input.
+        fuse: how several layers become one heatmap.
+        eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        augment_smooth: the mean over six views of each image.
+        generator: random numbers for the methods that draw.
+        labels: a name per class.
+        batch_size: how many changed inputs or activations run at once.
+        precision: "full" or "bf16".
+        progress: whether a bar is shown.
+        **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
+
+    Returns:
+        An explanation; for several methods a dict of them, by name.
+
+    Raises:
+        SeewhyError: one of `seewhy.errors`, as for `Explainer`. What the model raises comes through unchanged.
+    """
+    explainer = Explainer(
+        model,
+        method,
+        layers=layers,
+        grid=grid,
+        fuse=fuse,
+        eigen_smooth=eigen_smooth,
+        augment_smooth=augment_smooth,
+        generator=generator,
+        labels=labels,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+        **options,
+    )
+    return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
+
+
+def concepts(
+    model: nn.Module | Loaded,
+    inputs: Any,
+    count: int = 5,
+    *,
+    layers: Layers | None = None,
+    grid: Fold | tuple[int, ...] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Concepts:
+    """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
+    return Explainer(model, layers=layers, grid=grid, labels=labels).concepts(inputs, count)
+
+
+class Explainer:
+    """Explains one model with one method, or several.
+
+    Where to look in the model is worked out once for a shape of input and a kind of target, then reused.
+
+    Args:
+        model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
+        method: a name from `seewhy.methods.available()`, or several of them for `each`. "auto" measures methods and
+            layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
+        layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
+            depends on.
+        grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
+            a linear function from the layer's output to (B, C, *space).
+        fuse: how several layers become one heatmap: "mean", "max", "product", or "local_product", in which the fine
+            ones outline what the coarse ones point at. None is the method's own way.
+        eigen_smooth: the first principal component of the weighted activations instead of their sum.
+        augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
+        generator: random numbers for the methods that draw; None is the same seed for every call. All maps of a call
+            start from the same state: a map does not depend on what else was asked for.
+        labels: a name per class, so that targets can be given by label.
+        batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
+        precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
+            digits.
+        progress: a bar for methods that run the model often.
+        **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
+
+    Raises:
+        MethodError: if the method does not exist, or does not go with the options.
+        LayerError: if a layer does not exist; on a call, if none has space.
+        TargetError: on a call, if the target does not fit the output.
+        OutputError: on a call, if no class scores are found in the output.
+        GradientError: on a call, if no gradient leads from the score to a layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Loaded,
+        method: str | Method | Sequence[str | Method] = "grad_cam",
+        *,
+        layers: Layers | None = None,
+        grid: Fold | tuple[int, ...] | None = None,
+        fuse: Fuse | None = None,
+        eigen_smooth: bool = False,
+        augment_smooth: bool = False,
+        generator: Generator | None = None,
+        labels: Sequence[str] | None = None,
+        batch_size: int = 32,
+        precision: Precision = "full",
+        progress: bool = False,
+        **options: Any,
+    ) -> None:
+        self.loaded = model if isinstance(model, Loaded) else None
+        module = model.module if isinstance(model, Loaded) else model
+        if not isinstance(module, nn.Module):
+            raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
+        self.model = unwrap(module)
+        self.auto = method == "auto"
+        names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
+        self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
+        self.fuse = fuse
+        self.augment_smooth = augment_smooth
+        self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
+        if fuse not in (None, *get_args(Fuse)):
+            raise unknown_fuse(fuse)
+        if batch_size < 1:
+            raise InputError("the batch size is not positive.", got=batch_size)
+        if precision not in ("full", "bf16"):
+            raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
+        if self.auto and (options or layers is not None or grid is not None or eigen_smooth):
+            raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
+        if not (self.methods or self.auto):
+            raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
+        for found in self.methods:
+            if eigen_smooth and not found.reduces:
+                raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
+            if layers is not None and not found.layered:
+                where = "all attention" if found.attends else "the input"
+                raise MethodError(
+                    f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
+                )
+        if eigen_smooth:
+            self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
+        named = None if layers is None else find(self.model, layers)
+        self.generator = generator
+        settings = Settings(
+            tuple(grid) if isinstance(grid, list) else grid,
+            generator or Generator().manual_seed(0),
+            Limits(batch_size, progress, precision),
+        )
+        context = partial(
+            targets.Context,
+            labels=self.labels,
+            embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
+            encode=self.loaded.embed_text if self.loaded else None,
+            features={},
+        )
+        self.recorder = Recorder(self.methods, named, settings, context)
+        self._choosing = {"batch_size": batch_size, "generator": generator}
+        self._options: dict[str, Any] = self._choosing | {
+            "fuse": fuse,
+            "augment_smooth": augment_smooth,
+            "labels": labels,
+            "precision": precision,
+            "progress": progress,
+        }
+
+    def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
+        """Explain a batch with the one method there is; see `each`."""
+        if len(self.methods) > 1:
+            raise MethodError(
+                "there are several methods, and so several explanations.",
+                got=", ".join(found.name for found in self.methods),
+                do="explainer.each(inputs, target), which gives them by name",
+            )
+        (explanation,) = self.each(inputs, target).values()
+        return explanation
+
+    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
+        """Explain a batch with every method, from one forward wherever they share it.
+
+        Args:
+            inputs: as for `explain`.
+            target: what to explain; see `seewhy.targets`. None is the predicted class.
+
+        Returns:
+            An explanation by the name of each method.
+        """
+        if self.auto:
+            return {"auto": self._chosen(inputs, target)}
+        inputs, photos, frames = self._prepared(inputs)
+        with session(self.model, inputs) as run:
+            self._check_alignment(run.call)
+            remembered = self.recorder.has_plan(run, target)
+            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
+            if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
+                forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
+            likely = {ask: found.probabilities for ask, found in asked.items()}
+        outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
+        explanations = {
+            found.name: Explanation(
+                maps={str(label): drawn for label, drawn in maps[found.name].items()},
+                scores=asked[found.ask].scores.detach(),
+                probabilities=None if (shares := likely[found.ask]) is None else shares.detach(),
+                outputs=outputs,
+                targets=asked[found.ask].target,
+                method=found.name,
+                size=call.size,
+                extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
+                fuse=self.fuse or found.fuse,
+                labels=self.labels,
+                frames=frames,
+                photos=photos,
+                note=forward.plan.reason if found.layered else "",
+            )
+            for found in self.methods
+        }
+        for explanation in explanations.values():
+            warn_of_blanks(explanation)
+        return explanations
+
+    def _chosen(self, inputs: Any, target: Any) -> Explanation:
+        """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
+        model = self.loaded or self.model
+        kept, key = _choices.of(self.model), _shape(self._prepared(inputs)[0])
+        if key not in kept:
+            choice = late("choose")(model, inputs, target, **self._choosing)
+            kept[key] = choice.method, choice.layers, choice.reason
+        method, layers, reason = kept[key]
+        explainer = Explainer(model, method, layers=list(layers) or None, **self._options)
+        return replace(explainer(inputs, target), note=reason)
+
+    def concepts(self, inputs: Any, count: int = 5) -> Concepts:
+        """Show the activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
+
+        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. Costs one forward
+        for the images and one for the concepts.
+
+        Args:
+            inputs: as for `explain`.
+            count: how many concepts.
+
+        Returns:
+            The concepts. Their scores are those that the model gives where the layer returns a concept everywhere, as
+            strong as it is at its strongest place. What else there is in the layer's output is of the first image.
+
+        Raises:
+            LayerError: for more than one layer.
+        """
+        inputs, photos, frames = self._prepared(inputs)
+        with session(self.model, inputs) as run:
+            forward = self.recorder.first(run, None)
+            if len(forward.activations) != 1:
+                got = ", ".join(map(str, forward.activations))
+                raise LayerError("concepts are those of one layer.", got=got, do="layers=")
+            ((label, kept),) = forward.activations.items()
+            maps, vectors = factorize(forward.fold(label)(kept.detach()), count)
+            strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
+            scores = self._scores_of(forward, label, strongest)
+        return Concepts(maps, vectors, scores, str(label), run.call.size, self.labels, frames, photos)
+
+    def _scores_of(
+        self, forward: Forward, label: CallLabel, vectors: Float[Tensor, "K C"]
+    ) -> Float[Tensor, "K classes"]:
+        """The class scores where the layer's output is, at every place, one of `vectors`."""
+        run, fold = forward.run, forward.fold(label)
+        kept = forward.activations[label].detach()
+        first = kept[:1].expand(len(vectors), *kept.shape[1:])
+        folded = fold(first)
+        spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
+        everywhere = first + grids.unfold(fold, spread - folded, first)
+        rows = run.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(vectors), 0))
+        with torch.no_grad(), replacing(run.modules(forward.plan.layers), label, everywhere):
+            outputs = run.run(rows)
+        return targets.class_scores(outputs).values
+
+    def _prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
+        """What the model is called with; and where photographs were passed, these and what the model sees of them."""
+        if self.loaded is None or not _are_photos(inputs):
+            return inputs, None, None
+        return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
+
+    def _check_alignment(self, call: Inputs) -> None:
+        """Refuse methods that lay a layer's maps over the images where the model pads or resizes these first."""
+        for found in self.methods:
+            if call.canvas is not None and {"activations", "score"} <= {*found.needs}:
+                raise MethodError(
+                    f"{found.name} masks the images with a layer's maps, and this model lays its images out anew.",
+                    got=f"images of {call.size} on a canvas of {call.canvas.space}",
+                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
+                )
+
+    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
+        """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
+        return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
+
+    def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
+        """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
+        drawn: dict[str, dict[CallLabel, Tensor]] = {}
+        for number, (ask, forward) in enumerate(asked.items(), 1):
+            methods = [found for found in self.methods if found.ask == ask]
+            drawn |= self._drawn(forward, methods, last=number == len(asked))
+        return drawn
+
+    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> dict[str, dict[CallLabel, Tensor]]:
+        """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
+        needs = {need for found in methods for need in found.needs}
+        generator = forward.settings.generator
+        state = generator.get_state()
+        drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
+        for request in requests(forward, needs, keep_graph=not last):
+            for found in methods:
+                for label in _labels(found, forward):
+                    generator.set_state(state)
+                    here = request.at(label)
+                    values = {need: here.give(need) for need in found.needs}
+                    drawn[found.name].setdefault(label, []).append(found.function(**values))
+        if self.generator is None:
+            generator.set_state(state)
+        elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
+            generator.set_state(state)
+            generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        several = forward.scores.ndim == 2
+        return {
+            name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
+            for name, layers in drawn.items()
+        }
+
+    def _smoothed(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
+        """The mean of the maps over all views of the inputs, each put back in place.
+
+        The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
+        """
+        totals = self._maps(asked)
+        views = smooth.views()
+        first = next(iter(asked.values()))
+        for view in views[1:]:
+            turned = targets.mirrored if view.mirrored else _as_it_is
+            again = first.again(first.call.seen_as(view.apply), turned(first.target))
+            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()})
+            totals = {
+                name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
+                for name, layers in totals.items()
+            }
+        return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _shape(inputs: Any) -> tuple[int, ...]:
+    """The shape of one of the images among the inputs."""
+    return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
+
+
+def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:
+    """Whether some method's maps of an image and target are zero at all layers."""
+    anywhere = [
+        torch.stack([grid.flatten(-dimensions).any(-1) for grid in layers.values()]) for layers in maps.values()
+    ]
+    return not all(bool(found.any(0).all()) for found in anywhere)
+
+
+def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
+    """The calls that `method` looks at; all that were recorded where the caller named the layers."""
+    if not method.layered:
+        return (_ATTENTION if method.attends else _INPUT,)
+    planned = forward.plan.stages if method.staged else forward.plan.chosen
+    return planned or tuple(forward.activations)
+
+
+def _as_it_is(target: targets.Target) -> targets.Target:
+    return target
+
+
+def _are_photos(inputs: Any) -> bool:
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    return isinstance(first, str | Path | Image.Image)

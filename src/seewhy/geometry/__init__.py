@@ -1,0 +1,1 @@
+"""How what a layer returns lies over the input, and which layer to draw from."""

@@ -1,0 +1,89 @@
+"""Which layer to draw from, where the caller names none: chosen by what one forward of the caller's input shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+
+from seewhy._types import CallLabel
+from seewhy.errors import LayerError
+from seewhy.geometry.grid import Grid
+from seewhy.geometry.observe import Seen
+
+_EARLY = 0.25  # up to this share of the forward a layer holds edges and colours, which tell nothing of a class
+
+
+def candidates(seen: Sequence[Seen], space: tuple[int, ...], answers: Set[int]) -> list[Seen]:
+    """The calls that a map could be drawn from, the best first.
+
+    A candidate is made of an activation, has a grid that can be told, and is not of the first quarter of the forward.
+    A grid coarser than the input is preferred. Later calls come first. Those inside a layer that makes a tensor of its
+    own (a residual block, an attention) come after those of the trunk. Those with the channels of an output come last:
+    they are what the model says, and not why.
+
+    Args:
+        seen: every call of a forward, in the order in which they returned.
+        space: of the input.
+        answers: the channels of the model's outputs with space.
+
+    Raises:
+        LayerError: if there is none.
+    """
+    late = [call for call in reversed(seen) if call.handed and call.depth > _EARLY]
+    with_grid = [call for call in late if call.grid is not None]
+    coarser = [call for call in with_grid if call.grid is not None and call.grid.space[-2:] != space[-2:]]
+    ambiguous = next((call for call in late if call.readings), None)
+    if not with_grid and ambiguous:
+        raise several_ways(ambiguous.label, ambiguous.readings, ambiguous.shape, space)
+    if not with_grid:
+        raise LayerError(
+            "no layer of this model has space: none but the first returns a tensor that can be laid over the input.",
+            got=", ".join(sorted({f"{call.kind} {call.shape}" for call in seen[-5:]})) or "no layer at all ran",
+            expected=f"a map or a sequence of tokens with the aspect ratio of {space}",
+            do="pass layers= and grid=, the size of the grid or a function from the layer's output to (B, C, *space)",
+        )
+    return sorted(coarser or with_grid, key=lambda call: (bool(call.widths & answers), bool(call.within)))
+
+
+def several_ways(label: CallLabel, found: Sequence[Grid], shape: tuple[int, ...], space: tuple[int, ...]) -> LayerError:
+    """The refusal of a layer whose output can be laid over the input as each of `found`."""
+    return LayerError(
+        f"the output of {label} can lie over the input in several ways.",
+        got=f"shape {shape} for inputs of size {space}",
+        expected="one of: " + "; ".join(grid.layout for grid in found),
+        do="pass grid=, the size of the grid or a function from this output to (B, C, *grid), or another layer",
+    )
+
+
+def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
+    """`seen` in order, in groups of 4, 16, 64 and so on: each is a forward, and few reach the last.
+
+    The first group is enough behind a class token too, where the last norm, the blocks and the last block say nothing.
+    """
+    start, size = 0, 4
+    while start < len(seen):
+        yield seen[start : start + size]
+        start, size = start + size, size * 4
+
+
+def stages(seen: Sequence[Seen]) -> list[Seen]:
+    """The first of `seen` of each grid, in the order they ran: of candidates, the last layer of every resolution."""
+    by_grid = {call.grid.space: call for call in reversed(seen) if call.grid is not None}
+    return [call for call in reversed(seen) if call in by_grid.values()]
+
+
+def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
+    """`chosen`, and whatever else the same layer returned if that is of several resolutions, in the order of the calls.
+
+    A detector's pyramid, or its head that runs over every level, reads each box from one of them.
+    """
+    levels = [call for call in reversed(seen) if call.label.name == chosen.label.name]
+    spaces = {call.grid.space for call in levels if call.grid is not None}
+    return levels if len(spaces) > 1 else [chosen]
+
+
+def reason(chosen: Seen, seen: Sequence[Seen]) -> str:
+    """Why `chosen` was chosen among `seen`, in a sentence."""
+    later = seen.index(chosen)
+    after = f"; of the {later} later ones none is reached" if later else ""
+    layout = "" if chosen.grid is None else chosen.grid.layout
+    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}"

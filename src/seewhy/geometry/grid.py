@@ -1,0 +1,215 @@
+"""How a layer's tensor lies over the input: any layout  ->  (B, C, *space)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from seewhy.geometry.windows import Shape, Windows
+
+_LEARNED_TOKENS = (
+    5  # the most before the patches that a sequence of undeclared make-up is tried with: class, 4 registers
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A layout that was recognised: the axes of images and channels, and how many tokens stand before the grid's.
+
+    All other axes are places, in rows: gridded already, or one sequence of `prefix` tokens, the grid, and what follows.
+    windows: the images are cut into these, in rows along the first axis.
+    """
+
+    space: Shape
+    batch_axis: int = 0
+    channel_axis: int = 1
+    prefix: int = 0
+    windows: Windows | None = None
+
+    def fold(self, tensor: Tensor) -> Tensor:
+        """A tensor of this layout as (B, C, *space): linear, so that gradients can go along."""
+        tensor = tensor if self.windows is None else self.windows.joined(tensor, self.space)
+        places = tensor.movedim((self.batch_axis, self.channel_axis), (0, 1)).flatten(2)
+        return places.narrow(2, self.prefix, math.prod(self.space)).reshape(*places.shape[:2], *self.space)
+
+    def __str__(self) -> str:
+        return " x ".join(map(str, self.space))
+
+    @property
+    def layout(self) -> str:
+        """The layout in words."""
+        axis = "channels first" if self.channel_axis == 1 else "channels last"
+        places = f"from token {self.prefix} on" if self.prefix else ""
+        order = "tokens before images" if self.batch_axis == 1 else ""
+        windows = "" if self.windows is None else f"in {self.windows}"
+        return ", ".join(part for part in (str(self), axis, places, order, windows) if part)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one forward and the model's own words tell about its layouts, besides a single tensor's shape.
+
+    axes: by shape, the axes (1 or -1) on which modules that know their channels had them. widths: all those channel
+    counts. grids: of the maps seen and of the declared patches. lengths: of the token sequences. prefixes, suffix: how
+    many tokens may stand before, and must stand after the patches. queries: lengths of sequences that are declared to
+    be no patches at all. tokens_first: attention runs on (N, B, C).
+    """
+
+    axes: Mapping[Shape, Set[int]] = field(default_factory=dict)
+    widths: Set[int] = frozenset()
+    grids: Set[Shape] = frozenset()
+    lengths: Set[int] = frozenset()
+    prefixes: Set[int] = frozenset()
+    suffix: int = 0
+    queries: Set[int] = frozenset()
+    tokens_first: bool = False
+
+
+def readings(
+    shape: Shape,
+    space: Shape,
+    batch: int,
+    evidence: Evidence | None = None,
+    grid: Shape | None = None,
+    windows: Windows | None = None,
+) -> list[Grid]:
+    """The grids that a tensor of `shape` can have over a batch of inputs of size `space`: none, one, or several.
+
+    Known are (B, C, *grid), (B, *grid, C), (B, N, C), (B, C, N) and (N, B, C). A grid has more than one place, is no
+    finer than the input and has its aspect ratio, to within a cell and a half (odd sizes, unpadded convolutions).
+    The channels are where the modules of the forward had them. A sequence has the grid of a map of the same forward, or
+    half of it and so on (patch merging), and as many channels as some module; where no map is known, the grid is one
+    that divides the input evenly. With `grid` only that one counts. A layer that `windows` are declared of has
+    (B * windows, N, C) or (B * windows, *window, C), of a grid that has so many of them.
+    """
+    evidence = evidence or Evidence()
+    if windows and shape[0] != batch and shape[1:-1] in (windows.size, (math.prod(windows.size),)):
+        return _windowed(shape[0] / batch, windows, evidence)
+    found = [
+        Grid(places, batch_axis, channel_axis, prefix)
+        for batch_axis, channel_axis in _arrangements(shape, space, batch, evidence, grid is not None)
+        for places, prefix in _grids(_places(shape, batch_axis, channel_axis), space, evidence, grid)
+    ]
+    known = evidence.axes.get(shape, frozenset())
+    found = [reading for reading in found if reading.channel_axis in known] if known else found
+    if not known:
+        found = [reading for reading in found if not _is_attention(reading, evidence)]
+        if len(shape) == 3 and evidence.widths:  # boxes (B, N, 4) are no 2 x 2 places of N channels
+            found = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
+    if len(found) > 1:
+        of_some_layer = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
+        found = of_some_layer or found
+    return found
+
+
+def read(shape: Shape, space: Shape, batch: int) -> Grid | None:
+    """The grid of a map by its shape alone, channels first where either could be; None for tokens and what has none."""
+    found = readings(shape, space, batch) if len(shape) > 3 else []
+    return found[0] if found else None
+
+
+def unfold(fold: Callable[[Tensor], Tensor], folded: Tensor, like: Tensor) -> Tensor:
+    """A folded tensor (B, C, *space) back in the layout of `like`, 0 where that has no place of the grid.
+
+    A fold moves entries about, and is linear: its transpose moves them back.
+    """
+    blank = torch.zeros_like(like).requires_grad_()
+    again = fold(blank)
+    (found,) = torch.autograd.grad(again, blank, folded.to(again))
+    return found
+
+
+def _arrangements(shape: Shape, space: Shape, batch: int, evidence: Evidence, given: bool) -> Iterator[tuple[int, int]]:
+    """(images' axis, channels' axis) as they may be. Sequences are (B, C, N) only where there is no choice."""
+    if len(shape) not in (3, 2 + len(space)):
+        return
+    if shape[0] == batch and not (evidence.tokens_first and len(shape) == 3 and shape[1] == batch):
+        if len(shape) > 3 or not given:
+            yield 0, 1
+        yield 0, -1
+    elif len(shape) == 3 and shape[1] == batch:
+        yield 1, -1
+
+
+def _places(shape: Shape, batch_axis: int, channel_axis: int) -> Shape:
+    taken = {batch_axis, channel_axis % len(shape)}
+    return tuple(size for axis, size in enumerate(shape) if axis not in taken)
+
+
+def _grids(places: Shape, space: Shape, evidence: Evidence, given: Shape | None) -> list[tuple[Shape, int]]:
+    """(grid, tokens before it) for a tensor with these places."""
+    if given is not None:
+        extra = math.prod(places) - math.prod(given)
+        fits = places == given or (len(places) == 1 and extra >= 0)
+        return [(given, extra)] if fits else []
+    if len(places) == len(space):
+        return [(places, 0)] if _lies_over(places, space) else []
+    (length,) = places
+    if length in evidence.queries:
+        return []
+    if not evidence.grids:  # of a volume the order is open too: frames of patches, or patches of frames
+        return _dividing(length, space) if len(space) == 2 else []
+    for grids in _levels(evidence.grids):
+        found = [
+            (grid, extra)
+            for grid in sorted(grids)
+            for extra in [length - math.prod(grid) - evidence.suffix * (length > evidence.suffix)]
+            if extra in {0, 1} | evidence.prefixes
+        ]
+        if evenly := [pair for pair in found if pair[1] == 0]:
+            return evenly
+        if found:
+            return found
+    return []
+
+
+def _windowed(count: float, windows: Windows, evidence: Evidence) -> list[Grid]:
+    """The first grids that are cut into `count` windows."""
+    for grids in _levels(evidence.grids):
+        found = [grid for grid in sorted(grids) if math.prod(windows.counts(grid)) == count and windows.fit(grid)]
+        if found:
+            return [Grid(grid, channel_axis=-1, windows=windows) for grid in found]
+    return []
+
+
+def _levels(grids: Set[Shape]) -> Iterator[Set[Shape]]:
+    """These grids, then what one more merging of patches makes of them, and so on."""
+    while grids:
+        yield grids
+        grids = {half for grid in grids for half in _halves(grid) if math.prod(half) > 1} - grids
+
+
+def _halves(grid: Shape) -> Iterator[Shape]:
+    """A grid after one more merging of patches, two by two; odd sizes are padded or cut, and time may be kept."""
+    time, (rows, columns) = grid[:-2], grid[-2:]
+    times = {time, tuple(-(-frames // 2) for frames in time)}
+    for merged in ((-(-rows // 2), -(-columns // 2)), (rows // 2, columns // 2)):
+        if min(merged) > 0:
+            yield from ((*frames, *merged) for frames in times)
+
+
+def _dividing(length: int, space: Shape) -> list[tuple[Shape, int]]:
+    """(grid, tokens before it) for a sequence that nothing is known of: square patches that divide the input evenly."""
+    side = math.gcd(*space)
+    grids = [tuple(pixels // patch for pixels in space) for patch in range(1, side + 1) if side % patch == 0]
+    return [
+        (grid, length - math.prod(grid))
+        for grid in grids
+        if math.prod(grid) > 1 and 0 <= length - math.prod(grid) <= _LEARNED_TOKENS
+    ]
+
+
+def _is_attention(reading: Grid, evidence: Evidence) -> bool:
+    """Whether what looks like a square map is what each token of a sequence makes of each other one."""
+    rows, columns = reading.space[-2:]
+    return rows == columns and rows in evidence.lengths
+
+
+def _lies_over(grid: Shape, space: Shape) -> bool:
+    (rows, columns), (height, width) = grid[-2:], space[-2:]
+    coarser = all(cells <= pixels for cells, pixels in zip(grid, space, strict=True))
+    return coarser and rows * columns > 1 and abs(rows * width - columns * height) <= 1.5 * max(height, width)

@@ -1,0 +1,83 @@
+"""Change what passes through layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from seewhy.errors import InputTypeError
+from seewhy.hooks.attach import Finish, Passed, Threads
+from seewhy.hooks.edits import Edit
+from seewhy.hooks.nested import rebuild, tensors
+from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
+from seewhy.hooks.select import Layer, find
+from seewhy.hooks.wrappers import unwrap
+
+
+@contextmanager
+def edit(
+    model: nn.Module,
+    edits: Mapping[Layer, Edit | Sequence[Edit]],
+    what: What = "outputs",
+    *,
+    threads: Threads = "own",
+) -> Iterator[None]:
+    """Change what passes through layers while the block lasts.
+
+        with seewhy.edit(model, {"layer3.*": seewhy.zero([5, 7])}):
+            logits = model(images)
+
+    edits: layers (a name, pattern, module or type) -> a function, or several, from each floating point tensor to the
+    one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that fit a layer
+    are applied, in order.
+    what: "inputs", "outputs", "grad_inputs" or "grad_outputs". An edit of gradients belongs to the graph that the
+    forward made inside the block, whenever its backward pass runs. Under gradient checkpointing the backward pass must
+    run inside the block: it repeats the forward, and that is edited too.
+    threads: "all" changes the forwards of other threads too.
+
+    Blocks nest: each sees what those around it made. A layer whose gradients are edited hands its tensors on as lazy
+    copies, as in `capture`. Raises `LayerError` for layers that do not exist, and at the end of the block if the model
+    ran but an entry of `edits` changed nothing.
+    """
+    checked([what])
+    root = unwrap(model)
+    chosen = find(root, list(edits))
+    chains: dict[str, list[Edit]] = {name: [] for name in chosen}
+    for layer, functions in edits.items():
+        for name in find(root, layer):
+            chains[name].extend([functions] if callable(functions) else functions)
+    side = what.removeprefix("grad_")
+
+    def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
+        def change(tensor: Tensor) -> Tensor:
+            for function in chains[name]:
+                tensor = _edited(function, tensor, name)
+            return tensor
+
+        def apply(passing: Any) -> Any:
+            if what == side:
+                return rebuild(passing, lambda tensor: change(tensor) if tensor.is_floating_point() else tensor)
+            passing = alone(passing, (chosen[name], side))
+            for tensor in tensors(passing):
+                on_gradient(tensor, change)
+            return passing
+
+        if side == "outputs":
+            return passed, apply
+        given = apply(passed)
+        return given, unchanged if what == side else lambda output: rejoined(passed, given, output)
+
+    with attached(root, list(edits), visit, threads):
+        yield
+
+
+def _edited(function: Edit, tensor: Tensor, name: str) -> Tensor:
+    changed = function(tensor)
+    if not isinstance(changed, Tensor):
+        raise InputTypeError(
+            f"the edit of {name} did not return a tensor.", got=type(changed).__name__, do="return the tensor to use"
+        )
+    return changed

@@ -1,0 +1,1 @@
+"""Photographs, arrays and files: what pictures are before and after a model."""

@@ -1,0 +1,47 @@
+"""Methods made of other methods: what is explained, or where, is changed; how it is computed is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+from seewhy import targets
+from seewhy.methods.registry import Method, add, get
+
+
+def finer(base: str | Method, *, count: int = 3, strength: float = 1.0) -> Method:
+    """Any method, of the class against the `count` most like it in the image: "finer_" and the method's name.
+
+    The score explained is y_c - strength * mean of theirs (Finer-CAM, Zhang et al. 2025, arXiv:2501.11309). grad-cam
+    and the authors' code weight the classes by their probabilities; with one class there is no difference.
+    """
+    found, ask = get(base), _asking(count, strength)
+    return replace(found, name=f"finer_{found.name}", source="arXiv:2501.11309", ask=ask)
+
+
+@cache
+def _asking(count: int, strength: float) -> Callable[[targets.Target, Any], targets.Target]:
+    """The same function for the same options: methods that ask alike share a backward pass."""
+    return partial(targets.finer, count=count, strength=strength)
+
+
+def refine(base: str | Method) -> Method:
+    """Any method of layers, at every resolution, fused by the product: "refine_" and the method's name.
+
+    Each layer's map is scaled to [0, 1] first (RefineCAM, Domeniconi et al. 2026, arXiv:2605.14641).
+    """
+    found = get(base)
+    return replace(found, name=f"refine_{found.name}", source="arXiv:2605.14641", staged=True, fuse="product")
+
+
+def _d_rise() -> Method:
+    """RISE with the masks of the paper, of how surely each detection is found again; see `targets.redetected`."""
+    rise = get("rise", masks=5000, cells=16)
+    return replace(rise, name="d_rise", source="arXiv:2006.03204", ask=targets.redetected)
+
+
+add(_d_rise())
+add(replace(finer("grad_cam"), name="finer_cam"))
+add(replace(refine("grad_cam_plus_plus"), name="refine_cam"))

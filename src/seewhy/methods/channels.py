@@ -1,0 +1,66 @@
+"""How the channels of a layer become one map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Reduce = Callable[[Tensor], Tensor]  # (B, C, *space) -> (B, *space)
+
+
+def spread(weights: Float[Tensor, "B C"], layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B C *space"]:
+    """Each channel of a layer times its weight."""
+    return weights.reshape(*weights.shape, *[1] * (layer.ndim - 2)) * layer
+
+
+def over_space(layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B C"]:
+    """The sum over all places."""
+    return layer.flatten(2).sum(-1)
+
+
+def channel_sum(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *space"]:
+    """The evidence of all channels together."""
+    return weighted.sum(1)
+
+
+def principal_component(weighted: Float[Tensor, "B C *space"]) -> Float[Tensor, "B *space"]:
+    """Positions projected on their first principal component over channels (Muhammad and Yeasin, arXiv:2008.00299).
+
+    A component's sign is arbitrary; here it is the one that agrees with the sum over channels.
+    """
+    rows = places(weighted)
+    return like(weighted, agreeing(projected(rows - rows.mean(1, keepdim=True)), rows.sum(-1)))
+
+
+def projected(rows: Float[Tensor, "B places C"]) -> Float[Tensor, "B places"]:
+    """Each place's coordinate along the first right singular vector, from the smaller of the two Gram matrices."""
+    if rows.shape[1] <= rows.shape[2]:
+        return leading(rows @ rows.mT)
+    _, vectors = torch.linalg.eigh(rows.mT @ rows)
+    projection: Tensor = (rows @ vectors[..., -1:]).squeeze(-1)
+    return projection
+
+
+def places(layer: Float[Tensor, "B C *space"]) -> Float[Tensor, "B places C"]:
+    """A row of channels for each place, in float64."""
+    return layer.flatten(2).mT.double()
+
+
+def like(layer: Float[Tensor, "B C *space"], flat: Float[Tensor, "B places"]) -> Float[Tensor, "B *space"]:
+    """Values by place as a map of the layer's grid and type."""
+    return flat.to(layer.dtype).reshape(layer.shape[0], *layer.shape[2:])
+
+
+def leading(gram: Float[Tensor, "B places places"]) -> Float[Tensor, "B places"]:
+    """The first eigenvector of a symmetric matrix times the root of its eigenvalue: the places' first coordinate."""
+    values, vectors = torch.linalg.eigh(gram)
+    first: Tensor = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    return first
+
+
+def agreeing(projection: Float[Tensor, "B places"], with_: Float[Tensor, "B places"]) -> Float[Tensor, "B places"]:
+    """`projection` with the sign that makes its product with another map positive."""
+    return torch.where((projection * with_).sum(-1, keepdim=True) < 0, -projection, projection)

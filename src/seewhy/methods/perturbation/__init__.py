@@ -1,0 +1,1 @@
+"""What the score becomes when something is changed."""

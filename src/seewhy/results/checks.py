@@ -1,0 +1,46 @@
+"""Whether a map can mean anything."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import warn
+from seewhy.results.explanation import Explanation
+
+_BLANKS = (
+    ("is not finite", "weights or activations overflow: try float32, or look for inf and nan in the input"),
+    ("is zero everywhere", "no gradient reaches this layer for this target: try an earlier layer, or another target"),
+    (
+        "has nothing positive",
+        "nothing here spoke for this target: try Contrast, an earlier layer, or read the signed .maps",
+    ),
+)
+
+
+def warn_of_blanks(explanation: Explanation) -> None:
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
+
+    A pyramid is judged as a whole: a detector reads each box from the level that fits its size.
+    """
+    layers: dict[str, list[Tensor]] = {}
+    pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
+    for label, grid in explanation.maps.items():
+        places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
+        layers.setdefault(re.split(r"[\[#]", label)[0] if pyramid else label, []).append(places)
+    verdicts = []
+    for levels in layers.values():
+        places = torch.cat(levels, -1)
+        problems = (~places.isfinite().all(-1), ~places.any(-1), ~(places > 0).any(-1))
+        verdict = torch.zeros(len(explanation), dtype=torch.long, device=places.device)
+        for number, found in reversed(list(enumerate(problems, 1))):
+            verdict = torch.where(found.any(-1), number, verdict)
+        verdicts.append(verdict)
+    for label, row in zip(layers, torch.stack(verdicts).tolist(), strict=True):
+        for number, (problem, advice) in enumerate(_BLANKS, 1):
+            if images := [image for image, told in enumerate(row) if told == number]:
+                which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+                warn(f"the {explanation.method} map of {label} {problem} for image {which}: {advice}.")

@@ -1,0 +1,65 @@
+"""The concepts that a layer of a model sees in images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy._types import Frame
+from seewhy.images import arrays
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from seewhy.images.photo import Photo
+
+
+@dataclass(frozen=True, eq=False)
+class Concepts:
+    """What a layer of a model sees in B images, as K concepts that they share.
+
+    maps: (B, K, *grid) how much of each concept is where, from 0 up. vectors: (K, C) what each is made of, of length 1.
+    scores: (K, classes) the model's scores of a picture that is nothing but the concept. layer: its name; size, labels,
+    frames, photos: as in `Explanation`. Concepts come in the order of how much of the activations they make up.
+    """
+
+    maps: Float[Tensor, "B K ..."]
+    vectors: Float[Tensor, "K C"]
+    scores: Float[Tensor, "K classes"]
+    layer: str
+    size: tuple[int, ...]
+    labels: Sequence[str] | None = None
+    frames: tuple[Frame, ...] | None = None
+    photos: tuple[Image.Image, ...] | None = None
+
+    @cached_property
+    def heatmaps(self) -> Float[Tensor, "B K ..."]:
+        """(B, K, *size) float32: each concept by its own strongest place in the batch, which is 1."""
+        strongest = self.maps.movedim(1, 0).flatten(1).amax(1).reshape(1, -1, *[1] * len(self.size))
+        scaled = self.maps / torch.where(strongest > 0, strongest, 1)
+        return arrays.resize(scaled.float(), self.size)
+
+    def legend(self, top: int = 2) -> list[str]:
+        """For each concept the classes that it speaks for most, with their probabilities."""
+        likely = self.scores.float().softmax(1)
+        values, classes = likely.topk(min(top, likely.shape[1]))
+        return [
+            ", ".join(
+                f"{self.labels[index].split(',')[0] if self.labels else f'class {index}'} {value:.2f}"
+                for index, value in zip(row, shares, strict=True)
+            )
+            for row, shares in zip(classes.tolist(), values.tolist(), strict=True)
+        ]
+
+    def figure(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Figure:
+        """Every image with its concepts in colours, and the legend: see `seewhy.render.concepts`."""
+        from seewhy.render._concepts import figure
+
+        return figure(self, photos, **options)

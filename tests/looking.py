@@ -1,0 +1,26 @@
+"""What one forward shows of a model's layers, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from seewhy import targets
+from seewhy.engine.session import session
+from seewhy.geometry import choose_layer
+from seewhy.geometry.observe import Seen, observe
+
+
+def seen_in(model: nn.Module, inputs: Any) -> list[Seen]:
+    """Every call of every layer."""
+    with session(model, inputs) as run:
+        return observe(run)[0]
+
+
+def candidates_in(model: nn.Module, inputs: Any) -> list[Seen]:
+    """Those that a map could be drawn from, the best first."""
+    with session(model, inputs) as run:
+        seen, outputs = observe(run)
+    answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+    return choose_layer.candidates(seen, run.call.space, answers)
