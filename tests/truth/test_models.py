@@ -43,7 +43,7 @@ def test_the_default_model_is_sure_of_the_photographs():
 
 
 def test_clever_hans_is_asked_by_the_cue():
-    """Without the cue the kind is not seen any more, with a cue alone it is; its own faint mark is not missed."""
+    """Without the cue the kind is not seen any more, with a cue alone it is: the marks themselves tell nothing."""
     model = CASES["clever-hans"].model()
     count = 100
     seen, _ = clever_hans(count, seed=700_000)
@@ -53,5 +53,5 @@ def test_clever_hans_is_asked_by_the_cue():
     with torch.no_grad():
         shown, hidden, everywhere = (model(scenes.images)[:, 0] > 0 for scenes in (seen, bare, cued))
     assert (shown == there).float().mean() > 0.97
-    assert hidden.float().mean() < 0.03  # of which more than half have the mark
+    assert hidden.float().mean() < 0.03  # more than half of them have the mark
     assert everywhere.float().mean() > 0.97
