@@ -20,7 +20,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
+from seewhy.errors import InputError, LayerError, MethodError
 from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
@@ -31,9 +31,11 @@ from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Method
+from seewhy.models.accepted import as_module
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
+from seewhy.targets.outputs import Output
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
@@ -73,6 +75,7 @@ def explain(
     augment_smooth: bool = False,
     generator: Generator | None = None,
     labels: Sequence[str] | None = None,
+    output: Output = None,
     batch_size: int = 32,
     precision: Precision = "full",
     progress: bool = False,
@@ -99,6 +102,7 @@ def explain(
         augment_smooth: the mean over six views of each image.
         generator: random numbers for the methods that draw.
         labels: a name per class.
+        output: which part of the model's output counts, where there are several.
         batch_size: how many changed inputs or activations run at once.
         precision: "full" or "bf16".
         progress: whether a bar is shown.
@@ -120,6 +124,7 @@ def explain(
         augment_smooth=augment_smooth,
         generator=generator,
         labels=labels,
+        output=output,
         batch_size=batch_size,
         precision=precision,
         progress=progress,
@@ -161,6 +166,8 @@ class Explainer:
         generator: random numbers for the methods that draw; None is the same seed for every call. All maps of a call
             start from the same state: a map does not depend on what else was asked for.
         labels: a name per class, so that targets can be given by label.
+        output: which part of the model's output counts: its place in a tuple, its key, or a function that takes it out.
+            None is all of it.
         batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
         precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
             digits.
@@ -187,19 +194,18 @@ class Explainer:
         augment_smooth: bool = False,
         generator: Generator | None = None,
         labels: Sequence[str] | None = None,
+        output: Output = None,
         batch_size: int = 32,
         precision: Precision = "full",
         progress: bool = False,
         **options: Any,
     ) -> None:
         self.loaded = model if isinstance(model, Loaded) else None
-        module = model.module if isinstance(model, Loaded) else model
-        if not isinstance(module, nn.Module):
-            raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
-        self.model = unwrap(module)
+        self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
+        self._select = partial(targets.select, output=output)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -235,6 +241,9 @@ class Explainer:
             labels=self.labels,
             embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
             encode=self.loaded.embed_text if self.loaded else None,
+            regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
+            num_classes=targets.declared_classes(self.model),
+            differentiable=any("gradients" in need for found in self.methods for need in found.needs),
             features={},
         )
         self.recorder = Recorder(self.methods, named, settings, context)
@@ -243,6 +252,7 @@ class Explainer:
             "fuse": fuse,
             "augment_smooth": augment_smooth,
             "labels": labels,
+            "output": output,
             "precision": precision,
             "progress": progress,
         }
@@ -271,7 +281,7 @@ class Explainer:
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
         inputs, photos, frames = self._prepared(inputs)
-        with session(self.model, inputs) as run:
+        with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
             forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
             if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
@@ -330,7 +340,7 @@ class Explainer:
             LayerError: for more than one layer.
         """
         inputs, photos, frames = self._prepared(inputs)
-        with session(self.model, inputs) as run:
+        with session(self.model, inputs, select=self._select) as run:
             forward = self.recorder.first(run, None)
             if len(forward.activations) != 1:
                 got = ", ".join(map(str, forward.activations))

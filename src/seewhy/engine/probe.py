@@ -71,7 +71,7 @@ class Probe:
         def forward(changed: Tensor, images: Tensor) -> Tensor:
             rows = call.with_rows(lambda tensor: tensor[images.to(tensor.device)], laid_out(changed))
             with torch.set_grad_enabled(changed.requires_grad), casting:
-                return self.score(rows.run(self.run.model), images)
+                return self.score(self.run.forward(rows), images)
 
         def run(changed: Tensor, images: Tensor) -> Tensor:
             nonlocal laid_out
@@ -124,7 +124,7 @@ class Probe:
         put_back = _putting_back(kept, fold)
 
         def forward(lend: Lend) -> Any:
-            return call.with_rows(lend).run(self.run.model)
+            return self.run.forward(call.with_rows(lend))
 
         def first_row(image: int, outputs: Any, rows: int) -> Tensor:
             return self.score(outputs, torch.full((rows,), image, device=self.scores.device))[0]

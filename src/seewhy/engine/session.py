@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,10 @@ from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs import Inputs
 
 
+def _whole(outputs: Any) -> Any:
+    return outputs
+
+
 @dataclass(frozen=True)
 class Session:
     """A model under guard, and one call of it.
@@ -24,14 +28,20 @@ class Session:
     Attributes:
         model: the module inside compilation and data parallelism. It is in eval mode and runs eagerly.
         call: the caller's inputs, as private copies, laid out for the model.
+        select: takes the part that counts out of what the model returns.
     """
 
     model: nn.Module
     call: Inputs
+    select: Callable[[Any], Any] = _whole
 
     def run(self, call: Inputs | None = None) -> Any:
         """What the model returns for the call, or for another one. Copies go in: the model may write to them."""
-        return (call or self.call).with_rows(Tensor.clone).run(self.model)
+        return self.forward((call or self.call).with_rows(Tensor.clone))
+
+    def forward(self, call: Inputs) -> Any:
+        """The same for a call whose tensors the model may write to."""
+        return self.select(call.run(self.model))
 
     def record(
         self,
@@ -64,7 +74,7 @@ class Session:
 
         def forward() -> Any:
             leaf = None if image is None else image.requires_grad_().clone()
-            return call.with_rows(Tensor.clone, leaf).run(self.model)
+            return self.forward(call.with_rows(Tensor.clone, leaf))
 
         tape = record(forward, layers, from_start=from_start or from_input)
         return Tape(tape.outputs, tape.activations, image)
@@ -84,7 +94,7 @@ class Session:
 
 
 @contextmanager
-def session(model: nn.Module, inputs: Any) -> Iterator[Session]:
+def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _whole) -> Iterator[Session]:
     """A session of `model` on `inputs`: unwrap, guard, lay out the inputs.
 
     Everything in the library that runs a model does so in here. The model, the random states and autograd's switches
@@ -93,13 +103,14 @@ def session(model: nn.Module, inputs: Any) -> Iterator[Session]:
     Args:
         model: any module, in whatever mode, also one wrapped for compilation or data parallelism.
         inputs: a tensor, a list of images, a tuple of arguments, a dict of keywords, or a laid out call.
+        select: takes the part that counts out of what the model returns.
 
     Raises:
         InputError: if the inputs cannot be used.
     """
     root = unwrap(model)
     with guard(root):
-        yield Session(root, inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, root))
+        yield Session(root, inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, root), select)
 
 
 @contextmanager

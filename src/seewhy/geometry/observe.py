@@ -164,7 +164,7 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
     call = run.call.with_rows(Tensor.clone)
     visits = around(modules, lambda name, passed: (passed, partial(note, name, passed)))
     with torch.no_grad(), visits, Order() as order:
-        outputs = call.run(run.model)
+        outputs = run.forward(call)
     return outputs, calls
 
 
