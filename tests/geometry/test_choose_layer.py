@@ -228,11 +228,17 @@ def test_the_map_an_output_with_space_is_drawn_from_is_no_explanation() -> None:
     assert found.layers == ("1",)
 
 
+MAY_MOVE = ("class_token", "registers", "swin", "tokens_first", "convnext")  # reshape or permute before the layer
+
+
 @pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:
-    """One to look, one to explain; then one each. Behind a class token's last block there is no gradient at the
-    patches: of the four candidates that are recorded at first, the fourth is the one."""
+    """One to look, one to explain; then one each. Where places might have moved, two more that prove they did not.
+
+    Behind a class token's last block there is no gradient at the patches: of the four candidates that are recorded at
+    first, the fourth is the one.
+    """
     model, images = case.model(), case.inputs()
     forwards = []
     handle = model.register_forward_pre_hook(lambda *_: forwards.append(1))
@@ -242,7 +248,8 @@ def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: st
         explainer(images, 1)
         counts.append(len(forwards))
     handle.remove()
-    assert counts == [2, 3, 4]
+    proof = 2 if case.name in MAY_MOVE else 0  # the image alone, and its changed copies in one batch
+    assert counts == [2 + proof, 3 + proof, 4 + proof]
 
 
 class Encoder(nn.Module):
