@@ -148,20 +148,19 @@ def test_copies_differ_from_the_image_where_they_are_changed_only() -> None:
     tiles = changed[4:20]
     assert not (tiles & (probes.tiles == 0)).any()
     assert (tiles.flatten(1).sum(1) > 60).all()
-    for more, less in ((1, 2), (20, 21)):
-        assert torch.equal(changed[more] ^ changed[less], changed[3])
-    rows = changed[1].float().mean(1)
-    assert rows[30:].mean() > 0.8 > 0.2 > rows[:10].mean()
+    changes = (made - image).square().sum(1)
+    torch.testing.assert_close(changes[1] + changes[2], changes[20] + changes[21])
+    torch.testing.assert_close((made[1] + made[2]) / 2, made[3])
+    share = (changes[1] / (changes[1] + changes[2])).nanmean(1)
+    torch.testing.assert_close(share, (torch.arange(40) + 0.5) / 40)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16])
-def test_copies_hold_the_colours_of_the_image_and_no_others(dtype: torch.dtype) -> None:
-    image = torch.tensor([3, 7, 200])[torch.randint(3, (1, 20, 20), generator=torch.Generator().manual_seed(0))].to(
-        dtype
-    )
-    made = Probes.of((20, 20)).changed(image, torch.Generator().manual_seed(0), blank=False)
+def test_copies_stay_within_the_colours_of_the_image(dtype: torch.dtype) -> None:
+    image = torch.tensor([3, 7, 200])[torch.randint(3, (1, 20, 20), generator=torch.Generator().manual_seed(0))]
+    made = Probes.of((20, 20)).changed(image.to(dtype), torch.Generator().manual_seed(0), blank=False)
     assert made.dtype == dtype
-    assert set(made.unique().tolist()) == {3, 7, 200}
+    assert (made.min(), made.max()) == (3, 200)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -112,7 +112,7 @@ def judge(answers: Answers, probes: Probes, known: Sequence[Placement] = ()) -> 
     verdict = _judge(answers.tiles, answers, probes, known)
     if isinstance(verdict, NoPlaces) and math.prod(answers.grid) >= _MANY:
         apart = _judge(answers.apart, answers, probes, known)
-        return apart if isinstance(apart, Lies) else verdict
+        return verdict if verdict.agreement > apart.agreement and isinstance(apart, NoPlaces) else apart
     return verdict
 
 

@@ -18,8 +18,7 @@ _TILES = {1: (12,), 2: (4, 4), 3: (2, 3, 3)}  # along each axis, by the number o
 class Probes:
     """Where the copies of an image of size `space` are changed.
 
-    The tiles have soft edges and add up to the whole image. A ramp is the share of the pixels that are changed: it
-    rises evenly along an axis, or falls.
+    The tiles have soft edges and add up to the whole image. A ramp rises evenly along an axis, from 0 to 1.
     """
 
     space: Shape
@@ -57,11 +56,11 @@ class Probes:
     def changed(
         self, image: Shaped[Tensor, "C *space"], draw: torch.Generator, *, blank: bool
     ) -> Shaped[Tensor, "N C *space"]:
-        """The image; it changed more and more along the first axis, less and less, everywhere; each tile; other axes.
+        """Copies: the image; along its first axis, more and more, less and less, and half of both; tiles; other axes.
 
-        Changed pixels take the image's own colours, at random, half of them one by one and half in blocks: so that
-        integers and bounded values stay what they are. What is partly changed is so in a share of its pixels, and more
-        and less along an axis add up to all of them. blank: all of it on the image's mean colour instead.
+        What is put in are the image's own colours, at random, half of them one by one and half in blocks, so that
+        values stay where they were between. More and less are the roots of shares of one, as the variances of changes
+        add up, be they as fine as noise or as wide as a receptive field. blank: the ground is the mean colour instead.
         """
         colours = _colours(image.flatten(1), draw)
         ground = image
@@ -69,19 +68,22 @@ class Probes:
             mean = colours.double().mean(1).to(image.dtype)
             ground = mean.reshape(-1, *[1] * len(self.space)).expand_as(image)
 
-        def put(share: Tensor, other: Tensor, chance: Tensor) -> Tensor:
-            return torch.where((chance < share).to(image.device), other, ground)
+        def put(share: Tensor, other: Tensor) -> Tensor:
+            mixed = ground.float() + (other.float() - ground.float()) * share.to(image.device, torch.float32)
+            return (mixed if image.dtype.is_floating_point else mixed.round()).to(image.dtype)
 
-        other, chance = self._redrawn(colours, draw), self._chance(draw)
-        ramps = [put(*how) for share in self.ramps for how in ((share, other, chance), (1 - share, other, 1 - chance))]
-        tiles = [put(tile, self._redrawn(colours, draw), self._chance(draw)) for tile in self.tiles]
-        return torch.stack([ground, *ramps[:2], other, *tiles, *ramps[2:]])
+        other = self._redrawn(colours, draw)
+        roots = [root for share in self.ramps for root in (share.sqrt(), (1 - share).sqrt())]
+        ramps = [put(root, other) for root in roots]
+        half = put((roots[0] + roots[1]) / 2, other)
+        tiles = [put(tile, self._redrawn(colours, draw)) for tile in self.tiles]
+        return torch.stack([ground, *ramps[:2], half, *tiles, *ramps[2:]])
 
     def _redrawn(self, colours: Shaped[Tensor, "C pixels"], draw: torch.Generator) -> Shaped[Tensor, "C *space"]:
         """Noise of these colours, every other pixel as fine as the image, the rest in blocks."""
         blocks = max(2, round(max(self.space) / 16))
         fine, coarse = (self._drawn(colours, block, draw) for block in (1, blocks))
-        return torch.where((self._chance(draw) < 0.5).to(colours.device), fine, coarse)
+        return torch.where((torch.rand(self.space, generator=draw) < 0.5).to(colours.device), fine, coarse)
 
     def _drawn(
         self, colours: Shaped[Tensor, "C pixels"], block: int, draw: torch.Generator
@@ -92,9 +94,6 @@ class Probes:
         for axis, pixels in enumerate(self.space, 1):
             noise = noise.repeat_interleave(block, axis).narrow(axis, 0, pixels)
         return noise
-
-    def _chance(self, draw: torch.Generator) -> Float[Tensor, "*space"]:
-        return torch.rand(self.space, generator=draw, dtype=torch.float64)
 
 
 def centres(pixels: int) -> Float[Tensor, " pixels"]:

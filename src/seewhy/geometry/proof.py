@@ -21,6 +21,7 @@ _ROUNDING = 4  # steps of its precision: a place that changes by less has not ch
 _MIXED = 0.01  # of its changes, by which an image alone differs from it in a batch of others if images see each other
 _OPEN = 0.2  # agreement after two rounds from which further ones may prove a layer
 _ROWS = 16  # per image at most, that are not frames: more are boxes, or windows
+_LARGEST = 2**20  # pixels of an image that is larger than the caller's
 _WIDE = 6  # cells that a larger image is to give a grid that is too small to show where it lies
 
 
@@ -79,8 +80,8 @@ def prove(
 
     One forward is of the images alone. Then each of them is changed in turn, in a round of one forward on 22 copies of
     an image (26 of a volume, 16 of a signal): at first on what it shows, then on its mean colour, by turns. Rounds are
-    run while layers remain that are not proven but may be; last of all, for those whose grid is too small to tell, one
-    with a larger image. Where the model takes no batch, or images see each other in one, copies are run one at a time.
+    run while layers remain that are not proven but may be; last of all, for those that are not still, some with a
+    larger image. Where the model takes no batch, or images see each other in one, copies are run one at a time.
 
     Args:
         run: runs the model without a graph, under the guard, and folds what its layers return to (N * rows, C,
@@ -174,7 +175,9 @@ class _Heard:
     def __init__(self, ground: Shaped[Tensor, "rows C *grid"]) -> None:
         self.ground = ground
         self.images_first = True
-        self.first: Tensor | None = None  # the first four copies: the ground, more, less and all of it changed
+        self.first: Tensor | None = (
+            None  # the first four copies: the ground, it changed more, less, and by half of both
+        )
         self.norms: list[Tensor] = []
         self.apart: list[Tensor] = []
 
@@ -212,8 +215,8 @@ class _Heard:
         norms, apart = torch.cat(self.norms), torch.cat(self.apart)
         tiles = slice(4, 4 + math.prod(probes.counts))
         first = torch.empty(0) if self.first is None else self.first
-        more, less, both = (copy.float() for copy in first[1:4] - first[:1])
-        bent = (both - more - less).norm() / both.norm().clamp(min=1e-30)
+        more, less, half = (copy.float() for copy in first[1:4] - first[:1])
+        bent = (2 * half - more - less).norm() / (more + less).norm().clamp(min=1e-30)
         ramps = torch.cat([norms[1:3], norms[tiles.stop :]]).reshape(1, -1, 2, *norms.shape[1:])
         return Answers(norms[None, tiles], apart[None, tiles], ramps, bent.reshape(1).cpu())
 
@@ -290,26 +293,29 @@ def _frames(
 def _enlarged(
     run: Run, images: Sequence[Tensor], verdicts: Mapping[str, Proof | NoPlaces], runner: _Runner, seed: int
 ) -> dict[str, Proof | NoPlaces]:
-    """The verdicts on layers of few places that were not proven, by a larger image: a grid grows with it, and shows."""
-    small = {
-        label: tuple(runner.alone[label].shape[2:])
+    """The verdicts on layers that were not proven, by a larger image: grids grow with it, receptive fields do not."""
+    grids = {label: tuple(runner.alone[label].shape[2:]) for label in verdicts}
+    open_still = {
+        label: grids[label]
         for label, verdict in verdicts.items()
-        if isinstance(verdict, NoPlaces) and 1 < math.prod(runner.alone[label].shape[2:]) < _WIDE**2
+        if isinstance(verdict, NoPlaces) and (verdict.agreement > _OPEN or 1 < math.prod(grids[label]) < _WIDE**2)
     }
-    if not small or len(images) > 1:
+    if not open_still or len(images) > 1:
         return {}
-    factor = max(math.ceil(_WIDE / min(grid)) for grid in small.values())
     (image,) = images
+    factor = max(2, *(math.ceil(_WIDE / min(grid)) for grid in open_still.values()))
+    if factor ** (image.ndim - 2) * image[0, 0].numel() > _LARGEST:
+        return {}
     wide = image.repeat(1, 1, *[factor] * (image.ndim - 2))
     try:
         alone = run([wide])
     except Exception:  # of whatever kind: it does run on the image itself, so what it cannot do is a larger one
         return {}
     found: dict[str, Proof | NoPlaces] = {}
-    for label, grid in small.items():
+    for label, grid in open_still.items():
         if label in alone and tuple(alone[label].shape[2:]) == grid:
             found[label] = NoPlaces("it has as many entries whatever the size of the image")
-    growing = small.keys() & alone.keys() - found.keys()
+    growing = open_still.keys() & alone.keys() - found.keys()
     if growing:
         proofs = prove(run, [wide], larger=False, at_once=1, seed=seed)
         runner.forwards += proofs.forwards * factor ** (image.ndim - 2)
