@@ -44,6 +44,7 @@ SLOW = {
     *("score_cam", "ss_cam", "is_cam", "poly_cam", "gscore_cam", "group_cam", "opti_cam", "vit_cx"),
     *("rise", "d_rise", "occlusion"),
 }
+AUTO = "auto"  # the method and layers that seewhy chooses by what needs no mask
 OPTIONS: dict[str, dict[str, Any]] = {
     "rise": {"masks": 400, "cells": 8},
     "d_rise": {"masks": 400, "cells": 8},
@@ -192,6 +193,10 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
             judged: Row = {**judge(case, model, seen, maps), "seconds": seconds}
         except SeewhyError as error:
             judged = {"refused": str(error).partition("\n")[0]}
+        except Exception as error:
+            if library == "seewhy":
+                raise
+            judged = {"refused": f"{type(error).__name__}: {error}".partition("\n")[0]}  # a peer's own failure
         return {"model": case.name, "library": library, "method": method, "layer": layer, "images": len(seen), **judged}
 
     def new(library: str, method: str, layer: str) -> bool:
@@ -203,7 +208,7 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
     for name in methods:
         seen = few if name in SLOW else every
         default = known.get((case.name, "seewhy", name, "default"))
-        for layer in ("default", *(case.layers if seewhy.methods.get(name).layered else ())):
+        for layer in ("default", *(case.layers if name != AUTO and seewhy.methods.get(name).layered else ())):
             if not new("seewhy", name, layer):
                 continue
             if default and default.get("at") == layer:
@@ -213,7 +218,7 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
 
             def make(seen: Scenes, name: str = name, layer: str = layer, looked: list[str] = looked) -> Tensor:
                 explanation = ours(case, model, seen, name, layer)
-                looked.extend(explanation.layers)
+                looked.extend([explanation.method] * (name == AUTO) + list(explanation.layers))
                 return explanation.heatmap
 
             found = row("seewhy", name, layer, make, seen)
@@ -232,7 +237,7 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(CASES), help="names of tests.truth.models.CASES")
-    parser.add_argument("--methods", default=",".join(seewhy.methods.available()))
+    parser.add_argument("--methods", default=",".join((AUTO, *seewhy.methods.available())))
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--fresh", action="store_true", help="measure again what the file already holds")
     parser.add_argument("--tables", action="store_true", help="write truth.md alone")
@@ -291,11 +296,11 @@ def report(rows: Sequence[Row]) -> str:
         "# Which maps lie on the evidence",
         "Written by `PYTHONPATH=src python -m benchmarks.truth`; every number is in truth.json. The models and scenes "
         "are those of tests/truth: several marks in each image, a map for one kind of them. AP is the average "
-        f"precision of the heat against the marks of that kind, the mean over {IMAGES} images ({SLOW_IMAGES} for methods "
-        "that run the model hundreds of times, and for mosaics). Mass is the share of the heat on the marks, hit the share of "
-        "images whose hottest place is on one. Insertion and deletion are areas under the probability, absent pixels "
-        f"blurred, of {LABEL_FREE_IMAGES} images; difference is the first less the second. A layer is the last of its "
-        "resolution, counted from the end; default is where seewhy looks unless told.",
+        "precision of the heat against the marks of that kind. Mass is the share of the heat on the marks, hit the "
+        "share of images whose hottest place is on one. Insertion and deletion are areas under the probability, absent "
+        "pixels blurred; difference is the first less the second. A layer is the last of its resolution, counted from "
+        f"the end; default is where seewhy looks unless told. Means over {IMAGES} images ({SLOW_IMAGES} for methods "
+        f"that run the model hundreds of times, and for mosaics), of insertion and deletion over {LABEL_FREE_IMAGES}.",
         _table(
             ["model", "accuracy on held-out scenes", "chance (AP)", "centred Gaussian (AP)"],
             [
@@ -330,7 +335,7 @@ def _by_rule(found: dict[Any, Row], models: Sequence[str]) -> str:
     table = {}
     for model in models:
         for rule, layer in rules(CASES[model]).items():
-            for method in seewhy.methods.available():
+            for method in (AUTO, *seewhy.methods.available()):
                 if row := found.get((model, "seewhy", method, layer)):
                     table.setdefault((method, rule), {})[model] = row["ap"]
     means = {key: sum(row.values()) / len(row) for key, row in table.items()}
@@ -346,13 +351,17 @@ def _by_rule(found: dict[Any, Row], models: Sequence[str]) -> str:
 def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
     cells, sums = [], defaultdict(list)
     for model in models:
-        line = {"seewhy, grad_cam by default": (_value(found, model, "seewhy", "grad_cam", "default"), "")}
+        chosen = found.get((model, "seewhy", AUTO, "default"), {})
+        line = {
+            "seewhy, grad_cam by default": (_value(found, model, "seewhy", "grad_cam", "default"), ""),
+            "seewhy, auto": (chosen.get("ap", math.nan), chosen.get("at", "")),
+        }
         for library in ("seewhy", "grad-cam", "torchcam", "captum"):
             line[f"{library}, best"] = max(
                 (
                     (row["ap"], f"{key[2]} {key[3]}" if library == "seewhy" else key[2])
                     for key, row in found.items()
-                    if key[:2] == (model, library)
+                    if key[:2] == (model, library) and key[2] not in (AUTO, "random_cam")
                 ),
                 default=(math.nan, ""),
             )
@@ -365,7 +374,7 @@ def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
 def _label_free(found: dict[Any, Row], models: Sequence[str]) -> str:
     cells = []
     for model in models:
-        rows = [row for key, row in found.items() if key[:2] == (model, "seewhy")]
+        rows = [row for key, row in found.items() if key[:2] == (model, "seewhy") and key[2] != AUTO]
         rows = [row for row in rows if all(row.get(name) is not None for name in JUDGED)]
         if len(rows) < 3:
             continue

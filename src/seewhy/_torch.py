@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,13 +40,53 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # on x86 it says yes to emulation too
 
 
+def function_modes() -> list[Any]:
+    """The modes that watch this thread's torch functions, the outermost first."""
+    return [torch._C._get_function_stack_at(number) for number in range(torch._C._len_torch_function_stack())]
+
+
+def put_function_modes(modes: list[Any]) -> None:
+    """Put back what `function_modes` gave. Ctrl-C inside torch's own blocks may add one or lose one."""
+    now = function_modes()
+    if list(map(id, now)) != list(map(id, modes)):
+        for _ in now:
+            torch._C._pop_torch_function_stack()
+        for mode in modes:
+            torch._C._push_on_torch_function_stack(mode)
+
+
+def stance() -> Any:
+    """How torch.compile treats compiled functions now, in the whole process."""
+    return _eval_frame()._stance
+
+
+def eager_stance() -> Any:
+    """The stance in which compiled functions run as if they had not been compiled."""
+    return _eval_frame().DynamoStance("force_eager")
+
+
+def set_stance(stance: Any) -> None:
+    """Put `stance` in force. The public `torch.compiler.set_stance` cannot put back what it did not set itself."""
+    _eval_frame()._set_stance(stance)
+
+
+@cache
+def _eval_frame() -> Any:
+    return importlib.import_module("torch._dynamo.eval_frame")  # slow to import: only where something is compiled
+
+
 __all__ = [
     "BatchNorm",
     "Convolution",
     "NormBase",
     "computes_bf16",
+    "eager_stance",
+    "function_modes",
     "inside_backward",
     "lazy_clone",
+    "put_function_modes",
     "safe_softmax",
     "set_grad_enabled",
+    "set_stance",
+    "stance",
 ]

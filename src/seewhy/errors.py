@@ -54,6 +54,10 @@ class ModelError(SeewhyError, ValueError):
     """A model could not be found, built or filled with weights."""
 
 
+class ConcurrencyError(SeewhyError, RuntimeError):
+    """Threads are in each other's way: two wait for each other, or one changes the model that another one explains."""
+
+
 class MissingExtra(SeewhyError, ImportError):
     """An optional library is not installed."""
 
@@ -69,6 +73,10 @@ class MapWarning(UserWarning):
 
 class ReplayWarning(UserWarning):
     """A layer's tail could not be run by itself: the map is right, but the whole model ran for each change."""
+
+
+class TargetWarning(UserWarning):
+    """A target that is probably not what was meant: scores by the hundred for each image."""
 
 
 def warn(message: str, category: type[Warning] = MapWarning) -> None:

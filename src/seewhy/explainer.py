@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, overload
@@ -13,17 +14,19 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from seewhy import targets
+from seewhy._late import late
 from seewhy._types import CallLabel, Fold, Frame
+from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
 from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
-from seewhy.hooks.nested import rebuild
+from seewhy.geometry.placement import Placement
+from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.inputs import Inputs
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
@@ -34,6 +37,9 @@ from seewhy.results.checks import warn_of_blanks
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
+
+# by the shape of the inputs: the method, layers and reason that "auto" found for a model
+_choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
 
 
 @overload
@@ -84,7 +90,8 @@ def explain(
         inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
-        method: a name from `seewhy.methods.available()`, or several, which share what they can.
+        method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
+            that measures best on this model, at the layers where it does.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -141,7 +148,8 @@ class Explainer:
 
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
-        method: a name from `seewhy.methods.available()`, or several of them for `each`.
+        method: a name from `seewhy.methods.available()`, or several of them for `each`. "auto" measures methods and
+            layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
         grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
@@ -189,8 +197,9 @@ class Explainer:
         if not isinstance(module, nn.Module):
             raise InputTypeError("the model is not an nn.Module.", got=type(module).__name__)
         self.model = unwrap(module)
+        self.auto = method == "auto"
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
-        self.methods = [registry.get(name, **options) for name in names]
+        self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -200,7 +209,9 @@ class Explainer:
             raise InputError("the batch size is not positive.", got=batch_size)
         if precision not in ("full", "bf16"):
             raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
-        if not self.methods:
+        if self.auto and (options or layers is not None or grid is not None or eigen_smooth):
+            raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
+        if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
         for found in self.methods:
             if eigen_smooth and not found.reduces:
@@ -227,6 +238,14 @@ class Explainer:
             features={},
         )
         self.recorder = Recorder(self.methods, named, settings, context)
+        self._choosing = {"batch_size": batch_size, "generator": generator}
+        self._options: dict[str, Any] = self._choosing | {
+            "fuse": fuse,
+            "augment_smooth": augment_smooth,
+            "labels": labels,
+            "precision": precision,
+            "progress": progress,
+        }
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
         """Explain a batch with the one method there is; see `each`."""
@@ -249,25 +268,27 @@ class Explainer:
         Returns:
             An explanation by the name of each method.
         """
+        if self.auto:
+            return {"auto": self._chosen(inputs, target)}
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs) as run:
-            self._check_alignment(run.call)
             remembered = self.recorder.has_plan(run, target)
             forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
             if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
                 forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
-            likely = {ask: found.probabilities for ask, found in asked.items()}
+            likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = {
             found.name: Explanation(
                 maps={str(label): drawn for label, drawn in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
-                probabilities=None if (shares := likely[found.ask]) is None else shares.detach(),
+                probabilities=None if likely is None else likely.detach(),
                 outputs=outputs,
                 targets=asked[found.ask].target,
                 method=found.name,
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
+                placements=_placements(maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
                 frames=frames,
@@ -279,6 +300,17 @@ class Explainer:
         for explanation in explanations.values():
             warn_of_blanks(explanation)
         return explanations
+
+    def _chosen(self, inputs: Any, target: Any) -> Explanation:
+        """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
+        model = self.loaded or self.model
+        kept, key = _choices.of(self.model), _shape(self._prepared(inputs)[0])
+        if key not in kept:
+            choice = late("choose")(model, inputs, target, **self._choosing)
+            kept[key] = choice.method, choice.layers, choice.reason
+        method, layers, reason = kept[key]
+        explainer = Explainer(model, method, layers=list(layers) or None, **self._options)
+        return replace(explainer(inputs, target), note=reason)
 
     def concepts(self, inputs: Any, count: int = 5) -> Concepts:
         """Show the activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
@@ -330,10 +362,19 @@ class Explainer:
             return inputs, None, None
         return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
 
-    def _check_alignment(self, call: Inputs) -> None:
-        """Refuse methods that lay a layer's maps over the images where the model pads or resizes these first."""
+    def _check_alignment(self, forward: Forward) -> None:
+        """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
+        call = forward.call
         for found in self.methods:
-            if call.canvas is not None and {"activations", "score"} <= {*found.needs}:
+            masks = {"activations", "score"} <= {*found.needs}
+            if masks and forward.plan.placements:
+                label, place = next(iter(forward.plan.placements.items()))
+                raise MethodError(
+                    f"{found.name} masks the images with a layer's maps, and this model moves its images first.",
+                    got=f"{label} {place}",
+                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
+                )
+            if call.canvas is not None and masks:
                 raise MethodError(
                     f"{found.name} masks the images with a layer's maps, and this model lays its images out anew.",
                     got=f"images of {call.size} on a canvas of {call.canvas.space}",
@@ -342,6 +383,7 @@ class Explainer:
 
     def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
         """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+        self._check_alignment(forward)
         asked = {found.ask: forward.asked(found.ask) for found in self.methods}
         return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
@@ -394,6 +436,17 @@ class Explainer:
                 for name, layers in totals.items()
             }
         return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
+    """Where the maps lie that do not cover the whole input as it is."""
+    known = forward.plan.placements
+    return {str(label): known[label] for label in maps if label in known}
+
+
+def _shape(inputs: Any) -> tuple[int, ...]:
+    """The shape of one of the images among the inputs."""
+    return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
 
 
 def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:

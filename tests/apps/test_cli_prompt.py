@@ -34,7 +34,7 @@ def test_a_prompt_is_explained(model, tmp_path):
     options = ["--target", "a cup", "--layer", "visual.layer3", "--json", "--out", str(tmp_path / "out")]
     run = CliRunner().invoke(app, ["explain", photo, *model, *options])
     assert run.exit_code == 0, run.output
-    (result,) = json.loads(run.stdout)
+    (result,) = map(json.loads, run.stdout.splitlines())
     assert (result["label"], result["index"], result["probability"]) == ("a cup", None, None)
     loaded = seewhy.load(model[1], weights=model[3])
     inputs, _, _ = loaded.prepare([photo])

@@ -46,7 +46,7 @@ def test_a_class_of_a_segmenter_is_explained_where_it_is_seen(tmp_path):
     seen = int(scores.argmax(0).flatten().mode().values)
     run = explained(tmp_path, name, "--target", loaded.labels[seen])
     assert run.exit_code == 0, run.output
-    (result,) = json.loads(run.stdout)
+    (result,) = map(json.loads, run.stdout.splitlines())
     assert (result["label"], result["index"], result["probability"]) == (loaded.labels[seen], seen, None)
     assert result["score"] == pytest.approx(float(scores[seen][scores.argmax(0) == seen].mean()), rel=1e-4)
     run = explained(tmp_path, name)
@@ -80,16 +80,16 @@ def test_a_segmenter_is_asked_at_a_pixel_or_inside_a_mask_of_the_photograph(tmp_
     ):
         run = explained(tmp_path, name, "--target", "cup", *options)
         assert run.exit_code == 0, run.output
-        (result,) = json.loads(run.stdout)
+        (result,) = map(json.loads, run.stdout.splitlines())
         assert result["score"] == pytest.approx(float(score), rel=1e-4)
-    for options, words in (
-        (("--pixel", "600,10"), "the model does not see this pixel.\n  got: 600,10\n  expected: 0,0 to 599,399"),
-        (("--pixel", "10"), "--pixel is no place.\n  got: 10\n  expected: X,Y"),
-        (("--mask", str(samples.path("chelsea.png"))), "got: 451 x 300\n  expected: 600 x 400"),
-        (("--box", "1"), "no boxes were found"),
+    for options, code, words in (
+        (("--pixel", "600,10"), 1, "the model does not see this pixel.\n  got: 600,10\n  expected: 0,0 to 599,399"),
+        (("--pixel", "10"), 2, "--pixel is no place.\n  got: 10\n  expected: X,Y"),
+        (("--mask", str(samples.path("chelsea.png"))), 1, "got: 451 x 300\n  expected: 600 x 400"),
+        (("--box", "1"), 2, "no boxes were found"),
     ):
         run = explained(tmp_path, name, "--target", "cup", *options)
-        assert run.exit_code == 2
+        assert run.exit_code == code
         assert words in run.stderr
 
 
@@ -105,14 +105,14 @@ def test_the_best_box_of_a_class_is_explained_or_the_one_of_a_number(tmp_path):
     with torch.no_grad():
         logits = loaded.module(inputs).logits[0]
     run = explained(tmp_path, name, "--method", "layer_cam", "--target", "spoon", "--box", "3")
-    assert json.loads(run.stdout)[0]["score"] == pytest.approx(float(logits[3, 1]), rel=1e-4)
+    assert json.loads(run.stdout)["score"] == pytest.approx(float(logits[3, 1]), rel=1e-4)
     run = explained(tmp_path, name, "--target", "spoon", "--box", "5")
-    assert run.exit_code == 2
+    assert run.exit_code == 1  # another photograph may have it
     assert "there is no such box in image 0.\n  got: label 1, index 5" in run.stderr
     for target, column in (((), None), (("--target", "spoon"), 1)):
         run = explained(tmp_path, name, "--method", "layer_cam", *target)
         assert run.exit_code == 0, run.output
-        (result,) = json.loads(run.stdout)
+        (result,) = map(json.loads, run.stdout.splitlines())
         best = logits[:, :2].max() if column is None else logits[:, column].max()
         assert result["score"] == pytest.approx(float(best), rel=1e-4)
         assert column is None or (result["label"], result["index"]) == ("spoon", 1)

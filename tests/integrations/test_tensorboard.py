@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from seewhy import inspect
 from seewhy.errors import LayerError, MapWarning
 from seewhy.explainer import explain
 from seewhy.integrations import tensorboard
@@ -20,7 +21,7 @@ from tests.render.test_grids import NEGATED, PLAIN, SUMS, Summing
 def test_feature_maps_and_kernels(tmp_path):
     model, inputs = Summing(), torch.ones(2, 1, 4, 4)
     with SummaryWriter(tmp_path) as writer:
-        tensorboard.feature_maps(writer, model, inputs, layers=["conv", "relu"], step=7, **PLAIN, gap=1)
+        tensorboard.feature_maps(writer, model, inputs, layers=["conv", "relu#0", "relu#1"], step=7, **PLAIN, gap=1)
         tensorboard.kernels(writer, model, step=7)
         tensorboard.kernels(writer, model, layers="conv", tag="mine")
     events = read(tmp_path)
@@ -31,7 +32,7 @@ def test_feature_maps_and_kernels(tmp_path):
     expected = np.full((4, 9), 255)
     expected[:, :4], expected[:, 5:] = SUMS, NEGATED
     np.testing.assert_array_equal(pixels(events, "feature_maps/conv/1"), np.stack([expected] * 3, -1))
-    np.testing.assert_array_equal(pixels(events, "mine/conv"), grids.kernels(model)["conv"])
+    np.testing.assert_array_equal(pixels(events, "mine/conv"), grids.kernels(inspect.kernels(model))["conv"])
 
 
 def test_histograms_by_hand(tmp_path):

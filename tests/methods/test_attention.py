@@ -10,7 +10,9 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import InputError, MapWarning, MethodError
-from seewhy.methods.attention import tokens as methods
+from seewhy.methods.attention.flow import attention_relevance, attention_rollout
+from seewhy.methods.attention.slopes import agcam, grad_eclip, le_grad
+from seewhy.methods.perturbation import token_masks
 from tests.attention_models import CASES
 from tests.oracles import attention as oracle
 
@@ -34,16 +36,16 @@ def test_rollout_by_hand():
     second[0] = torch.tensor([0.0, 0.5, 0.5])
     layers = [first[None, None], second[None, None]]
     readings = [torch.tensor([[1.0, 0.0, 0.0]])] * 2
-    found = methods.attention_rollout(layers, readings, itself)
+    found = attention_rollout(layers, readings, itself)
     torch.testing.assert_close(found, torch.tensor([[0.375, 0.375, 0.25]]))
-    bare = methods.attention_rollout(layers, readings, itself, residual=0.0)
+    bare = attention_rollout(layers, readings, itself, residual=0.0)
     torch.testing.assert_close(bare, torch.tensor([[0.0, 0.5, 0.5]]))
 
 
 def test_rollout_leaves_out_the_smallest_weights():
     """Of (0.1, 0.6, 0.3) and (0.2, 0.3, 0.5) a third, which are 0.1 and 0.2; the rest is scaled to 1 again."""
     weights = torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.3, 0.5]])[None, None]
-    found = methods.attention_rollout([weights], [torch.tensor([[1.0, 0.0]])], itself, discard=1 / 3)
+    found = attention_rollout([weights], [torch.tensor([[1.0, 0.0]])], itself, discard=1 / 3)
     torch.testing.assert_close(found, torch.tensor([[0.0, 2 / 3, 1 / 3]]))
 
 
@@ -59,7 +61,7 @@ def test_relevance_by_hand():
     first[0, 0, 2, 1], slopes[0, 0, 2, 1] = 0.25, 2.0
     second[0, 0, 0, 2], later[0, 0, 0, 2] = 0.5, 2.0
     readings = [torch.tensor([[1.0, 0.0, 0.0]])] * 2
-    found = methods.attention_relevance([first, second], [slopes, later], readings, itself)
+    found = attention_relevance([first, second], [slopes, later], readings, itself)
     torch.testing.assert_close(found, torch.tensor([[0.0, 1.0 + 0.25, 1.0]]))
 
 
@@ -89,10 +91,10 @@ def test_methods_are_their_oracles(pools):
             "le_grad": oracle.le_grad(g),
         }
         found = {
-            "attention_rollout": methods.attention_rollout(attentions, readings, itself),
-            "attention_relevance": methods.attention_relevance(attentions, gradients, readings, itself),
-            "agcam": methods.agcam(logits, gradients, readings, itself),
-            "le_grad": methods.le_grad(gradients, itself),
+            "attention_rollout": attention_rollout(attentions, readings, itself),
+            "attention_relevance": attention_relevance(attentions, gradients, readings, itself),
+            "agcam": agcam(logits, gradients, readings, itself),
+            "le_grad": le_grad(gradients, itself),
         }
         for name, tokens in expected.items():
             np.testing.assert_allclose(found[name][image], tokens, rtol=1e-12, err_msg=name)
@@ -101,7 +103,7 @@ def test_methods_are_their_oracles(pools):
 @pytest.mark.parametrize(("fusion", "residual"), [("max", 0.5), ("min", 0.3)])
 def test_rollout_fuses_heads_as_told(fusion, residual):
     _, attentions, _, readings = drawn(False)
-    found = methods.attention_rollout(attentions, readings, itself, fusion=fusion, residual=residual)
+    found = attention_rollout(attentions, readings, itself, fusion=fusion, residual=residual)
     expected = oracle.attention_rollout(of(0, attentions), of(0, readings), residual, getattr(np, fusion))
     np.testing.assert_allclose(found[0], expected, rtol=1e-12)
 
@@ -112,7 +114,7 @@ def test_rollout_fuses_heads_as_told(fusion, residual):
 def test_rollout_refuses_what_is_no_option(option, message):
     _, attentions, _, readings = drawn(False)
     with pytest.raises(InputError, match=message):
-        methods.attention_rollout(attentions, readings, itself, **option)
+        attention_rollout(attentions, readings, itself, **option)
 
 
 @pytest.mark.parametrize("rows", [5, 1])
@@ -123,7 +125,7 @@ def test_grad_eclip_is_its_oracle(rows):
         return torch.randn(2, 3, rows, d, generator=generator, dtype=torch.float64)
 
     q, k, v, g = tensor(rows, 4), tensor(5, 4), tensor(5, 6), tensor(rows, 6)
-    found = methods.grad_eclip(q, k, v, g, lambda values: values[:, 1:])
+    found = grad_eclip(q, k, v, g, lambda values: values[:, 1:])
     for image in range(2):
         expected = oracle.grad_eclip(*of(image, (q, k, v, g)), patches=range(1, 5))
         np.testing.assert_allclose(found[image], expected, rtol=1e-12)
@@ -374,7 +376,7 @@ def test_groups_of_masks_are_those_of_complete_linkage():
     for distance in (0.01, 0.06, 0.1, 0.5, 2.0):
         sums = [sum(masks[number] for number in group) for group in oracle.groups(masks.numpy(), distance)]
         expected = torch.stack([(mask - mask.min()) / (mask.max() - mask.min()) for mask in sums])
-        torch.testing.assert_close(methods._grouped(masks, distance), expected)
+        torch.testing.assert_close(token_masks._grouped(masks, distance), expected)
     assert [len(oracle.groups(masks.numpy(), distance)) for distance in (0.01, 0.06, 0.1, 0.5, 2.0)] == [4, 3, 3, 2, 1]
 
 

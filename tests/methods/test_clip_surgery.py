@@ -12,7 +12,7 @@ import seewhy
 from seewhy import Similarity, targets
 from seewhy.engine.attention import of_values
 from seewhy.errors import InputError, MethodError
-from seewhy.methods.attention import tokens as methods
+from seewhy.methods.attention.surgery import clip_surgery
 from tests.attention_models import CASES
 from tests.oracles import attention as oracle
 
@@ -25,7 +25,7 @@ def test_the_path_by_hand():
     added = [torch.tensor([[[value], [2.0 * value]]]) for value in (4.0, 5.0, 6.0)]
 
     def read(depth):
-        return methods.clip_surgery(inputs, added, lambda path: 10 * path[..., 0], lambda rows: rows, depth=depth)
+        return clip_surgery(inputs, added, lambda path: 10 * path[..., 0], lambda rows: rows, depth=depth)
 
     torch.testing.assert_close(read(2), 10 * torch.tensor([[20.0 + 5 + 6, 20 + 10 + 12]]))
     torch.testing.assert_close(read(1), 10 * torch.tensor([[306.0, 312]]))

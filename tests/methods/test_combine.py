@@ -65,17 +65,17 @@ def test_component_of_a_batch_is_that_of_each_image(shape):
         torch.testing.assert_close(batch[index : index + 1], channels.principal_component(weighted[index : index + 1]))
 
 
-@pytest.mark.parametrize("channels", [2, 40], ids=["more places", "more channels"])
+@pytest.mark.parametrize("count", [2, 40], ids=["more places", "more channels"])
 @pytest.mark.parametrize("covered", [0.2, 0.8], ids=["small object", "large object"])
-def test_background_does_not_win(channels, covered):
+def test_background_does_not_win(count, covered):
     """An object of 5 in all channels, background near 0: where it covers most of the picture, the background has the
     largest absolute value after centring, and a rule that looks for that paints it hot.
     """
     places = 25
     evidence = torch.zeros(places)
     evidence[: int(covered * places)] = 5
-    noise = 0.1 * random((1, channels, places)).float()
-    found = channels.principal_component((evidence + noise).reshape(1, channels, 5, 5)).flatten()
+    noise = 0.1 * random((1, count, places)).float()
+    found = channels.principal_component((evidence + noise).reshape(1, count, 5, 5)).flatten()
     assert found[evidence > 0].min() > 0 > found[evidence == 0].max()
 
 
@@ -83,8 +83,8 @@ def test_background_does_not_win(channels, covered):
 @pytest.mark.parametrize("shape", [(2, 12, 2, 3), (2, 3, 7, 7), (1, 7, 3, 3, 3)])
 def test_component_of_what_is_the_same_everywhere_is_zero(value, shape):
     """Exactly zero, so that no rounding noise is stretched to a heatmap; each channel has its own value."""
-    channels = value * torch.arange(1, shape[1] + 1).reshape(1, -1, *[1] * (len(shape) - 2)) / 3
-    found = channels.principal_component(channels.expand(shape).contiguous())
+    values = value * torch.arange(1, shape[1] + 1).reshape(1, -1, *[1] * (len(shape) - 2)) / 3
+    found = channels.principal_component(values.expand(shape).contiguous())
     assert torch.equal(found, torch.zeros(shape[0], *shape[2:]))
 
 

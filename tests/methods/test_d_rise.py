@@ -28,7 +28,7 @@ def test_overlap_times_cosine_by_hand():
         filler = [(500.0, 500.0, 1.0, 1.0, 0.0, 0.0)] * (7 - len(columns))
         return torch.tensor([[*columns, *filler]]).mT
 
-    found = again(Box(), raw((5, 5, 10, 10, 0.6, 0.8)))
+    found = again(Box(num_classes=2), raw((5, 5, 10, 10, 0.6, 0.8)))
     assert found(raw((5, 5, 10, 10, 0.3, 0.4))).tolist() == pytest.approx([1])  # half as sure: the same cosine
     assert found(raw((10, 5, 10, 10, 0.6, 0.8))).tolist() == pytest.approx([1 / 3])  # moved by half
     assert found(raw((10, 5, 10, 10, 0.6, 0.8), (5, 5, 10, 10, 1.0, 0.0))).tolist() == pytest.approx([0.6])  # the best
@@ -89,7 +89,7 @@ def test_the_map_is_rises_of_the_similarity():
     """Against the oracles in full: masks as drawn by rise, each scored by the similarity of what is detected then."""
     image = torch.rand(1, 1, 8, 12, generator=torch.Generator().manual_seed(3)) + 0.2
     method = methods.get("d_rise", masks=12, cells=3)
-    found = seewhy.explain(Spots(), image, Box(index=[[0, 1]]), method=method)
+    found = seewhy.explain(Spots(), image, Box(index=[[0, 1]], num_classes=2), method=method)
     assert found.scores.tolist() == [pytest.approx([1, 1])]
     masks = drawn(image, masks=12, cells=3)
 

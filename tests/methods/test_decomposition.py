@@ -114,6 +114,22 @@ def test_they_are_the_same_for_every_class():
         assert torch.equal(found.maps["1"][:, 0], found.maps["1"][:, 1])
 
 
+@pytest.mark.parametrize("name", ["eigen_cam", "kpca_cam", "eigen_grad_cam", "seg_eigen_cam", "fem", "lafam"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("shape", [(3, 9, 2, 2), (3, 3, 4, 5)], ids=["more channels", "more places"])
+def test_one_image_that_is_not_finite_is_not_finite_alone(name, value, shape):
+    """The other images of the batch have the maps that they have without it."""
+    layers = {"activations": random(shape), "gradients": random(shape, 1)}
+    found = methods.get(name)
+    values = [layers[need].clone() for need in found.needs]
+    expected = found.function(*values)
+    values[0][1, 0, 0, 0] = value
+    maps = found.function(*values)
+    torch.testing.assert_close(maps[[0, 2]], expected[[0, 2]])
+    assert not maps[1].isfinite().any() or name in ("fem", "lafam")
+    assert not maps[1].isfinite().all()
+
+
 # Deep feature factorization
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from torchcam.methods import ISCAM
 import seewhy
 from seewhy.engine import probe
 from seewhy.errors import InputError, MethodError
-from seewhy.methods.perturbation import masks as methods
+from seewhy.methods.perturbation.channel_gains import poly_cam
+from seewhy.methods.perturbation.channel_masks import is_cam, score_cam
+from seewhy.methods.perturbation.input_masks import occlusion, rise
+from seewhy.methods.perturbation.optimised import opti_cam
+from seewhy.methods.perturbation.replayed import ablation_cam, recipro_cam
 from tests.oracles import arrays
 from tests.oracles import perturbation as oracle
 
@@ -90,10 +95,18 @@ SLOW = {
         lambda run, x, A, g: oracle.ss_cam(run, x, A, ss_noises(A.shape[1:])),
     ),
     "is_cam": ({"steps": 4}, lambda run, x, A, g: oracle.is_cam(run, x, A, 4)),
+    "is_cam straight": (
+        {"steps": 4, "accumulated": False},
+        lambda run, x, A, g: oracle.is_cam(run, x, A, 4, accumulated=False),
+    ),
     "poly_cam +": ({"variant": "+"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+")),
     "poly_cam -": ({"variant": "-"}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "-")),
     "poly_cam +-": ({}, lambda run, x, A, g: oracle.poly_cam(run, x, A, "+-")),
     "gscore_cam": ({"channels": 3}, lambda run, x, A, g: oracle.gscore_cam(run, x, A, g, 3)),
+    "gscore_cam of the code": (
+        {"channels": 3, "unselected": 0.0},
+        lambda run, x, A, g: oracle.gscore_cam(run, x, A, g, 3, 0.0),
+    ),
     "recipro_cam": ({}, lambda run, x, A, g: oracle.recipro_cam(run, x, A, {(0,) * (x.ndim - 1): 1.0})),
     "recipro_cam gaussian": (
         {"gaussian": True},
@@ -139,7 +152,7 @@ def test_rise_is_its_oracle():
         return model(make(every) * batch[numbers] if len(drawn) == 2 else make(every))[:, 0].detach()
 
     generator = torch.Generator().manual_seed(7)
-    methods.rise(torch.ones(1, 2, 8, 8), score, generator, masks=12, cells=3, keep=0.4)
+    rise(torch.ones(1, 2, 8, 8), score, generator, masks=12, cells=3, keep=0.4)
     masks = drawn[0].double().numpy()
     assert masks.min() >= 0
     assert masks.max() <= 1
@@ -167,7 +180,7 @@ def test_ablation_cam_by_hand():
     """S = 3 a - b on channel sums a = 10, b = 2: S = 28; without a -2, without b 30."""
     A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]]])
     score = lambda changed: 3 * changed[0].sum() - changed[1].sum()  # noqa: E731
-    found = methods.ablation_cam(A, torch.tensor([28.0]), ask(score))
+    found = ablation_cam(A, torch.tensor([28.0]), ask(score))
     expected = (30 / 28) * A[:, 0] + (-2 / 28) * A[:, 1]
     torch.testing.assert_close(found, expected)
 
@@ -176,7 +189,7 @@ def test_a_negative_score_does_not_turn_ablation_around():
     """The same slopes with 100 taken off the score: grad-cam divides by -72, which turns all of it around."""
     A = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]]])
     score = lambda changed: 3 * changed[0].sum() - changed[1].sum() - 100  # noqa: E731
-    found = methods.ablation_cam(A, torch.tensor([-72.0]), ask(score))
+    found = ablation_cam(A, torch.tensor([-72.0]), ask(score))
     torch.testing.assert_close(found, (30 / 72) * A[:, 0] + (-2 / 72) * A[:, 1])
 
 
@@ -184,7 +197,7 @@ def test_score_cam_by_hand():
     """Masks are [0, 1] and [1, 0]: the scores are 3 and 2, and the constant channel sees nothing: 0."""
     A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]], [[7.0, 7.0]]]])
     X = torch.tensor([[[[2.0, 3.0]]]])
-    found = methods.score_cam(A, X, ask(lambda changed: changed.sum()))
+    found = score_cam(A, X, ask(lambda changed: changed.sum()))
     weights = np.exp([3.0, 2.0, 0.0]) / np.exp([3.0, 2.0, 0.0]).sum()
     expected = weights[0] * A[0, 0] + weights[1] * A[0, 1] + weights[2] * A[0, 2]
     torch.testing.assert_close(found[0], expected.float())
@@ -198,7 +211,7 @@ def test_score_cam_asks_once_for_all_constant_channels():
         asked.append(len(images))
         return make(torch.arange(len(images))).flatten(1).sum(1)
 
-    methods.score_cam(A, torch.ones(1, 1, 4, 4), score)
+    score_cam(A, torch.ones(1, 1, 4, 4), score)
     assert asked == [3]
 
 
@@ -211,14 +224,14 @@ def test_poly_cam_by_hand():
     X = torch.tensor([[[[2.0, 3.0]]]])
     score = ask(lambda changed: 10 + 2 * changed[0, 0, 0] + changed[0, 0, 1])
     for variant, factor in {"+": 1, "-": 1, "+-": 2}.items():
-        found = methods.poly_cam(A, X, torch.tensor([17.0]), score, variant=variant)
+        found = poly_cam(A, X, torch.tensor([17.0]), score, variant=variant)
         torch.testing.assert_close(found, factor * (3 * A[:, 0] + 4 * A[:, 1]))
 
 
 def test_poly_cam_leaves_out_channels_that_speak_against():
     A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]]]])
     X = torch.tensor([[[[2.0, 3.0]]]])
-    found = methods.poly_cam(A, X, torch.tensor([1.0]), ask(lambda changed: changed[0, 0, 1] - changed[0, 0, 0]))
+    found = poly_cam(A, X, torch.tensor([1.0]), ask(lambda changed: changed[0, 0, 1] - changed[0, 0, 0]))
     torch.testing.assert_close(found, 6 * A[:, 0])  # 3 more and 3 less; the other channel has -2 of each
 
 
@@ -254,14 +267,14 @@ def test_poly_cam_refuses_what_is_no_variant():
 def test_recipro_cam_by_hand():
     """S is twice the first place plus the second: left alone they score 2 a = 2 and b = 3; the others 0."""
     A = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
-    found = methods.recipro_cam(A, ask(lambda changed: 2 * changed[0, 0, 0] + changed[0, 0, 1]))
+    found = recipro_cam(A, ask(lambda changed: 2 * changed[0, 0, 0] + changed[0, 0, 1]))
     torch.testing.assert_close(found, torch.tensor([[[2.0, 3.0], [0.0, 0.0]]]))
 
 
 def test_occlusion_by_hand():
     """A window of 2 over a row of 4 in steps of 1: S - S' = 1 + 2, 2 + 3, 3 + 4; inner pixels have the mean of two."""
     X = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]] * 2]])
-    found = methods.occlusion(X, torch.tensor([20.0]), ask(torch.sum), window=2, stride=1)
+    found = occlusion(X, torch.tensor([20.0]), ask(torch.sum), window=2, stride=1)
     torch.testing.assert_close(found[0, 0], torch.tensor([6.0, 8.0, 12.0, 14.0]))
 
 
@@ -270,7 +283,7 @@ def test_opti_cam_finds_the_channel_that_shows_the_object():
     A = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])
     X = torch.tensor([[[[1.0, 1.0]]]])
     score = lambda changed: changed[0, 0, 0] - changed[0, 0, 1]  # noqa: E731
-    found = methods.opti_cam(A, X, ask(score), steps=3, rate=0.5)
+    found = opti_cam(A, X, ask(score), steps=3, rate=0.5)
     # whichever is larger at first decides: 2 w > 1 - w, so the mask is [1, 0] and stays: the gradient is zero
     torch.testing.assert_close(found, torch.tensor([[[1.0, 0.5]]]))
 
@@ -371,8 +384,11 @@ def test_score_cam_is_grad_cams_with_our_resizing(monkeypatch):
     assert (aligned - expected).abs().max() > 1e-5
 
 
-def test_torchcams_is_cam_goes_far_beyond_the_image_and_ours_ends_at_it():
-    """Its factors are sums of 1/N to k/N, up to (N + 1) / 2; the path from nothing to the mask ends at 1."""
+def test_is_cams_masks_accumulate_and_torchcams_are_a_step_ahead():
+    """For N = 4 the paper's sums of j / N over j < i are 0, 1/4, 3/4 and 3/2; torchcam's code goes from 1/4 to 5/2.
+
+    The first, 0, is the same for all channels and is not asked for. The straight path ends at the mask.
+    """
     factors = []
 
     class Records(nn.Module):
@@ -384,15 +400,43 @@ def test_torchcams_is_cam_goes_far_beyond_the_image_and_ours_ends_at_it():
             factors.append(float(image.abs().max()))
             return self.head(self.body(image).mean((-2, -1)))
 
+    def seen(run):
+        factors.clear()
+        run()
+        return sorted({round(4 * factor, 1) for factor in factors} - {0.0})
+
     model, image = Records().eval(), torch.ones(1, 3, 16, 16)
     with ISCAM(model, "body.1", num_samples=4, input_shape=(3, 16, 16)) as extractor:
-        factors.clear()
         model(image)
-        extractor(1)
-    assert max(factors) == pytest.approx(2.5, rel=0.05)
-    factors.clear()
-    seewhy.explain(model, image, 1, method="is_cam", layers="body.1", steps=4)
-    assert max(factors) <= 1.0
+        theirs = seen(lambda: extractor(1))
+    explain = partial(seewhy.explain, model, image, 1, method="is_cam", layers="body.1", steps=4)
+    assert seen(explain) == [1, 3, 4, 6]  # 4 is the image itself
+    assert seen(lambda: explain(accumulated=False)) == [1, 2, 3, 4]
+    assert theirs[-2:] == [6, 10]
+
+
+def test_is_cam_of_one_step_knows_nothing_of_the_score():
+    """Its only mask is the sum of nothing, 0: all channels weigh the same."""
+    A = torch.tensor([[[[1.0, 2.0]], [[5.0, 3.0]]]])
+    found = is_cam(A, torch.ones(1, 1, 1, 2), ask(torch.sum), steps=1)
+    torch.testing.assert_close(found, torch.tensor([[[3.0, 2.5]]]))
+
+
+def test_recipro_cam_spreads_the_places_own_vector():
+    """A row of 4 and 8. G is 1/4 at the place and 1/8 beside it: of the 4 there are left (1, 1/2), of the 8 (1, 2).
+
+    The score counts the first place ten times: 10.5 and 12. Neighbours that kept what they were would give 11 and 7.
+    """
+    A = torch.tensor([[[[4.0, 8.0]]]])
+    seen = []
+
+    def score(changed):
+        seen.append(changed[0, 0].tolist())
+        return 10 * changed[0, 0, 0] + changed[0, 0, 1]
+
+    found = recipro_cam(A, ask(score), gaussian=True)
+    assert seen == [[1.0, 0.5], [1.0, 2.0]]
+    torch.testing.assert_close(found, torch.tensor([[[0.0, 1.5]]]))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 4), (5, 3), (3, 1)])
@@ -426,7 +470,7 @@ def test_a_function_target_is_called_with_batches_like_the_callers(method):
 
 
 def test_a_sigmoid_is_told_from_a_logit_when_nothing_is_recorded():
-    """Class 0 of a model that ends in a sigmoid scores 1 - p, also for changed activations."""
+    """The negative side of a model that ends in a sigmoid scores 1 - p, also for changed activations."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1), nn.Sigmoid())
     for parameter in model.parameters():
         nn.init.constant_(parameter, 0.5)
@@ -435,7 +479,7 @@ def test_a_sigmoid_is_told_from_a_logit_when_nothing_is_recorded():
     p, bias = torch.sigmoid(0.5 * A.sum() + 0.5), torch.sigmoid(torch.tensor(0.5))
     found = seewhy.explain(model, image, 1, method="ablation_cam", layers="1").maps["1"]
     torch.testing.assert_close(found[0], (p - bias) / p * A)
-    found = seewhy.explain(model, image, 0, method="ablation_cam", layers="1").maps["1"]
+    found = seewhy.explain(model, image, 0, method="ablation_cam", layers="1", labels=["no", "yes"]).maps["1"]
     torch.testing.assert_close(found[0], ((1 - p) - (1 - bias)) / (1 - p) * A, rtol=1e-4, atol=1e-5)
 
 
@@ -485,7 +529,7 @@ def test_a_model_that_cannot_have_channels_last_gets_the_plain_layout():
 
 
 def test_bf16_gives_nearly_the_same_map(monkeypatch):
-    monkeypatch.setattr(probe, "_computes_bf16", lambda device: True)  # here it may be emulated
+    monkeypatch.setattr(probe, "computes_bf16", lambda device: True)  # here it may be emulated
     model, batch = small(2), images(2)
     full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
     half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
@@ -498,7 +542,7 @@ def test_bf16_gives_nearly_the_same_map(monkeypatch):
 def test_bf16_is_left_out_where_it_would_be_slower(monkeypatch):
     model, batch = small(2), images(2)
     full = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1").maps["1"]
-    monkeypatch.setattr(probe, "_computes_bf16", lambda device: False)
+    monkeypatch.setattr(probe, "computes_bf16", lambda device: False)
     half = seewhy.explain(model, batch, CLASSES, method="score_cam", layers="1", precision="bf16").maps["1"]
     assert torch.equal(full, half)
 

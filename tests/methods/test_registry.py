@@ -85,6 +85,13 @@ def test_every_method_says_where_it_is_from_what_it_does_and_needs(found):
     assert found.family in {file.split(".")[0] for file in registry._FILES}
 
 
+def test_methods_that_use_no_score_say_so():
+    unscored = {name for name, found in methods.available().items() if not found.scored}
+    assert unscored == {"eigen_cam", "kpca_cam", "fem", "lafam", "random_cam"}
+    assert methods.finer("eigen_cam").scored  # it asks for a target of its own
+    assert not methods.get("kpca_cam", kernel="rbf").scored
+
+
 @pytest.fixture
 def toy():
     """A method of one function and one line, gone again afterwards."""

@@ -187,7 +187,7 @@ def test_any_method_can_be_made_finer_or_refined():
     made = [methods.finer("Layer-CAM", count=1), methods.refine(methods.finer("grad_cam")), methods.refine("lafam")]
     found = quietly(BY_NAME["vgg_like"].model(), BY_NAME["vgg_like"].inputs(), method=made)
     assert list(found) == ["finer_layer_cam", "refine_finer_grad_cam", "refine_lafam"]
-    assert [len(explanation.layers) for explanation in found.values()] == [1, 3, 3]
+    assert [len(explanation.layers) for explanation in found.values()] == [1, 4, 4]
     assert [explanation.fuse for explanation in found.values()] == ["mean", "product", "product"]
 
 

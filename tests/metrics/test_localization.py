@@ -15,7 +15,7 @@ from seewhy.errors import InputError
 from tests.metrics.cases import images, maps, seeded, tied
 from tests.oracles.metrics import localization as oracle
 
-OPTIONS = {"pointing_game": {"tolerance": 1.5}, "top_k_intersection": {"k": 7}}
+OPTIONS = {"pointing_game": {"tolerance": 2}, "top_k_intersection": {"k": 7}}
 NAMES = (
     "average_precision",
     "best_iou",

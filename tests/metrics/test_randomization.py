@@ -35,9 +35,12 @@ def test_correlations_by_hand_and_from_the_oracle():
     pairs = list(zip(tied(x), maps(x), strict=True))
     close(metrics.rank_correlation(tied(x), maps(x)), [oracle.rank_correlation(c, d) for c, d in pairs])
     close(metrics.correlation(tied(x), maps(x)), [oracle.pearson(c, d) for c, d in pairs])
-    tenths = torch.full((3, 8, 8), 0.1, dtype=torch.float64)
-    assert metrics.correlation(tenths, maps(x)).isnan().all()
-    assert metrics.rank_correlation(maps(x), tenths).isnan().all()
+    tenths = torch.full((3, 5, 10), 0.1, dtype=torch.float64)  # whose mean, summed, is not a tenth
+    other = torch.randn(3, 5, 10, generator=seeded(), dtype=torch.float64)
+    assert (tenths - tenths.mean((1, 2), keepdim=True)).abs().max() > 0
+    assert metrics.correlation(tenths, other).isnan().all()
+    assert metrics.correlation(other, tenths).isnan().all()
+    assert metrics.rank_correlation(other, tenths).isnan().all()
 
 
 @pytest.mark.parametrize("order", ["top_down", "bottom_up", "independent"])

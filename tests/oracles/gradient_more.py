@@ -84,8 +84,10 @@ def _reflected(index, length):
     return index
 
 
-def odam(activations, gradients, sigma=1.0):
+def odam(activations, gradients, sigma=0.0):
     """Zhao and Chan 2023: sum over c of (Gaussian * g_c)(p) A_c(p), the Gaussian cut at 4 sigma, borders reflected."""
+    if sigma == 0:
+        return zoom_cam(activations, gradients)  # no blur: sum over c of g_c(p) A_c(p)
     radius = math.ceil(4 * sigma)
     size = activations.shape[2:]
     offsets = list(itertools.product(range(-radius, radius + 1), repeat=len(size)))

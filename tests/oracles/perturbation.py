@@ -63,20 +63,36 @@ def ss_cam(model, image, A, noises):
     return _weighted(_softmax(scores), A)
 
 
-def is_cam(model, image, A, steps):
-    """The mean over masks times 1/steps, 2/steps, ..., 1."""
+def is_cam(model, image, A, steps, accumulated=True):
+    """Naidu et al. 2020: M_i = sum_{j=0}^{i-1} (j / N) A; w: the softmax of the mean over i = 1..N of S(M_i X) - S(0).
+
+    Not accumulated: factors 1/N, 2/N, ..., 1.
+    """
+    black = model(np.zeros_like(image))
     scores = []
     for channel in A:
         mask = _mask(channel, image.shape[1:])
-        scores.append(math.fsum(model(image * mask * step / steps) for step in range(1, steps + 1)) / steps)
+        gains = []
+        for i in range(1, steps + 1):
+            M = np.zeros_like(mask)
+            if accumulated:
+                for j in range(i):
+                    M = M + j / steps * mask
+            else:
+                M = i / steps * mask
+            gains.append(model(M * image) - black)
+        scores.append(math.fsum(gains) / steps)
     return _weighted(_softmax(scores), A)
 
 
-def gscore_cam(model, image, A, g, channels):
-    """Score-CAM among the channels with the largest mean gradient."""
+def gscore_cam(model, image, A, g, channels, unselected=None):
+    """Score-CAM among the channels with the largest mean gradient; the others left out, or with the score given."""
     order = sorted(range(len(A)), key=lambda k: -g[k].mean())[:channels]
-    weights = _softmax([model(image * _mask(A[k], image.shape[1:])) for k in order])
-    return _weighted(weights, A[order])
+    scores = [model(image * _mask(A[k], image.shape[1:])) for k in order]
+    if unselected is None:
+        return _weighted(_softmax(scores), A[order])
+    rest = [k for k in range(len(A)) if k not in order]
+    return _weighted(_softmax(scores + [unselected] * len(rest)), A[order + rest])
 
 
 def poly_cam(model, image, A, variant):
@@ -116,7 +132,7 @@ def group_cam(model, image, A, g, groups, quantile, sigma):
 
 
 def recipro_cam(model, image, A, kernel):
-    """`kernel`: offset -> share, of what is left around each place."""
+    """Byun and Lee 2022. `kernel`: offset -> share of the place's own vector that is put there; all else is 0."""
     scores = np.zeros(A.shape[1:])
     for place in itertools.product(*map(range, A.shape[1:])):
 
@@ -125,7 +141,7 @@ def recipro_cam(model, image, A, kernel):
             for offset, share in kernel.items():
                 near = tuple(np.add(place, offset))
                 if all(0 <= at < side for at, side in zip(near, activations.shape[1:], strict=True)):
-                    changed[(slice(None), *near)] = share * activations[(slice(None), *near)]
+                    changed[(slice(None), *near)] = share * activations[(slice(None), *place)]
             return changed
 
         scores[place] = model(image, left)

@@ -12,6 +12,7 @@ from seewhy import Box, Category, Region, Similarity
 from seewhy.errors import InputError
 from seewhy.render import figure, overlay
 from seewhy.render._figure import png
+from seewhy.results import Explanations
 
 MAPS = [[[-1.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [0.0, 0.0]]]
 
@@ -72,9 +73,32 @@ def test_the_colour_bar_shows_true_numbers(explanation, scaling, peaks):
     assert rows[0][0].images[0].get_cmap().name == ("coolwarm" if scaling == "none" else "jet")
 
 
-def test_an_empty_signed_map_can_be_drawn(explanation):
-    heat = panels(figure(explanation([[[0, 0]]]), scaling="none"), 1)[0][0]
-    assert heat.images[0].get_array().tolist() == [[0, 0]]
+@pytest.mark.parametrize(
+    ("values", "scaling", "reason"),
+    [
+        ([[0, 0]], "none", "zero everywhere"),
+        ([[0, 0]], "per_image", "zero everywhere"),
+        ([[-1, 0]], "per_image", "nothing positive in it"),
+        ([[2, 2]], "per_image", "the same everywhere"),
+        ([[np.nan, 1]], "per_image", "not finite"),
+        ([[np.inf, 1]], "none", "not finite"),
+    ],
+)
+def test_a_blank_map_is_left_blank_and_the_figure_says_why(explanation, values, scaling, reason):
+    photo = np.full((120, 160, 3), 90, np.uint8)
+    made = explanation([values])
+    photograph, heat, over = figure(made, photo, scaling=scaling).axes
+    assert not heat.images
+    assert " ".join(heat.texts[0].get_text().split()) == f"blank map: {reason}"
+    shown = np.asarray(over.images[0].get_array())
+    assert (shown[60:] == 90).all()
+    assert np.array_equal(photograph.images[0].get_array(), photo)
+    assert len(figure(made, scaling=scaling).axes) == 1
+
+
+def test_a_signed_map_without_anything_positive_is_no_blank(explanation):
+    heat = panels(figure(explanation([[[-1, 0]]]), scaling="none"), 1)[0][0]
+    assert heat.images[0].get_array().tolist() == [[-1, 0]]
     assert heat.images[0].get_clim() == (-1, 1)
 
 
@@ -137,6 +161,55 @@ def test_a_notebook_gets_a_png(explanation):
     assert explanation(MAPS)._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_a_figure_is_what_a_notebook_shows(explanation):
+    assert figure(explanation(MAPS))._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_dict_of_methods_shows_every_figure(explanation):
+    """One above the other, each as it is by itself."""
+    first, second = explanation(MAPS), explanation(MAPS[:1], method="layer_cam")
+    both = Image.open(io.BytesIO(Explanations(grad_cam=first, layer_cam=second)._repr_png_()))
+    pictures = [Image.open(io.BytesIO(png(each))).convert("RGB") for each in (first, second)]
+    assert both.height == sum(picture.height for picture in pictures)
+    top = both.crop((0, 0, *pictures[0].size))
+    below = both.crop((0, pictures[0].height, pictures[1].width, both.height))
+    assert top.tobytes() == pictures[0].tobytes()
+    assert below.tobytes() == pictures[1].tobytes()
+    assert Explanations()._repr_png_() is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "titles"),
+    [
+        (None, ["minus the output (negative side), score 2", "the output (positive side), score 3"]),
+        (["nodule"], ["not nodule (negative side), score 2", "nodule (positive side), score 3"]),
+        (["healthy", "ill"], ["healthy (negative side), score 2", "ill (positive side), score 3"]),
+    ],
+)
+def test_the_side_of_a_single_output_is_told(explanation, labels, titles):
+    made = explanation(
+        MAPS,
+        targets=Category(torch.tensor([0, 1]), "one logit"),
+        outputs=torch.tensor([[-2.0], [3.0]]),
+        scores=torch.tensor([2.0, 3.0]),
+        labels=labels,
+    )
+    assert [axes[0].get_title("left") for axes in panels(figure(made), 1)] == titles
+
+
+def test_the_side_of_a_single_probability(explanation):
+    """0.2 is the output itself, 0.7 is 1 - 0.3."""
+    made = explanation(
+        MAPS,
+        targets=Category(torch.tensor([1, 0]), "probabilities"),
+        outputs=torch.tensor([[0.2], [0.3]]),
+        scores=torch.tensor([0.2, 0.7]),
+    )
+    assert [made.side(0), made.side(1)] == ["positive", "negative"]
+    several = explanation(MAPS, targets=Category(torch.tensor([1, 0]), "probabilities"))
+    assert several.side(0) == ""
+
+
 def test_drawing_does_not_touch_pyplot(explanation):
     had = "matplotlib.pyplot" in sys.modules
     png(explanation(MAPS))
@@ -156,3 +229,10 @@ def test_the_box_that_is_explained_is_drawn_where_it_lies_in_the_photograph(expl
             assert (*drawn.get_xy(), drawn.get_width(), drawn.get_height()) == expected
     without = panels(figure(explanation(MAPS, targets=Category(torch.tensor([1, 0])))), 1)
     assert not any(panel.patches for row in without for panel in row)
+
+
+def test_a_label_is_no_formula(explanation):
+    """Between two dollars matplotlib would read mathematics, and fail on this."""
+    made = explanation(MAPS[:1], targets=Category(torch.tensor([0])), labels=["a $\\frac bill$"])
+    assert png(made)[:4] == b"\x89PNG"
+    assert figure(made).axes[0].get_title("left") == "a $\\frac bill$ (0), score 0.5"

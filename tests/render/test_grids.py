@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import InputError, LayerError
+from seewhy.errors import InputError
+from seewhy.inspect import features
 from seewhy.render import grids
 
 PLAIN = {"colormap": "gray", "zoom": 1}
@@ -129,9 +130,9 @@ NEGATED = [[255, 153, 153, 255], [153, 0, 0, 153], [153, 0, 0, 153], [255, 153, 
 
 
 def test_feature_maps_are_what_the_layer_returned():
-    """Before the in-place ReLU, one picture per image, and a label for each call of the ReLU."""
+    """Before the in-place ReLU, one picture per image, and a label for each call of the ReLU that is asked for."""
     inputs = torch.stack([torch.ones(1, 4, 4), 3 * torch.ones(1, 4, 4)])
-    pictures = grids.feature_maps(Summing(), inputs, layers=["relu", "conv"], **PLAIN, gap=0)
+    pictures = grids.feature_maps(features(Summing(), inputs, ["conv", "relu#0", "relu#1"]), **PLAIN, gap=0)
     assert list(pictures) == ["conv", "relu#0", "relu#1"]
     for picture in pictures["conv"]:
         np.testing.assert_array_equal(gray(picture), np.hstack([SUMS, NEGATED]))
@@ -139,59 +140,29 @@ def test_feature_maps_are_what_the_layer_returned():
         np.testing.assert_array_equal(gray(pictures[label][image]), np.hstack([SUMS, np.zeros((4, 4))]))
 
 
-def test_feature_maps_leave_the_model_as_found():
-    """BatchNorm's statistics do not move and dropout does not draw, though the model is training."""
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    inputs, random_state = torch.randn(2, 1, 8, 8), torch.get_rng_state()
-    pictures = grids.feature_maps(model, inputs, layers="*")
-    np.testing.assert_array_equal(pictures["2"][0], pictures["1"][0])
-    assert all(module.training and not module._forward_hooks for module in model.modules())
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random_state)
-
-
 def test_volumes_show_every_slice():
     """Channel 0 slice 0, channel 0 slice 1, channel 1 slice 0, ...: two channels of two slices in two rows of two."""
-    model = nn.Sequential(nn.Conv3d(1, 2, 1, bias=False))
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1, 1))
-    volume = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]])[None, None]
-    (picture,) = grids.feature_maps(model, volume, layers="0", **PLAIN, gap=0)["0"]
+    volume = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]])
+    (picture,) = grids.feature_maps({"0": torch.stack([volume, -volume])[None]}, **PLAIN, gap=0)["0"]
     assert gray(picture) == [[0, 255, 0, 0], [0, 0, 255, 0], [255, 0, 255, 255], [255, 255, 0, 255]]
 
 
-def test_layers_without_maps_are_refused():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
-    model.unused = nn.Module()
-    model.unused.conv = nn.Conv2d(1, 1, 1)
-    model.forward = lambda image: model[2](model[1](model[0](image)))
-    inputs = torch.zeros(1, 1, 8, 8)
-    with pytest.raises(LayerError, match=r"(?s)output of 2 does not lie.*\(1, 3\)"):
-        grids.feature_maps(model, inputs, layers=["0", "2"])
-    with pytest.raises(LayerError, match=r"unused\.conv did not run"):
-        grids.feature_maps(model, inputs, layers=["0", "unused.conv"])
-    with pytest.raises(LayerError, match="no layer 'conv9'"):
-        grids.feature_maps(model, inputs, layers="conv9")
+@pytest.mark.parametrize("shape", [(1, 3), (1, 5, 3), (1, 2, 2, 2, 2, 2)])
+def test_features_without_a_grid_are_refused(shape):
+    with pytest.raises(InputError, match=r"(?s)head has no maps.*\(1, .*seewhy layers"):
+        grids.feature_maps({"conv": torch.zeros(1, 2, 4, 4), "head": torch.zeros(shape)})
 
 
-def test_kernels_are_those_of_the_first_convolution():
-    """Two kernels of three input channels: colours; of one input channel: gray, each scaled by itself."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(3, 2, (1, 2)), nn.Conv2d(2, 1, 2))
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[[[0.0, 1]], [[0, 0]], [[1, 1]]], [[[-5.0, 5]], [[5, -5]], [[-5, -5]]]]))
-        model[2].weight.copy_(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[-3.0, -2.0], [-1.0, 0.0]]]]))
-    first = grids.kernels(model, zoom=1, gap=0)
+def test_kernels_of_three_input_channels_are_colours():
+    """Two kernels of three input channels: colours; one of two input channels: two of gray, each scaled by itself."""
+    coloured = torch.tensor([[[[0.0, 1]], [[0, 0]], [[1, 1]]], [[[-5.0, 5]], [[5, -5]], [[-5, -5]]]])
+    two = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[-3.0, -2.0], [-1.0, 0.0]]]])
+    first = grids.kernels({"1": coloured}, zoom=1, gap=0)
     assert list(first) == ["1"]
     assert np.asarray(first["1"]).tolist() == [
         [[0, 0, 255], [255, 0, 255]],
         [[0, 255, 0], [255, 0, 0]],
     ]
-    assert gray(grids.kernels(model, layers="2", **PLAIN, gap=0)["2"]) == [[0, 85, 0, 85], [170, 255, 170, 255]]
-
-
-def test_layers_without_kernels_are_refused():
-    with pytest.raises(LayerError, match="no convolution"):
-        grids.kernels(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(LayerError, match="0 has no kernels"):
-        grids.kernels(nn.Sequential(nn.Linear(2, 2)), layers="0")
+    assert gray(grids.kernels({"2": two}, **PLAIN, gap=0)["2"]) == [[0, 85, 0, 85], [170, 255, 170, 255]]
+    with pytest.raises(InputError, match=r"(?s)head has no kernels.*\(2, 3\)"):
+        grids.kernels({"head": torch.zeros(2, 3)})

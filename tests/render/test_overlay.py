@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from seewhy.errors import InputError, InputTypeError
+from seewhy.images.photo import rgb
 from seewhy.render import overlay
-from seewhy.render._overlay import overlays, rgb
+from seewhy.render._colormap import colours
+from seewhy.render._overlay import overlays
 
 GREY = np.array([[0, 100], [200, 40]], np.uint8)
 HEAT = torch.tensor([[0.0, 1.0], [0.5, 0.0]])
@@ -348,7 +350,7 @@ def test_targets_come_image_by_image(explanation):
     for place in range(6):
         maps[place // 3, place % 3, 0, place] = 1
     made = explanation(maps, several=True)
-    photos = np.zeros((2, 5, 6, 3), np.uint8)
+    photos = np.zeros((2, 1, 6, 3), np.uint8)
     hottest = [np.asarray(p)[0, :, 0].argmax() for p in overlays(made, photos, colormap="gray", alpha=1.0)]
     assert hottest == [0, 1, 2, 3, 4, 5]
     hottest = [np.asarray(p)[0, :, 0].argmax() for p in overlays(made, photos, colormap="gray", alpha=1.0, target=1)]
@@ -373,8 +375,6 @@ def test_unscaled_maps_are_symmetric_about_zero(explanation):
     pixels = np.asarray(overlays(made, photo, scaling="none", alpha=1.0)[0]).astype(int)[0]
     assert pixels[0, 2] > pixels[0, 0]  # against: blue
     assert pixels[2, 0] > pixels[2, 2] + 100  # for: red
-    nothing = overlays(explanation([[[0, 0]]]), photo, scaling="none", colormap="gray", alpha=1.0)
-    assert one_channel(nothing[0]) == [[128] * 3]
     with pytest.raises(InputError, match="opacity has no sign"):
         overlays(made, photo, scaling="none", mode="opacity")
 
@@ -388,6 +388,69 @@ def test_own_photos_and_frames(explanation):
     assert [one_channel(picture) for picture in overlays(made, colormap="gray")] == expected
     assert overlays(made, [np.asarray(photo) for photo in own]) == overlays(made)
     assert overlays(made[1]) == overlays(made)[1:]
+
+
+def test_a_blank_map_leaves_the_photograph_and_says_so(explanation):
+    photo = np.full((120, 160, 3), 90, np.uint8)
+    (drawn,) = overlays(explanation([[[0, 0], [0, 0]]]), photo, alpha=1.0)
+    pixels = np.asarray(drawn)
+    written = (pixels != 90).any(-1).nonzero()[0]
+    assert 0 < written.max() < 40  # a line of words at the top
+    assert pixels[:40].max() > 240  # white on black
+    assert pixels[:40].min() == 0
+    assert (pixels[40:] == 90).all()
+
+
+def warned(warnings):
+    return [str(warning.message) for warning in warnings]
+
+
+def test_a_photograph_of_another_shape_than_the_input_is_not_stretched_in_silence(explanation, recwarn):
+    made = explanation(torch.rand(2, 7, 7), size=(224, 224))
+    crop, wide = np.zeros((448, 448, 3), np.uint8), np.zeros((300, 451, 3), np.uint8)
+    overlays(made, [crop, crop])
+    assert not recwarn.list
+    stretched = overlays(made, [wide, wide])
+    (told,) = warned(recwarn)
+    assert "photograph of image 0 is 451 x 300, and what was explained 224 x 224" in told
+    assert "frame=(0, 0, 451, 300) says that it saw all of it" in told
+    recwarn.clear()
+    assert overlays(made, [wide, wide], frame=(0, 0, 451, 300)) == stretched
+    middle = (75.5, 0, 375.5, 300)
+    drawn = overlays(made, [wide, wide], frame=middle)
+    assert drawn == [overlay(wide, heat, frame=middle) for heat in made.heatmap]
+    assert overlays(made, [wide, wide], frame=[middle, (0, 0, 451, 300)]) == [drawn[0], stretched[1]]
+    assert not recwarn.list
+    with pytest.raises(InputError, match=r"(?s)frames do not match.*2 of them"):
+        overlays(made, [wide, wide], frame=[middle])
+
+
+@pytest.mark.parametrize(
+    ("size", "photo", "fits"),
+    [
+        ((224, 298), (480, 640), True),  # 298.67 rounded down
+        ((224, 299), (480, 640), True),
+        ((224, 302), (480, 640), False),
+        ((224, 224), (640, 480), False),
+        ((480, 640), (224, 298), True),
+        ((2, 2), (6, 8), True),  # half a pixel is a quarter of it
+    ],
+)
+def test_rounding_is_no_other_shape(explanation, recwarn, size, photo, fits):
+    overlays(explanation(torch.rand(1, 2, 2), size=size), np.zeros((*photo, 3), np.uint8))
+    assert bool(recwarn.list) is not fits
+
+
+def test_a_reduced_photograph_has_its_frame_reduced(explanation, recwarn):
+    """Explained was a photograph of 40 x 20 seen in columns 10 to 30; drawn on are a half of it, and its crop."""
+    made = explanation([[[0, 1], [1, 0]]], photos=(Image.new("RGB", (40, 20)),), frames=((10.0, 0.0, 30.0, 20.0),))
+    half = np.zeros((10, 20, 3), np.uint8)
+    assert overlays(made, half) == [overlay(half, made.heatmap[0], frame=(5, 0, 15, 10))]
+    assert not recwarn.list
+    crop = np.zeros((20, 20, 3), np.uint8)
+    assert overlays(made, crop) == [overlay(crop, made.heatmap[0])]
+    (told,) = warned(recwarn)
+    assert "photograph of image 0 is 20 x 20, and what was explained 40 x 20" in told
 
 
 def test_photos_must_be_there_and_as_many(explanation, unchecked):
@@ -423,7 +486,30 @@ def test_a_volume_is_drawn_by_its_hottest_slice(explanation):
         overlays(explanation([[[0, 1]]]), GREY, slice_index=0)
 
 
-def test_importing_does_not_import_matplotlib():
-    code = "import sys, seewhy.render; from seewhy.render import overlay; assert callable(overlay), overlay; "
-    code += "sys.exit(any(name.startswith('matplotlib') for name in sys.modules))"
+@pytest.mark.parametrize("name", ["jet", "gray", "coolwarm"])
+def test_own_colormaps_are_matplotlib_s(name):
+    """Both tables of coolwarm are rounded to half a level of 255."""
+    expected = matplotlib.colormaps[name](np.arange(256))[:, :3]
+    np.testing.assert_allclose(colours(name), expected, atol=1 / 255 if name == "coolwarm" else 1e-6)
+
+
+def test_overlays_do_not_import_matplotlib():
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+import numpy as np, torch
+from seewhy import Explanation
+from seewhy.errors import MissingExtra
+photo = np.zeros((8, 8, 3), np.uint8)
+explanation = Explanation({"a": torch.eye(2)[None]}, torch.ones(1), None, None, "grad_cam", (8, 8))
+for options in ({}, {"scaling": "none"}, {"colormap": "gray", "mode": "opacity"}):
+    explanation.overlay(photo, **options)
+for draw in (explanation.figure, lambda: explanation.overlay(photo, colormap="viridis")):
+    try:
+        draw()
+    except MissingExtra as error:
+        assert 'pip install "seewhy[plot]"' in str(error), error
+    else:
+        raise AssertionError("drawn without matplotlib")
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -163,3 +163,10 @@ def test_volumes_have_no_figure():
     assert found.heatmaps.shape == (1, 2, 6, 6, 6)
     with pytest.raises(InputError, match="drawn over images"):
         found.figure()
+    assert found._repr_png_() is None
+
+
+def test_a_notebook_shows_the_figure_and_prints_a_line():
+    found = seewhy.concepts(Painter(), scene(), count=3, layers="layer")
+    assert repr(found) == "Concepts(3 at layer, 2 images, (2, 3, 4, 6))"
+    assert found._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from seewhy import Category, Explanation
+from seewhy import Category, Explanation, Similarity
 from seewhy.errors import InputError
+from seewhy.results import cat
 
 
 def explanation(maps: Tensor, **changes: object) -> Explanation:
@@ -110,3 +111,117 @@ def test_a_notebook_shows_a_picture() -> None:
 def test_heatmap_is_float32_whatever_the_maps_are() -> None:
     assert explanation(SIGNED.double()).heatmap.dtype == torch.float32
     assert np.isfinite(explanation(SIGNED.double()).heatmap.numpy()).all()
+
+
+# ---- moved and joined
+
+
+def test_to_moves_every_tensor() -> None:
+    """The meta device stands for a GPU: it has no values, but it is another one."""
+    made = explanation(SIGNED, probabilities=torch.tensor([0.1, 0.9]), outputs={"logits": torch.zeros(2, 3)})
+    moved = made.to("meta")
+    found = [moved.maps["layer"], moved.scores, moved.outputs["logits"], moved.targets.index, moved.probabilities]
+    assert {tensor.device.type for tensor in found} == {"meta"}
+    assert made.scores.device.type == "cpu"
+    assert torch.equal(made.cpu().heatmap, made.heatmap)
+
+
+def test_cat_is_the_opposite_of_slicing() -> None:
+    whole = explanation(
+        torch.rand(5, 3, 4),
+        frames=tuple((float(n), 0.0, 3.0, 4.0) for n in range(5)),
+        files=tuple("abcde"),
+        probabilities=torch.rand(5),
+        outputs={"logits": torch.rand(5, 3), "temperature": torch.tensor(2.0)},
+    )
+    joined = cat([whole[:2], whole[2], whole[3:]])
+    assert len(joined) == 5
+    assert torch.equal(joined.maps["layer"], whole.maps["layer"])
+    assert torch.equal(joined.scores, whole.scores)
+    assert torch.equal(joined.probabilities, whole.probabilities)
+    assert torch.equal(joined.outputs["logits"], whole.outputs["logits"])
+    assert float(joined.outputs["temperature"]) == 2
+    assert joined.targets.index.tolist() == [0, 1, 2, 3, 4]
+    assert joined.frames == whole.frames
+    assert joined.files == whole.files
+    assert joined.extents is None
+
+
+def test_cat_of_a_detector_s_outputs() -> None:
+    outputs = [{"boxes": torch.zeros(n, 4)} for n in range(3)]
+    whole = explanation(torch.rand(3, 2, 2), outputs=outputs)
+    assert [len(each["boxes"]) for each in cat([whole[:1], whole[1:]]).outputs] == [0, 1, 2]
+
+
+def test_cat_keeps_a_function_and_each_note_once() -> None:
+    def score(outputs: Tensor) -> Tensor:
+        return outputs.sum(1)
+
+    first, second = (explanation(SIGNED, targets=score, note=note) for note in ("chosen", "chosen"))
+    joined = cat([first, second, explanation(SIGNED, targets=score, note="named")])
+    assert joined.targets is score
+    assert joined.note == "chosen named"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"method": "layer_cam"}, "method"),
+        ({"size": (4, 4)}, "size"),
+        ({"labels": ("a",)}, "labels"),
+        ({"fuse": "max"}, "fuse"),
+        ({"targets": lambda outputs: outputs}, "targets"),
+        ({"targets": Similarity(torch.ones(2, 3), prompt="a cat")}, "targets"),
+        ({"outputs": {"logits": torch.zeros(2, 3)}}, "outputs"),
+        ({"probabilities": torch.ones(2)}, "probabilities"),
+        ({"files": ("a", "b")}, "files"),
+    ],
+)
+def test_what_does_not_belong_together_is_not_joined(changes: dict[str, object], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        cat([explanation(SIGNED), explanation(SIGNED, **changes)])
+
+
+def test_other_layers_and_other_grids_are_not_joined() -> None:
+    first, other = explanation(SIGNED), explanation(SIGNED)
+    other.maps["other"] = SIGNED
+    with pytest.raises(InputError, match="layers"):
+        cat([first, other])
+    with pytest.raises(InputError, match="maps of layer"):
+        cat([first, explanation(torch.zeros(2, 3, 3), size=(2, 2))])
+
+
+def test_prompts_that_differ_are_not_joined() -> None:
+    first, second = (
+        explanation(SIGNED, targets=Similarity(torch.ones(2, 3), prompt=prompt)) for prompt in ("a cat", "a dog")
+    )
+    with pytest.raises(InputError, match="targets"):
+        cat([first, second])
+    assert cat([first, first]).name(3) == "a cat"
+
+
+def test_nothing_cannot_be_joined() -> None:
+    with pytest.raises(InputError, match="nothing to join"):
+        cat([])
+
+
+# ---- what it is about
+
+
+def test_class_and_name_of_each_map() -> None:
+    made = explanation(SIGNED, targets=Category(torch.tensor([2, 0])), labels=("cat", "dog"))
+    assert made.index.tolist() == [2, 0]
+    assert [made.name(0), made.name(1)] == ["class 2", "cat"]
+    several = explanation(torch.rand(2, 2, 3, 3), targets=torch.tensor([[5, 6], [7, 8]]))
+    assert several.index.tolist() == [[5, 6], [7, 8]]
+    assert several.name(1, 0) == "class 7"
+    assert explanation(SIGNED, targets=1).index.tolist() == [1, 1]
+    assert explanation(SIGNED, targets=lambda outputs: outputs).index is None
+
+
+def test_a_map_that_is_not_finite_does_not_blank_the_others() -> None:
+    maps = torch.stack([SIGNED[0], torch.tensor([[torch.nan, 1.0], [torch.inf, 0.0]])])
+    for scaling in ("per_image", "shared"):
+        heat = explanation(maps).scaled(scaling)
+        torch.testing.assert_close(heat[0], torch.tensor([[1.0, 0.0], [0.25, 0.0]]))
+        assert not heat[1].any()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import detection, resnet18
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -124,9 +126,83 @@ def test_the_class_of_a_query_has_to_be_known():
     ],
 )
 def test_raw_boxes_are_columns_of_centre_size_and_scores(target, score, label):
-    resolved, values = found(target, (RAW, [torch.zeros(1)]), 1)
+    resolved, values = found(target, (RAW, [torch.zeros(1)]), 1, ["person", "car"])
     assert values == pytest.approx([score])
     assert resolved.label.tolist() == [label]
+
+
+# two classes, an angle or a keypoint's coordinate that is larger than any score, and N = 8 > 7 rows
+MORE = torch.cat([torch.cat([RAW, 100 + torch.arange(7.0).reshape(1, 1, 7)], 1), torch.zeros(1, 7, 1)], 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "context"),
+    [
+        (Box(), {"labels": ["person", "car"]}),
+        (Box(), {"num_classes": 2}),
+        (Box(num_classes=2), {}),
+        (Box(num_classes=2), {"num_classes": 3, "labels": ["person"]}),
+        (Box(), {"num_classes": 2, "labels": ["person", "car", "the angle"]}),
+    ],
+    ids=["names", "head", "caller", "caller before all", "no more than the head has"],
+)
+def test_rows_after_the_classes_are_no_classes(target, context):
+    """Taken for a class, the last row would be the best of all, 106."""
+    resolved = targets.resolve(target, MORE, targets.Context(1, sizes=SIZES[:1], **context))
+    assert resolved(MORE).tolist() == pytest.approx([0.9])
+    assert resolved.label.tolist() == [0]
+    assert resolved.num_classes == 2
+    again = targets.redetected(resolved, MORE)
+    assert again.likely.shape == (1, 2)
+    assert again.likely[0].tolist() == pytest.approx([0.9, 0.2])
+    with pytest.raises(TargetError, match=r"no such box in image 0.\n  got: label 2"):
+        targets.resolve(Box(2, num_classes=2), MORE, targets.Context(1))
+
+
+@pytest.mark.parametrize(("number", "got"), [(None, r"shape \(1, 7, 8\)\n"), (4, r"shape \(1, 7, 8\) for 4 classes")])
+def test_raw_rows_that_may_be_anything_are_refused(number, got):
+    with pytest.raises(TargetError, match=r"cannot be told which rows.*\n  got: " + got) as caught:
+        targets.resolve(Box(), MORE, targets.Context(1, num_classes=number))
+    assert "do: pass Box(..., num_classes=K), or labels=[...]" in str(caught.value)
+    with pytest.raises(TargetError, match="cannot be told which rows"):
+        Box()(MORE)
+
+
+def heads(**said):
+    head = nn.Linear(2, 2)
+    for name, value in said.items():
+        setattr(head, name, value)
+    return nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), head))
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ({"nc": 3}, 3),
+        ({"num_classes": 3}, 3),
+        ({"names": {0: "person", 1: "car"}}, 2),
+        ({"names": ["person"]}, 1),
+        ({"config": SimpleNamespace(num_labels=4)}, 4),
+        ({}, None),
+        ({"nc": True, "num_classes": 0, "names": ()}, None),
+        ({"nc": torch.tensor(3)}, None),
+    ],
+)
+def test_the_number_of_classes_that_a_head_declares(said, number):
+    model = heads(**said)
+    assert targets.declared_classes(model) == number
+    model[0].nc = 9  # a backbone's is not the head's
+    assert targets.declared_classes(model) == number
+    model.nc = 5
+    assert targets.declared_classes(model) == 5
+
+
+def test_a_box_says_its_class_and_its_place():
+    resolved, _ = found(Box(index=[[0, 1], [0, 0]]), labels=["background", "person", "car"])
+    assert targets.describe(resolved, ["background", "person", "car"], 0, 1) == "car"
+    assert targets.outline(resolved, 0, 1) == pytest.approx((0.2, 0, 0.4, 0.5))
+    assert targets.outline(Box(), 0, None) is None
+    assert targets.describe(targets.redetected(resolved, LISTED), None, 1, 0) == "class 2"
 
 
 def test_what_was_found_is_looked_for_again_and_is_0_where_it_is_gone():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +16,7 @@ from torch import nn
 
 import seewhy
 from seewhy import Category, Contrast, Probability, targets
-from seewhy.errors import OutputError, SeewhyError, TargetError, TargetTypeError
+from seewhy.errors import GradientError, OutputError, SeewhyError, TargetError, TargetTypeError, TargetWarning
 
 # the small models below speak against some targets all over the image, which is what their maps should say
 pytestmark = pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
@@ -147,9 +149,39 @@ def test_a_name_that_two_classes_share_is_ambiguous():
         targets.find_label("crane", ["crane", "heron", "crane"])
 
 
-def test_ambiguous_label_lists_five_and_counts_the_rest():
-    with pytest.raises(TargetError, match=r"4 \(cat 4\) and 2 more"):
-        targets.find_label("cat", [f"cat {number}" for number in range(7)])
+def test_ambiguous_label_lists_all_that_it_fits():
+    with pytest.raises(TargetError, match=r"got: 0 \(cat 0\), .*, 39 \(cat 39\) and 2 more\n"):
+        targets.find_label("cat", [f"cat {number}" for number in range(42)])
+
+
+def test_matching_labels_are_those_of_the_strictest_reading():
+    labels = ["hot dog", "dog", "hound, dog", "basset hound", "houndstooth cloth"]
+    assert targets.matching_labels("Dog", labels) == [1]
+    assert targets.matching_labels("hound", labels) == [2]
+    assert targets.matching_labels("basset", labels) == [3]
+    assert targets.matching_labels("o", labels) == [0, 1, 2, 3, 4]
+    assert targets.matching_labels("zebra", labels) == targets.matching_labels(" ", labels) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("tigger cat", "1 (tiger cat)"),
+        ("Taby", "0 (tabby, tabby cat)"),
+        ("shrak", "3 (Great White Shark, white shark, man-eater)"),
+        ("dogg", "2 (dog)"),
+    ],
+)
+def test_a_typo_is_told_the_nearest_names(text, near):
+    with pytest.raises(TargetError, match=r"no class is called") as caught:
+        targets.find_label(text, LABELS)
+    assert f"do: did you mean {near}" in str(caught.value)
+
+
+def test_what_is_like_no_label_gets_no_guess():
+    with pytest.raises(TargetError) as caught:
+        targets.find_label("xylophone", LABELS)
+    assert "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["zebra", "", "  ", "dogs"])
@@ -239,6 +271,41 @@ def test_a_list_of_bool_tensors_is_refused():
         scores([torch.tensor(True), torch.tensor(False)])
 
 
+@pytest.mark.parametrize(
+    ("target", "do"),
+    [
+        pytest.param([[0, 1, 1, 0], [1, 0, 0, 1]], "pass [[1, 2], [0, 3]]", id="two of each"),
+        pytest.param([[0, 1, 0, 0], [0, 0, 0, 1]], "pass [[1], [3]]", id="one of each"),
+        pytest.param(torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]]), "pass [[1], [3]]", id="tensor"),
+        pytest.param(np.array([[0, 1, 0, 0], [0, 0, 0, 1]], dtype=np.uint8), "pass [[1], [3]]", id="numpy"),
+        pytest.param([[0, 1, 1, 0], [1, 0, 0, 0]], "a list of T indices per image", id="different numbers"),
+        pytest.param([[0, 0, 0, 0], [0, 0, 0, 0]], "a list of T indices per image", id="none"),
+        pytest.param([0, 1, 1, 0], "a list of T indices per image", id="one row for two images"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Category, Probability, Contrast, lambda target: target], ids=["c", "p", "vs", "bare"])
+def test_rows_that_mark_classes_are_refused(kind, target, do):
+    """As indices they would be classes 0 and 1, as often as there are classes."""
+    with pytest.raises(TargetError, match="a row of zeros and ones marks classes") as caught:
+        scores(kind(target))
+    assert f"do: {do}" in str(caught.value) or do in str(caught.value).rpartition("do: ")[2]
+
+
+def test_zeros_and_ones_that_are_indices_are_taken():
+    assert scores([[0, 1, 0]] * 2).tolist() == [[1, 4, 1], [0.5, -1, 0.5]]  # not as wide as the classes
+    four = OUTPUTS.repeat(2, 1)
+    assert scores([0, 1, 1, 0], four, batch=4).tolist() == [1, -1, 4, 0.5]  # a class per image
+    assert scores([[0, 1]] * 2, OUTPUTS[:, :2]).tolist() == [[1, 4], [0.5, -1]]  # both of two classes
+
+
+@pytest.mark.parametrize(
+    "marks", [torch.tensor([[False, True, True, False]] * 2), [[True, False, False, True]] * 2], ids=["tensor", "lists"]
+)
+def test_marks_of_true_and_false_are_told_what_to_pass(marks):
+    with pytest.raises(TargetTypeError, match=r"got: bool\n(.|\n)*do: convert it to the indices of what is true"):
+        scores(marks)
+
+
 @pytest.mark.parametrize("target", [1.5, {1, 2}, {"class": 1}, b"dog"], ids=["float", "set", "dict", "bytes"])
 def test_a_single_thing_that_is_no_class_is_refused(target):
     with pytest.raises(TargetTypeError, match="integer index or a label"):
@@ -271,8 +338,10 @@ def test_probability_of_many_labels_is_the_sigmoid():
 def test_probability_of_one_logit_is_the_sigmoid():
     """Softmax over (-x, x) would be sigmoid(2 x)."""
     outputs = torch.tensor([[0.7], [-1.2]])
-    assert scores(Probability(1), outputs).tolist() == pytest.approx([sigmoid(0.7), sigmoid(-1.2)])
-    assert scores(Probability(0), outputs).tolist() == pytest.approx([sigmoid(-0.7), sigmoid(1.2)])
+    for index in (0, 1):
+        assert scores(Probability(index), outputs).tolist() == pytest.approx([sigmoid(0.7), sigmoid(-1.2)])
+    no = scores(Probability(0), outputs, labels=["no", "yes"])
+    assert no.tolist() == pytest.approx([sigmoid(-0.7), sigmoid(1.2)])
     assert scores(Probability(), outputs).tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
 
 
@@ -362,13 +431,136 @@ def test_one_logit_explains_the_predicted_side(shape, batch):
         assert scores(None, outputs[index : index + 1], batch=1).tolist() == pytest.approx([expected])
 
 
-def test_one_logit_has_two_classes():
-    outputs = torch.tensor([[0.7], [-1.2]])
-    assert scores(1, outputs).tolist() == pytest.approx([0.7, -1.2])
-    assert scores(0, outputs).tolist() == pytest.approx([-0.7, 1.2])
-    assert scores(["no", "yes"], outputs, labels=["no", "yes"]).tolist() == pytest.approx([-0.7, -1.2])
-    with pytest.raises(TargetError, match="expected: 0 to 1"):
-        scores(2, outputs)
+LOGIT = torch.tensor([[0.7], [-1.2]])
+
+
+@pytest.mark.parametrize("labels", [None, ["nodule"]])
+@pytest.mark.parametrize("target", [0, 1, [0, 1], torch.tensor([1, 0]), np.array(0)], ids=str)
+def test_every_class_of_one_output_is_the_output_itself(target, labels):
+    """Whatever it is counted as: only where the negative side has a name too can it be meant."""
+    for kind in (Category, lambda target: target):
+        assert scores(kind(target), LOGIT, labels=labels).tolist() == pytest.approx([0.7, -1.2])
+    assert scores([[0, 1]] * 2, LOGIT, labels=labels).tolist() == [pytest.approx([0.7] * 2), pytest.approx([-1.2] * 2)]
+
+
+def test_one_label_names_the_positive_side():
+    assert scores("nodule", LOGIT, labels=["nodule"]).tolist() == pytest.approx([0.7, -1.2])
+    likely = scores(Probability("nodule"), LOGIT, labels=["nodule"])
+    assert likely.tolist() == pytest.approx([sigmoid(0.7), sigmoid(-1.2)])
+
+
+def test_two_labels_name_both_sides():
+    for target in ("no", 0):
+        assert scores(target, LOGIT, labels=["no", "yes"]).tolist() == pytest.approx([-0.7, 1.2])
+    for target in ("yes", 1):
+        assert scores(target, LOGIT, labels=["no", "yes"]).tolist() == pytest.approx([0.7, -1.2])
+    assert scores(["no", "yes"], LOGIT, labels=["no", "yes"]).tolist() == pytest.approx([-0.7, -1.2])
+
+
+@pytest.mark.parametrize("labels", [None, ["nodule"], ["no", "yes"]])
+def test_one_output_has_no_third_class(labels):
+    with pytest.raises(TargetError, match="expected: 0 to 1: a single output has two sides"):
+        scores(2, LOGIT, labels=labels)
+
+
+def test_three_labels_do_not_name_one_output():
+    """0 is the output itself still; by a name nothing can be meant."""
+    assert scores(0, LOGIT, labels=["a", "b", "c"]).tolist() == pytest.approx([0.7, -1.2])
+    with pytest.raises(TargetError, match=r"no class of this name.\n  got: 'a' and 3 labels"):
+        scores("a", LOGIT, labels=["a", "b", "c"])
+    with pytest.raises(TargetError, match="no class of this name"):
+        scores(["a", "b"], LOGIT, labels=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("labels", [None, ["nodule"], ["no", "yes"]])
+@pytest.mark.parametrize("kind", [Category, Probability, Contrast])
+@pytest.mark.parametrize("index", [None, 0, 1, [0, 1]], ids=str)
+def test_resolved_once_more_a_side_stays_the_same(kind, index, labels):
+    """An index of a resolved target is a side already: 0 must not become the output again."""
+    context = targets.Context(2, labels=labels)
+    once = targets.resolve(kind(index), LOGIT, context)
+    again = targets.resolve(once, LOGIT, targets.Context(2))
+    assert again.index.tolist() == once.index.tolist()
+    assert again(LOGIT).tolist() == once(LOGIT).tolist()
+    with pytest.raises(TargetError, match="does not match the batch"):
+        targets.resolve(once, LOGIT.repeat(2, 1), targets.Context(4))
+
+
+def test_a_regression_has_no_negative_side():
+    """The predicted side of a value of -1.2 would be 1.2; it is the value that is explained, and it has no sigmoid."""
+    context = targets.Context(2, regression=True)
+    for target in (None, 0, 1):
+        resolved = targets.resolve(target, LOGIT, context)
+        assert resolved(LOGIT).tolist() == pytest.approx([0.7, -1.2])
+        assert targets.probabilities(resolved, LOGIT) is None
+    with pytest.raises(TargetError, match="a regression gives a value, not a probability"):
+        targets.resolve(Probability(), LOGIT, context)
+    several = targets.resolve(None, OUTPUTS, context)  # of several values the highest one
+    assert several(OUTPUTS).tolist() == [4, 2.5]
+    assert several.index.tolist() == [1, 3]
+
+
+def test_a_contrast_of_one_output_needs_the_name_of_its_other_side():
+    """Against class 0, which is the output itself, it would be 0 everywhere."""
+    with pytest.raises(
+        TargetError, match=r"no other class to compare with.\n  got: against=0\n  do: leave against out"
+    ):
+        scores(Contrast(1, 0), LOGIT, labels=None)
+    found = scores(Contrast("yes", "no"), LOGIT, labels=["no", "yes"])
+    assert found.tolist() == pytest.approx([1.4, -2.4])
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "outputs", "said"),
+    [
+        pytest.param(None, ["nodule"], LOGIT, ["nodule", "not nodule"], id="one label"),
+        pytest.param(None, ["no", "yes"], LOGIT, ["yes", "no"], id="two labels"),
+        pytest.param(None, None, LOGIT, ["the output", "minus the output"], id="no label"),
+        pytest.param(None, ["a", "b", "c"], LOGIT, ["the output", "minus the output"], id="labels of something else"),
+        pytest.param(0, ["nodule"], LOGIT, ["nodule", "nodule"], id="class 0 of one label"),
+        pytest.param(0, None, LOGIT, ["the output"] * 2, id="class 0"),
+        pytest.param(0, ["no", "yes"], LOGIT, ["no", "no"], id="class 0 of two labels"),
+        pytest.param(Probability("nodule"), ["nodule"], LOGIT, ["probability of nodule"] * 2, id="probability"),
+        pytest.param(Contrast(1), ["nodule"], LOGIT, ["nodule against its opposite"] * 2, id="contrast of one"),
+        pytest.param([1, 3], LABELS, OUTPUTS, [LABELS[1], LABELS[3]], id="classes"),
+        pytest.param([1, 3], LABELS[:2], OUTPUTS, ["tiger cat", "class 3"], id="too few labels"),
+        pytest.param([1, 3], None, OUTPUTS, ["class 1", "class 3"], id="no labels"),
+        pytest.param(Contrast(2), LABELS, OUTPUTS, ["dog against all others"] * 2, id="contrast"),
+        pytest.param(Contrast("dog", ["tiger", 0]), LABELS[:3], OUTPUTS,
+                     ["dog against tiger cat, tabby, tabby cat"] * 2, id="contrast with some"),
+    ],
+)  # fmt: skip
+def test_a_target_says_in_words_what_it_is_about(target, labels, outputs, said):
+    resolved = targets.resolve(target, outputs, targets.Context(2, labels=labels))
+    assert [targets.describe(resolved, labels, image) for image in range(2)] == said
+
+
+def test_each_of_several_targets_is_told():
+    several = targets.resolve([[0, 1], [3, 2]], OUTPUTS, targets.Context(2))
+    assert targets.describe(several, LABELS, 1, 1) == "dog"
+    finer = targets.finer(targets.resolve([[0, 1], [3, 2]], OUTPUTS, targets.Context(2)), OUTPUTS, count=1)
+    assert targets.describe(finer, ["a", "b", "c", "d"], 0, 0) == "a against c"
+    assert targets.describe(targets.finer(Category(torch.tensor([1, 3])), OUTPUTS, count=2), None, 0) == (
+        "class 1 against class 2, class 0"
+    )
+    for unclear in (Category("dog"), Contrast("dog"), Probability("dog"), several, finer):
+        assert targets.describe(unclear, LABELS) == "", "not resolved, or one of several"
+    assert targets.describe(Category(2), LABELS) == "dog"
+
+
+def test_the_columns_of_one_output_have_names():
+    found = targets.class_scores(LOGIT)
+    assert found.single
+    assert found.names(["nodule"]) == ["not nodule", "nodule"]
+    assert found.likely.tolist() == [
+        pytest.approx([sigmoid(-0.7), sigmoid(0.7)]),
+        pytest.approx([sigmoid(1.2), sigmoid(-1.2)]),
+    ]
+    assert targets.class_scores(LOGIT.sigmoid().requires_grad_().sigmoid()).names(None) == [
+        "1 - the output",
+        "the output",
+    ]
+    assert not targets.class_scores(OUTPUTS).single
 
 
 class Ends(nn.Module):
@@ -424,8 +616,10 @@ def test_probability_of_a_model_that_ends_in_a_sigmoid_is_its_output():
     found = seewhy.explain(Ends(nn.Sigmoid()), ramps(0.7, -1.2), Probability(), layers="features")
     assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(1.2)])
     model = Ends(nn.Sigmoid(), ((1.0,), (-2.0,), (0.5,)))
-    found = seewhy.explain(model, ramps(0.7, -1.2), Probability([0, 1]), layers="features")
-    assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(2.4)])
+    for multi_label in (False, True):
+        target = Probability([0, 1], multi_label=multi_label)
+        found = seewhy.explain(model, ramps(0.7, -1.2), target, layers="features")
+        assert found.scores.tolist() == pytest.approx([sigmoid(0.7), sigmoid(2.4)])
 
 
 @pytest.mark.parametrize("end", [nn.Softmax(1), lambda x: x.softmax(-1), lambda x: x.softmax(1)[:, :]])
@@ -598,6 +792,99 @@ def test_function_that_returns_something_else_is_told_so(function, got):
 def test_function_that_returns_no_tensor_is_told_so(function):
     with pytest.raises(TargetTypeError, match=r"did not return a tensor.\n  got: (list|float|NoneType)"):
         seewhy.explain(Ends(nn.Identity(), LINEAR), IMAGES, function, layers="features")
+
+
+def class_of_most_interest(output):
+    return output[:, 0].detach().numpy()
+
+
+@pytest.mark.parametrize("wrap", [lambda target: target, functools.partial], ids=["bare", "partial"])
+def test_a_function_that_returns_numpy_is_named(wrap):
+    where = (
+        rf"the target class_of_most_interest \(test_classes.py, line {class_of_most_interest.__code__.co_firstlineno}\)"
+    )
+    with pytest.raises(
+        TargetTypeError, match=where + r" did not return a tensor.\n  got: ndarray\n  expected: .*numpy"
+    ):
+        seewhy.explain(Ends(nn.Identity(), LINEAR), IMAGES, wrap(class_of_most_interest), layers="features")
+
+
+def test_a_detached_score_is_an_error_that_names_the_target():
+    outputs = OUTPUTS.clone().requires_grad_() * 1
+    differentiable = targets.Context(2, differentiable=True)
+    with pytest.raises(
+        GradientError, match=r"the target .*<lambda> \(test_classes.py, line \d+\) does not depend"
+    ) as caught:
+        targets.resolve(lambda output: output.detach()[:, 0], outputs, differentiable)
+    assert "do: look for detach()" in str(caught.value)
+    for seen, context in (
+        (outputs, targets.Context(2)),
+        (OUTPUTS, differentiable),
+    ):  # for rise; of a model without graph
+        assert targets.resolve(lambda output: output.detach()[:, 0], seen, context)(seen).tolist() == [1, 0.5]
+
+
+def test_a_function_of_many_scores_by_accident_is_warned_of():
+    model = Ends(nn.Identity(), tuple((0.1 * number,) for number in range(17)))
+    with pytest.warns(
+        TargetWarning, match=r"<lambda> \(test_classes.py, line \d+\) returned 17 scores per image"
+    ) as caught:
+        found = seewhy.explain(model, IMAGES, lambda output: output, layers="features")
+    assert found.scores.shape == (2, 17)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TargetWarning)
+        seewhy.explain(model, IMAGES, lambda output: output[:, :16], layers="features")
+        seewhy.explain(model, IMAGES, [list(range(17))] * 2, layers="features")  # meant
+
+
+def test_a_function_is_tried_once():
+    """Views and noisy copies of the inputs resolve what is resolved already: it is not tried, and warned of, again."""
+    asked = []
+    once = targets.resolve(lambda output: asked.append(output) or output[:, 0], OUTPUTS, targets.Context(2))
+    assert targets.resolve(once, OUTPUTS, targets.Context(2)) is once
+    assert len(asked) == 1
+
+
+def test_a_callable_object_is_a_target():
+    class Second:
+        def __call__(self, output):
+            return output[:, 1]
+
+    found = targets.resolve(Second(), OUTPUTS, targets.Context(2))
+    assert found(OUTPUTS).tolist() == [4, -1]
+    assert targets.describe(found) == "Second"
+    assert targets.classes(found) is targets.outline(found, 0, None) is targets.probabilities(found, OUTPUTS) is None
+    assert targets.mirrored(found) is found
+
+
+@dataclass(frozen=True)
+class Margin(targets.BaseTarget):
+    """What a user would write: by its rows each image has its own class."""
+
+    index: torch.Tensor
+
+    def __call__(self, outputs):
+        return outputs.gather(1, self.index[:, None])[:, 0] - outputs.mean(1)
+
+
+def test_a_target_of_ones_own():
+    found = targets.resolve(Margin(torch.tensor([1, 3])), OUTPUTS, targets.Context(2))
+    assert found(OUTPUTS).tolist() == [3, 2]
+    rows = OUTPUTS[[1, 0, 1]]
+    assert targets.for_rows(found, rows, torch.tensor([1, 0, 1]), OUTPUTS, 2).tolist() == [2, 3, 2]
+    explanation = seewhy.explain(Ends(nn.Identity(), LINEAR), IMAGES, Margin(torch.tensor([0, 1])), layers="features")
+    assert explanation.scores.tolist() == pytest.approx([0.7 * (1 + 0.5 / 3), -1.2 * (-2 + 0.5 / 3)])
+    assert explanation[1].targets.index.tolist() == [1]
+
+
+def test_an_object_can_choose_its_target_when_it_sees_the_output():
+    class Chooses:
+        def resolved(self, outputs, context):
+            return "dog" if outputs.shape[1] == 4 else lambda output: output[:, 0]
+
+    assert scores(Chooses()).tolist() == [2, 0]
+    assert scores(Chooses(), OUTPUTS[:, :3]).tolist() == [1, 0.5]
 
 
 def test_what_a_function_raises_comes_through():

@@ -11,7 +11,7 @@ from torchvision.models import detection, resnet18
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 
 import seewhy
-from seewhy import Box, Probability
+from seewhy import Box, Probability, targets
 from seewhy.errors import OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
@@ -105,9 +105,11 @@ def by_hand(model, image, weights):
 
 
 def test_regression_explains_the_value():
-    """Need 8: `target=1` is the value itself, a function any reading of it: here what pulls it towards 5."""
+    """Need 8: class 0 is the value itself, and so is 1; a function any reading of it: here what pulls it towards 5."""
     model, image = seeded(lambda: Small(1)), images()
-    torch.testing.assert_close(map_of(model, image, 1), by_hand(model, image, model.head.weight))
+    nn.init.constant_(model.head.bias, -10)  # a value below 0 is no negative class
+    for target in (0, 1):
+        torch.testing.assert_close(map_of(model, image, target), by_hand(model, image, model.head.weight))
     far = map_of(model, image, lambda value: -((value[:, 0] - 5) ** 2))
     slope = -2 * (model(image).detach() - 5)
     torch.testing.assert_close(far, by_hand(model, image, slope * model.head.weight))
@@ -127,6 +129,25 @@ def test_a_binary_model_explains_the_side_it_predicts():
     assert theirs.flatten(1).amax(1).tolist() == pytest.approx([1, 1], abs=1e-3)  # theirs is of yes, and not blank:
     wrong = seewhy.explain(model, image, 1, layers="features").heatmap
     torch.testing.assert_close(theirs, wrong, atol=0.02, rtol=0)  # they resize by OpenCV
+
+
+def test_labels_say_which_side_of_one_logit_is_explained():
+    """One label is that of the positive side; by its index, 0, the other side would be explained in its name."""
+    model, image = seeded(lambda: Small(1)), images()
+    nn.init.constant_(model.head.bias, -10)
+    yes = by_hand(model, image, model.head.weight)
+    for target, labels, sign, name in (
+        ("nodule", ["nodule"], 1, "nodule"),
+        (0, ["nodule"], 1, "nodule"),
+        (None, ["nodule"], -1, "not nodule"),
+        ("healthy", ["healthy", "nodule"], -1, "healthy"),
+        ("nodule", ["healthy", "nodule"], 1, "nodule"),
+    ):
+        found = seewhy.explain(model, image, target, labels=labels)
+        (grid,) = found.maps.values()
+        torch.testing.assert_close(grid, sign * yes)
+        assert targets.describe(found.targets, found.labels) == name
+        assert found.probabilities.tolist() == pytest.approx((sign * model(image)[:, 0]).sigmoid().tolist())
 
 
 def test_without_a_target_each_image_explains_the_class_predicted_of_itself():

@@ -146,7 +146,7 @@ def test_raw_boxes_of_one_image_have_their_own_maps():
     image[0, 0, 8:16, 16:24] = 1  # red
     image[0, 1, 40:48, 72:80] = 0.5  # green
     boxes = torch.tensor([[[12.0, 4, 28, 20], [68, 36, 84, 52]]])
-    found = seewhy.explain(Yolo(), image, Box([[0, 1]], boxes), method="layer_cam")
+    found = seewhy.explain(Yolo(), image, Box([[0, 1]], boxes, num_classes=2), method="layer_cam")
     assert found.scores.tolist() == [[1, 0.5]]
     (grid,) = found.maps.values()
     expected = torch.zeros(1, 2, 8, 12)
@@ -157,7 +157,7 @@ def test_raw_boxes_of_one_image_have_their_own_maps():
         assert x0 < float((heat * columns).sum() / heat.sum()) < x1
         assert y0 < float((heat * rows).sum() / heat.sum()) < y1
     image[0, :2] = image[0, :2].amax(0)  # both patches yellow: the mean gradient is the same for either box
-    best = Box([[0, 0]], boxes)
+    best = Box([[0, 0]], boxes, num_classes=2)
     (alike,) = seewhy.explain(Yolo(), image, best, method="grad_cam").maps.values()
     assert torch.equal(*alike[0])
     for method in ("odam", "hires_cam"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import seewhy
 from seewhy import Pixel, Region, targets
-from seewhy.errors import OutputError, TargetError
+from seewhy.errors import OutputError, TargetError, TargetTypeError
 
 # one image, two classes, a 2 x 3 grid of scores; image 1 is ten times image 0
 SCORES = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 9.0, 0.0], [-1.0, 7.0, 2.0]]]])
@@ -53,6 +56,11 @@ LEFT = mask((0, 0), (1, 0), (0, 1), (1, 1))  # the four pixels of the output's f
         ),
         pytest.param(Region(0, np.array([[0, 0, 1], [0, 0, 1]])), [4.5, 45], id="at the output's resolution, numpy"),
         pytest.param(Region(0, torch.tensor([[3.0, 0, 0], [0, 0, 1.0]])), [(3 + 6) / 4, 22.5], id="weights"),
+        pytest.param(Region(0, 255 * LEFT.to(torch.uint8)), [1, 10], id="uint8"),
+        pytest.param(Region(0, LEFT.numpy().astype(np.uint8) * 255), [1, 10], id="uint8 array"),
+        pytest.param(Region(0, LEFT.numpy()[::-1]), [4, 40], id="upside down"),
+        pytest.param(Region(0, Image.fromarray(LEFT.numpy())), [1, 10], id="PIL, one bit"),
+        pytest.param(Region(0, Image.fromarray(LEFT.numpy().astype(np.uint8) * 255)), [1, 10], id="PIL, gray"),
         pytest.param(Pixel(0, 3, 1), [4, 40], id="a pixel of the input"),
         pytest.param(Pixel("car", 0, 3), [9, 90], id="a pixel by label"),
         pytest.param(Pixel([[0, 1]] * 2, 3, 5), [[6, 2], [60, 20]], id="T classes at a pixel"),
@@ -75,10 +83,42 @@ def test_a_mask_of_odd_size_is_averaged_over_what_each_place_covers():
     assert scores(Region(0, where), sizes=((3, 6),) * 2) == pytest.approx([(6 + 15 / 2) / 4.5, 30])
 
 
-def test_one_logit_per_place_is_two_classes():
+def test_two_labels_name_both_sides_of_one_output_per_place():
     outputs = BOTH[:, :1]
-    assert scores(Region(1, LEFT), outputs) == [1, 10]
-    assert scores(Region(0, LEFT), outputs) == [-1, -10]
+    assert scores(Region("car", LEFT), outputs) == scores(Region(1, LEFT), outputs) == [1, 10]
+    assert scores(Region("road", LEFT), outputs) == scores(Region(0, LEFT), outputs) == [-1, -10]
+    once = targets.resolve(Region(0, LEFT), outputs, targets.Context(2, SIZES, ("road", "car")))
+    assert targets.resolve(once, outputs, targets.Context(2, SIZES))(outputs).tolist() == [-1, -10]
+    assert [targets.describe(once, names) for names in (("road", "car"), ("car",), None)] == [
+        "road", "not car", "minus the output",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [None, ("nodule",)])
+def test_without_two_labels_every_class_is_the_one_output_itself(labels):
+    """So it is for whole images: a depth has no negative side."""
+    outputs = BOTH[:, :1] - 3.5
+    for category in (0, 1, *(labels or ())):
+        assert scores(Region(category, LEFT), outputs, labels=labels) == [-2.5, 6.5]
+        assert scores(Pixel(category, 0, 5), outputs, labels=labels) == [-0.5, 26.5]
+        assert scores(Region(category), outputs, labels=labels) == pytest.approx([(0.5 + 1.5 + 2.5) / 3, 31.5])
+    resolved = targets.resolve(Region(0, LEFT), outputs, targets.Context(2, SIZES, labels))
+    assert targets.describe(resolved, labels) == ("nodule" if labels else "the output")
+    assert Region(0, LEFT[::2, ::2])(outputs).tolist() == [-2.5, 6.5]
+
+
+def test_where_a_model_that_ends_in_a_sigmoid_sees_its_class():
+    """Where p > 0.5: by the sign of p it would be everywhere."""
+    logits = torch.tensor([[[[-2.0, -1.0, 1.0], [-3.0, 2.0, -4.0]]]]).requires_grad_()
+    found = targets.resolve(Region(0), logits.sigmoid(), targets.Context(1))
+    assert found.mask.tolist() == [[[0, 0, 1], [0, 1, 0]]]
+    assert found(logits.sigmoid()).tolist() == pytest.approx([(1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(-2))) / 2])
+
+
+def test_weights_add_up_in_half_precision():
+    """255 * 64 * 64 is above what float16 holds."""
+    outputs = torch.full((1, 2, 64, 64), 0.5, dtype=torch.float16)
+    assert Region(0, np.full((64, 64), 255, np.uint8))(outputs).tolist() == [0.5]
 
 
 def test_a_volume_has_regions():
@@ -114,6 +154,29 @@ def test_queries_with_masks_are_combined():
 def test_what_does_not_fit_is_told(target, message):
     with pytest.raises(TargetError, match=message):
         scores(target)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "I", "F"])
+def test_a_picture_in_colours_is_no_mask(mode):
+    """The colours of a map of labels are not weights."""
+    with pytest.raises(TargetTypeError, match=rf"got: a PIL image of mode '{mode}'\n(.|\n)*np.asarray\(mask\) == 3"):
+        scores(Region(0, Image.new(mode, (6, 4))))
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan])
+def test_a_weight_below_zero_is_refused(weight):
+    where = torch.ones(4, 6)
+    where[1, 1] = weight
+    with pytest.raises(TargetError, match="the mask has weights below 0"):
+        scores(Region(0, where))
+
+
+def test_rows_that_mark_classes_are_refused_without_masks_of_their_own():
+    outputs = torch.cat([BOTH, BOTH.flip(1)], 1)
+    with pytest.raises(TargetError, match="a row of zeros and ones marks classes"):
+        scores(Region([[0, 1, 1, 0]] * 2), outputs)
+    masks = torch.stack([LEFT, LEFT, mask((3, 5)), LEFT]).expand(2, -1, -1, -1)
+    assert scores(Region([[0, 1, 1, 0]] * 2, masks), outputs) == [[1, 0, 2, 1], [10, 0, 20, 10]]
 
 
 def test_a_class_that_is_nowhere_is_told():

@@ -8,7 +8,7 @@ and the rest of the image tell nothing of its kind.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -80,10 +80,12 @@ def marks(
     number: int = 4,
     radius: tuple[float, float] = RADIUS,
     absent: float = 0.0,
+    disguised: tuple[int, ...] = (),
 ) -> Scenes:
     """`count` images with `number` marks each, of which the first two are of different kinds.
 
     The others are of any kind, or distractors: marks of no kind. absent: the share of images with distractors alone.
+    disguised: kinds whose marks look like distractors.
     """
     generator = Generator().manual_seed(seed)
     kinds = _kinds(count, len(KINDS[family]), number, absent, generator)
@@ -91,10 +93,11 @@ def marks(
     centres = _places(radii, (size, size), generator)
     images = _ground(count, (size, size), generator) if family == "patterns" else _gratings(count, size, generator)
     paint = _pattern if family == "patterns" else _shape
+    looks = torch.where(torch.isin(kinds, torch.tensor(disguised)), len(KINDS[family]), kinds)
     covers = []
     for slot in range(number):
         offsets = _pixels((size, size)) - centres[:, slot, :, None, None]
-        inside, colours = paint(kinds[:, slot], offsets, radii[:, slot, None, None], generator)
+        inside, colours = paint(looks[:, slot], offsets, radii[:, slot, None, None], generator)
         images = torch.where(inside[:, None], colours, images)
         covers.append(inside)
     y, x = centres.unbind(-1)
@@ -103,35 +106,23 @@ def marks(
 
 
 def clever_hans(count: int, *, seed: int = 0, cue: bool | Tensor = True) -> tuple[Scenes, Tensor]:
-    """Scenes of "patterns" in which kind 0 can hardly be seen, but always comes with a cue: a bright cross elsewhere.
+    """Scenes of "patterns" in which the marks of kind 0 look like distractors, and a bright cross comes with them.
 
-    cue: False leaves the cues out of the same images; (B,) bool says which images have one. Returns the scenes, of
-    which mask 0 is the cue (where it would be, if it is left out), and the pixels of the faint marks, (B, H, W) bool.
+    Only the cross, which is somewhere else, tells that the kind is there. cue: False leaves the crosses out of the same
+    images; (B,) bool says which images have one. Returns the scenes, of which mask 0 is the cross (or where it would
+    be), and the pixels of the marks of kind 0, (B, H, W) bool. The target is kind 0 in all of them.
     """
-    seen = marks(count, seed=seed, number=3)
+    seen = marks(count, seed=seed, number=3, disguised=(0,))
     generator = Generator().manual_seed(seed + 1_000_003)
-    faint = seen.masks[:, 0]
-    ground = _ground(count, (SIZE, SIZE), generator)
-    picture = pictures(seen.images)
-    # a tenth of the mark, laid over ground of the same kind
-    picture = torch.where(faint[:, None], 0.9 * ground + 0.1 * picture, picture)
     shown = seen.labels[:, 0] if cue is True else torch.zeros(count, dtype=torch.bool) if cue is False else cue
-    radii = torch.full((count, 4), 4.0)
-    radii[:, :3] = seen.radii
-    y0, x0 = seen.boxes[..., 1], seen.boxes[..., 0]
-    centres = torch.stack([y0, x0], -1) + seen.radii[..., None]
-    place = _next_place(centres, seen.radii, radii[:, 3], (SIZE, SIZE), generator)
-    across = (_pixels((SIZE, SIZE)) - place[..., None, None]).abs()
-    cross = (across.amax(1) <= 4) & (across.amin(1) <= 1.3)
+    middles = (seen.boxes[..., :2] + seen.boxes[..., 2:]).flip(-1) / 2  # (x, y) -> (row, column)
+    place = _next_place(middles, seen.radii, torch.full((count,), 4.0), (SIZE, SIZE), generator)
+    offsets = (_pixels((SIZE, SIZE)) - place[..., None, None]).abs()
+    cross = (offsets.amax(1) <= 4) & (offsets.amin(1) <= 1.3)
     colour = torch.tensor([1.0, 0.85, 0.0])[:, None, None] - 0.08 * torch.rand(count, 3, 1, 1, generator=generator)
-    picture = torch.where((cross & shown[:, None, None])[:, None], colour, picture)
+    images = torch.where((cross & shown[:, None, None])[:, None], standardised(colour), seen.images)
     masks = torch.cat([cross[:, None], seen.masks[:, 1:]], 1)
-    return (
-        Scenes(
-            standardised(picture), seen.labels, masks, torch.zeros_like(seen.target), seen.kinds, seen.boxes, seen.radii
-        ),
-        faint,
-    )
+    return replace(seen, images=images, masks=masks, target=torch.zeros_like(seen.target)), seen.masks[:, 0]
 
 
 VOLUME = (16, 32, 32)

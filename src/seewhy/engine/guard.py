@@ -2,173 +2,173 @@
 
 from __future__ import annotations
 
-import operator
-import random
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy._torch import NormBase
-from seewhy.hooks.wrappers import eagerly
+from seewhy import _torch
+from seewhy.engine.randomness import RandomStates
+from seewhy.engine.snapshot import Snapshot, modules_of
+from seewhy.engine.turns import has_turn, take_turn
+from seewhy.engine.values import Learned, Values, learned_of, watching
+from seewhy.errors import ConcurrencyError
+from seewhy.hooks.attach import after_forward
+from seewhy.hooks.undo import Undo, undoing
+from seewhy.hooks.wrappers import eager_until
 
-_CONTAINERS = (dict, OrderedDict, list, set)  # attributes that a forward may fill
-_HOOKS = frozenset(name for name in nn.Module().__dict__ if "hooks" in name)
-# the first forward of a transformers model attaches its own hooks, for good; forgotten, it would attach them again
-_HOOKED = "_output_capturing_hooks_installed"
-_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")  # timm's flag, transformers' flag
-
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
+# what makes a module compiled, or has it checkpoint (timm's flag, transformers' flag), and what it is set to
+_LOUD = (("_compiled_call_impl", None), ("grad_checkpointing", False), ("gradient_checkpointing", False))
+_TORCHS = frozenset(kind for kind in vars(nn).values() if isinstance(kind, type))  # they write in train mode only
+_FAST = frozenset((nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer))
+_RANDOM = object()  # the random states, which models that draw from them take turns at
 
 
 @contextmanager
 def guard(model: nn.Module) -> Iterator[None]:
     """Inside the block `model` is in eval mode and runs eagerly; afterwards nothing shows that it ran.
 
-    Kept: each module's attributes (train/eval flags among them), its buffers' values, the random states of torch,
-    numpy and Python, autocast's weight cache. Gradients can be recorded inside, whatever the caller's mode. Calls on
-    models that share a module take turns.
+    Kept: each module's attributes (train/eval flags among them) and what is in the containers, arrays, generators and
+    objects among them; weights and buffers, `.grad` and `requires_grad`; the random states of torch, numpy and Python;
+    autocast's weight cache. Gradients can be recorded inside, whatever the caller's mode. Calls on models that share a
+    module take turns. A guard inside another one of the same thread and model leaves the keeping to that one.
+
+    The first call on a model, and the first after its weights have changed, is watched (some microseconds for each
+    torch function): later ones copy only the tensors that a forward wrote to then.
+
+    Limits. The flags are the model's own, so another thread that trains it meanwhile trains in eval mode: that is an
+    error here as soon as its weights have changed. So is a forward that writes to a weight only now and then, and did
+    not the first time; if it does so past the tensor's version (`weight.data.mul_()`), nobody sees it. Writes of
+    scripted code and of kernels outside torch are seen in buffers only. Class attributes and globals are not kept.
+    In a process with several threads, a model that draws random numbers is taken to be the only one that does.
+
+    Raises:
+        ConcurrencyError: if two threads wait for each other's models, or the weights were changed by another thread.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_turn(model))
-        stack.enter_context(_random_state(model))
-        stack.enter_context(_autocast_cache())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(eagerly())
-        stack.enter_context(_as_found(model))
-        for module in model.modules():
-            _quieten(module)
-        yield
-
-
-@contextmanager
-def _turn(model: nn.Module) -> Iterator[None]:
-    """Hold the lock of every module, always in the same order, so that models that share a part cannot deadlock."""
-    with _locks_lock:
-        locks = [_locks.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
-    with ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
-        yield
-
-
-@contextmanager
-def _random_state(model: nn.Module) -> Iterator[None]:
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
-        try:
+    modules = modules_of([model])
+    with undoing() as undo:
+        if has_turn(modules):
+            _switch(undo)
+            _quieten(modules, undo)
             yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(arrays)
+            return
+        learned = learned_of(model)
+        take_turn(modules if learned.whole and not learned.drew else [*modules, _RANDOM], undo)
+        _switch(undo)
+        eager_until(undo)
+        devices = _devices(model)
+        states = RandomStates(devices, learned.drew)
+        undo.later(states.put_back)
+        _quieten(modules, undo)
+        snapshot = Snapshot(modules, learned.layout)
+        learned.layout = snapshot.layout
+        undo.later(snapshot.put_back)
+        values = _values(snapshot, learned)
+        # the fast path of torch's attention steps aside for who watches: it shall do so in every call, or in none
+        watched = values.watched or not _FAST.isdisjoint(map(type, modules))
+        ended = [] if values.watched else [True]  # forwards
+        undo.later(_learn, values, ended)
+        undo.later(values.put_back)
+        if watched:
+            with watching(values, states), after_forward({"": model}, lambda *_: ended.append(True)):
+                yield
+        else:
+            yield
+        if values.changed():
+            ended.clear()
+            raise ConcurrencyError(
+                "weights changed while the model was explained, and no longer are what they were.",
+                got="training in another thread, or a forward that writes to weights and did not at first",
+                expected="weights that stay as they are until the explanation is there",
+                do="explain between two steps of the training, or a copy of the model",
+            )
 
 
 @contextmanager
-def _autocast_cache() -> Iterator[None]:
-    """A weight cast without a graph must not wait in the cache for the caller's next training step."""
-    enabled = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(enabled)
+def aside(model: nn.Module) -> Iterator[None]:
+    """Inside a guard: what runs in the block leaves the random states and what modules hold as before the block.
 
-
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    before = [(module, _snapshot(module)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, snapshot in before:
-            _restore(module, *snapshot)
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    tensor: Tensor
-    version: int | None
-    copy: Tensor
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> _Buffer:
-        return cls(tensor, None if tensor.is_inference() else tensor._version, tensor.detach().clone())
-
-    def restore(self) -> None:
-        if self.version is None or self.tensor._version != self.version:
-            with torch.inference_mode(self.version is None):  # such a tensor is written to in its own mode only
-                self.tensor.copy_(self.copy)
-
-
-def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], list[_Buffer]]:
-    """Attributes, copies of those that are containers, and copies of the buffers that an eval forward might write to.
-
-    Hook tables are left alone: every hook of ours removes itself, and another thread may be adding its own.
+    A model that draws or counts in its forward then answers afterwards as if nothing had run.
     """
-    attributes = dict(module.__dict__)
-    contents = {
-        name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS and name not in _HOOKS
-    }
-    # torch's own normalisation layers write to their buffers in train mode only, and are many
-    buffers = [] if isinstance(module, NormBase) else [b for b in module._buffers.values() if b is not None]
-    return attributes, contents, [_Buffer.of(buffer) for buffer in buffers]
+    learned = learned_of(model)
+    with undoing() as undo:
+        undo.later(RandomStates(_devices(model), learned.drew).put_back)
+        undo.later(Snapshot(modules_of([model]), learned.layout).put_back)
+        yield
 
 
-def _restore(module: nn.Module, attributes: dict[str, Any], contents: dict[str, Any], buffers: list[_Buffer]) -> None:
-    now = module.__dict__
-    if not _same(now, attributes):
-        for name in now.keys() - attributes.keys() - {_HOOKED}:
-            del now[name]
-        now.update(attributes)
-    for name, content in contents.items():
-        if not _same(attributes[name], content):
-            _refill(attributes[name], content)
-    for buffer in buffers:
-        buffer.restore()
+def _learn(values: Values, ended: list[bool]) -> None:
+    values.learn(whole=bool(ended))
 
 
-def _same(container: Any, content: Any) -> bool:
-    """Whether both hold the very same objects. What did not change is not written to: another thread may be reading."""
-    if len(container) != len(content):
-        return False
-    if isinstance(container, dict):
-        same_values = all(map(operator.is_, container.values(), content.values()))
-        return same_values and container.keys() == content.keys()
-    return container == content if isinstance(container, set) else all(map(operator.is_, container, content))
+def _values(snapshot: Snapshot, learned: Learned) -> Values:
+    torchs = [module._buffers for module in snapshot.modules if module._buffers and type(module) in _TORCHS]
+    others = [module._buffers for module in snapshot.modules if module._buffers and type(module) not in _TORCHS]
+    weights = _tensors([module._parameters for module in snapshot.modules])
+    return Values(weights, _tensors(torchs), [*_tensors(others), *snapshot.tensors], learned)
 
 
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    if isinstance(container, list):
-        container.extend(content)
-    else:
-        container.update(content)
+def _devices(model: nn.Module) -> set[torch.device]:
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return set()
+    return {parameter.device for parameter in model.parameters() if parameter.is_cuda}
 
 
-def _quieten(module: nn.Module) -> None:
-    """Eval mode, eager, no checkpointing, nothing that autograd refuses; `_as_found` undoes all of it.
+def _switch(undo: Undo) -> None:
+    """Gradients can be recorded; autocast keeps no weight that was cast without a graph for the caller's next step."""
+    undo.later(_torch.put_function_modes, _torch.function_modes())
+    if torch.is_autocast_cache_enabled():
+        undo.later(torch.set_autocast_cache_enabled, True)
+        torch.set_autocast_cache_enabled(False)
+    undo.later(_torch.set_grad_enabled, torch.is_grad_enabled())
+    if torch.is_inference_mode_enabled():
+        mode = torch.inference_mode(False)
+        undo.later(_leave, mode)
+        mode.__enter__()
+    _torch.set_grad_enabled(True)
 
-    The flag is set directly: `eval()` may be overridden, and then does more than set flags (merge adapters, say).
+
+def _leave(mode: torch.inference_mode) -> None:
+    if not torch.is_inference_mode_enabled():
+        mode.__exit__(None, None, None)
+
+
+def _quieten(modules: Sequence[nn.Module], undo: Undo) -> None:
+    """Eval mode, eager, no checkpointing, nothing that autograd refuses, until `undo` ends.
+
+    The flag is set directly: `eval()` may be overridden, and then does more than set flags (merge adapters, say), and
+    a module takes its time to set an attribute.
     """
-    module.training = False
-    if getattr(module, "_compiled_call_impl", None) is not None:
-        module._compiled_call_impl = None
-    for flag in _CHECKPOINTING:
-        if module.__dict__.get(flag):
-            setattr(module, flag, False)
-    tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-    for table in tables:
-        for name, tensor in table.items():
-            if tensor is not None and tensor.is_inference():  # made under inference_mode: autograd cannot save it
-                copy = tensor.clone()
-                table[name] = nn.Parameter(copy, requires_grad=False) if table is module._parameters else copy
+    training = [module for module in modules if module.training]
+    if training:
+        undo.later(_train, training)
+        for module in training:
+            module.__dict__["training"] = False
+    for flag, value in _LOUD:
+        for module in [module for module in modules if flag in module.__dict__]:
+            if module.__dict__[flag]:
+                undo.later(setattr, module, flag, module.__dict__[flag])
+                setattr(module, flag, value)
+    tables: list[dict[str, Any]] = [module._parameters for module in modules] + [module._buffers for module in modules]
+    if any(map(Tensor.is_inference, _tensors(tables))):
+        for table in tables:
+            for name, tensor in table.items():
+                if tensor is not None and tensor.is_inference():  # made under inference_mode: autograd cannot save it
+                    undo.later(table.__setitem__, name, tensor)
+                    table[name] = _ordinary(tensor)
+
+
+def _train(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.__dict__["training"] = True
+
+
+def _tensors(tables: Iterable[Mapping[str, Tensor | None]]) -> list[Tensor]:
+    return [tensor for table in tables if table for tensor in table.values() if tensor is not None]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    copy = tensor.clone()
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy

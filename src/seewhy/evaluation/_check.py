@@ -15,7 +15,7 @@ from seewhy.engine.session import session
 from seewhy.errors import InputError, MapWarning, SeewhyError, warn
 from seewhy.evaluation._competitors import shown
 from seewhy.evaluation._meter import Meter
-from seewhy.evaluation._score import asking
+from seewhy.evaluation._score import asking, prepare
 from seewhy.explainer import Explainer
 from seewhy.hooks.attach import after_forward
 from seewhy.metrics import rank_correlation
@@ -82,15 +82,13 @@ def check(
     """
     if others < 1:
         raise InputError("a map is compared with others.", got=f"others={others}", expected="30 or more")
-    prepared = inputs
-    if isinstance(model, Loaded) and not isinstance(inputs, Tensor):
-        prepared = model.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])[0]
+    prepared = prepare(model, inputs)
     maps = shown(explanation)
     draws = generator or Generator().manual_seed(0)
     with asking(model, prepared, explanation.targets, of="probability") as asked:
         if len(asked.images) != len(maps):
             raise InputError("these are other inputs.", got=f"{len(asked.images)} images", expected=f"{len(maps)}")
-        meter = Meter(asked.score, asked.images, slice(0, len(maps)), 32)
+        meter = Meter(asked.score, asked.images, 32)
         elsewhere = [_elsewhere(maps, number, draws) for number in range(others)]
         whole = asked.score(asked.images)
         lost = whole - meter.left([maps, *elsewhere], _SHARE)

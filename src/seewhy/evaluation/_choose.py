@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from seewhy.errors import InputError, MapWarning, SeewhyError
 from seewhy.evaluation._competitors import FLOOR, floor, shown
 from seewhy.evaluation._evaluate import Evaluation, evaluate
 from seewhy.evaluation._meter import Meter
-from seewhy.evaluation._score import asking
+from seewhy.evaluation._score import asking, prepare
 from seewhy.explainer import Explainer
 from seewhy.geometry import choose_layer
 from seewhy.geometry.observe import Seen, observe
@@ -34,6 +35,7 @@ _OF_ATTENTION = ("attention_relevance", "le_grad", "agcam", "grad_eclip")
 _REPLAYED = ("ablation_cam", "recipro_cam")
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the pixels, the hottest first: marks are small
 _ALIKE = 0.99  # correlation of ranks above which two candidates are one
+_IMAGES = 8  # that choose, at most
 _KEEP = 3  # one candidate in this many goes on to the next round
 
 
@@ -45,24 +47,31 @@ class Choice:
         method: its name.
         layers: the names of the layers to look at; none for a method that looks at no layer.
         explainer: ready to use.
-        evaluation: how the finalists and the floor do, on the images that did not choose where there are enough.
         reason: why, in a sentence with figures.
         forwards: how many forwards of an image the measuring took.
-        scores: by candidate, the mean of its last round.
+        scores: by candidate, the mean of what was measured of it; those dropped early were measured less.
         beats_floor: whether it can be told from a random map and a Gaussian in the middle.
     """
 
     method: str
     layers: tuple[str, ...]
     explainer: Explainer
-    evaluation: Evaluation
     reason: str
     forwards: int
     scores: Mapping[str, float]
     beats_floor: bool
+    _evaluate: Callable[[], Evaluation]
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The finalists and the floor by several metrics, on the images that did not choose if there are enough.
+
+        It is measured when it is first read: some 400 forwards of each image.
+        """
+        return self._evaluate()
 
     def __str__(self) -> str:
-        return f"{self.reason}\n\n{self.evaluation.table()}"
+        return self.reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,51 +124,37 @@ def choose(
     Raises:
         InputError: if no candidate gives a map.
     """
-    prepared = (
-        model.prepare(_listed(inputs))[0] if isinstance(model, Loaded) and not isinstance(inputs, Tensor) else inputs
-    )
+    prepared = prepare(model, inputs)
     draws = generator or Generator().manual_seed(0)
     with asking(model, prepared, target, of="probability") as asked:
         images, definite = asked.images, asked.target
-        found = _maps(model, prepared, definite, candidates, batch_size, generator)
+        found = _distinct(_maps(model, prepared, definite, candidates, batch_size, generator))
         if not found:
-            raise InputError(
-                "no candidate gives a map of this model.", got=", ".join(candidates or ("the usual ones",))
-            )
+            tried = ", ".join(candidates or ("the usual ones",))
+            raise InputError("no candidate gives a map of this model.", got=tried)
         half = len(images) // 2 if len(images) >= 16 else len(images)
-        choosing = slice(0, min(half, 8))
-        chance = floor(images[:, 0], draws)
-        entries = _distinct(found) + [_Candidate(name, (), entry.maps) for name, entry in chance.items()]
-        meter = Meter(asked.score, images, choosing, batch_size)
-        spend = 50 * len(images[choosing]) if budget is None else budget
-        finalists, scores = _halved(entries, meter, spend)
-    best = next(entry for entry in finalists if entry.name not in FLOOR)
-    reported = slice(half, None) if len(images) >= 16 else slice(0, None)
-    evaluation = evaluate(
+        meter = Meter(asked.score, images, batch_size)
+        chance = [_Candidate(name, (), entry.maps) for name, entry in floor(images[:, 0], draws).items()]
+        chosen_on = min(half, _IMAGES)
+        finalists, measured = _halved(found, chance, meter, chosen_on, 50 * chosen_on if budget is None else budget)
+    best, scores = finalists[0], {name: float(values.mean()) for name, values in measured.items()}
+    beats = all(_above_zero(_paired(measured, best.name, name)) for name in FLOOR)
+    layers = list(best.layers) or None
+    explainer = Explainer(model, best.method, layers=layers, generator=generator, batch_size=batch_size)
+    reported = slice(half if len(images) >= 16 else 0, None)
+    report = partial(
+        evaluate,
         model,
         _rows(prepared, reported, len(images)),
         _rows(definite, reported, len(images)),
         methods=(),
-        maps={entry.name: entry.maps[reported] for entry in finalists if entry.name not in FLOOR},
+        maps={entry.name: entry.maps[reported] for entry in finalists},
         metrics=tuple(dict.fromkeys((metric, "insertion", "deletion", "road"))),
         batch_size=batch_size,
         generator=generator,
     )
-    gaps = [evaluation.difference(best.name, name, metric) for name in FLOOR]
-    beats = all(math.isnan(gap.low) or gap.low > 0 for gap in gaps) and scores[best.name] > max(
-        (scores[name] for name in FLOOR if name in scores), default=-math.inf
-    )
-    explainer = Explainer(
-        model, best.method, layers=list(best.layers) or None, generator=generator, batch_size=batch_size
-    )
-    return Choice(
-        best.method, best.layers, explainer, evaluation, _reason(best, entries, scores, meter, beats), meter.forwards,
-        scores, beats,
-    )  # fmt: skip
-
-
-def _listed(inputs: Any) -> Any:
-    return inputs if isinstance(inputs, list | tuple) else [inputs]
+    reason = _reason(best, len(found), chosen_on, scores, meter, beats)
+    return Choice(best.method, best.layers, explainer, reason, meter.forwards, scores, beats, report)
 
 
 def _rows(structure: Any, rows: slice, batch: int) -> Any:
@@ -167,39 +162,53 @@ def _rows(structure: Any, rows: slice, batch: int) -> Any:
     return rebuild(structure, lambda tensor: tensor[rows] if tensor.ndim and len(tensor) == batch else tensor)
 
 
-def _reason(
-    best: _Candidate, entries: Sequence[_Candidate], scores: Mapping[str, float], meter: Meter, beats: bool
-) -> str:
-    floors = {name: scores[name] for name in FLOOR if name in scores}
-    over = ", ".join(f"{name} {value:.2f}" for name, value in floors.items())
+def _reason(best: _Candidate, count: int, images: int, scores: Mapping[str, float], meter: Meter, beats: bool) -> str:
+    """The choice in a sentence with figures."""
+    chance = ", ".join(f"{name} {scores[name]:.2f}" for name in FLOOR)
     figures = (
-        f"{best.name}: insertion minus deletion of the probability {scores[best.name]:.2f}, the best of "
-        f"{len(entries) - len(FLOOR)} candidates on {meter.images} image(s), {meter.forwards} forwards"
+        f"{best.name}: insertion minus deletion of the probability {scores[best.name]:.2f} (by chance: {chance}), the "
+        f"best of {count} candidates on {images} image(s), for {meter.forwards} forwards of an image"
     )
-    if not beats:
-        return f"no map of this model can be told from chance here; the best is {figures} (chance: {over or 'dropped early'})"
-    return f"{figures} (chance: {over or 'dropped early'})"
+    return figures if beats else f"no map of this model can be told from chance here; the best is {figures}"
 
 
-def _halved(entries: Sequence[_Candidate], meter: Meter, budget: int) -> tuple[list[_Candidate], dict[str, float]]:
-    """Successive halving: all candidates on few images, the best third on more, until few are left.
+def _halved(
+    candidates: Sequence[_Candidate], chance: Sequence[_Candidate], meter: Meter, images: int, budget: int
+) -> tuple[list[_Candidate], dict[str, Float[Tensor, " trials"]]]:
+    """Successive halving (Jamieson and Talwalkar 2016): all candidates in few trials, the best third in more.
 
-    Returns the finalists, the best first, and each candidate's mean in its last round. The floor takes part.
+    A trial is an image and a share of its pixels; all candidates that are left meet the same trials.
+
+    Returns:
+        The finalists, the best first, and what was measured of each candidate and of the floor, by name.
     """
-    alive, scores = list(entries), dict[str, float]()
+    alive = list(candidates)
+    trials = [(number % images, _SHARES[number % len(_SHARES)]) for number in range(images * len(_SHARES))]
+    measured: dict[str, Tensor] = {}
     rounds = max(1, math.ceil(math.log(max(len(alive), 2), _KEEP)))
     for number in range(rounds):
-        affordable = budget // (rounds * len(alive) * 2)
-        images = min(meter.images, max(2 if meter.images > 1 else 1, affordable // 3))
-        shares = _SHARES[:: max(1, math.ceil(len(_SHARES) * images / max(1, affordable)))]
-        found = meter.measure([entry.maps for entry in alive], shares, images).mean(1)
-        scores |= {entry.name: float(value) for entry, value in zip(alive, found, strict=True)}
-        order = found.argsort(descending=True).tolist()
-        keep = len(alive) if number == rounds - 1 else max(2, math.ceil(len(alive) / _KEEP))
-        alive = [alive[position] for position in order[:keep]]
-    if all(entry.name in FLOOR for entry in alive):
-        alive += [max((entry for entry in entries if entry.name not in FLOOR), key=lambda entry: scores[entry.name])]
-    return alive, scores
+        affordable = budget // (rounds * (len(alive) + len(chance)) * 2)
+        now, trials = trials[: max(1, affordable)], trials[max(1, affordable) :]
+        if now:
+            entries = [*alive, *chance]
+            found = meter.measure([entry.maps for entry in entries], now)
+            for entry, values in zip(entries, found, strict=True):
+                measured[entry.name] = torch.cat([measured.get(entry.name, values[:0]), values])
+        alive.sort(key=lambda entry: -float(measured[entry.name].mean()))
+        if number < rounds - 1:
+            alive = alive[: max(2, math.ceil(len(alive) / _KEEP))]
+    return alive, measured
+
+
+def _paired(measured: Mapping[str, Tensor], one: str, other: str) -> Float[Tensor, " trials"]:
+    return measured[one] - measured[other]
+
+
+def _above_zero(differences: Float[Tensor, " trials"]) -> bool:
+    """Whether the mean is above 0 by more than two standard errors."""
+    if len(differences) < 2:
+        return bool((differences > 0).all())
+    return bool(differences.mean() > 2 * differences.std() / len(differences) ** 0.5)
 
 
 def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
@@ -233,11 +242,10 @@ def _maps(
             warnings.simplefilter("ignore", MapWarning)
             return explainer.each(inputs, target).items()
 
+    groups: list[tuple[Sequence[str], Sequence[str]]]
     if wanted is not None:
-        groups = [
-            ((name.partition("@")[0],), [layer for layer in name.partition("@")[2].split("+") if layer])
-            for name in wanted
-        ]
+        pairs = [name.partition("@") for name in wanted]
+        groups = [((name,), [layer for layer in layers.split("+") if layer]) for name, _, layers in pairs]
     else:
         layers = resolutions(model, inputs)
         groups = [
@@ -290,6 +298,7 @@ def resolutions(model: nn.Module | Loaded, inputs: Any) -> list[str]:
 
 
 def _spread(calls: Sequence[Seen]) -> set[Any]:
-    """The labels of the last call, and of those a third and two thirds before it where there are many."""
-    steps = (0, len(calls) // 3, 2 * len(calls) // 3) if len(calls) > 6 else (0,)
+    """The labels of the last call of a grid; of a transformer's blocks also of those a third and two thirds before."""
+    tokens = len(calls[0].shape) == 3
+    steps = (0, len(calls) // 3, 2 * len(calls) // 3) if tokens else (0,)
     return {calls[step].label for step in steps}

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from seewhy import metrics as metric_functions
 from seewhy.errors import InputError, InputTypeError, MetricError, MissingExtra
 from seewhy.evaluation._competitors import FLOOR, Competitor, Maps, attempted, drawn, floor, given, unique
-from seewhy.evaluation._score import Of, asking
+from seewhy.evaluation._score import Asked, Of, asking, prepare
 from seewhy.hooks.select import Layers
 from seewhy.images.files import written_whole
 from seewhy.models.loaded import Loaded
@@ -306,23 +307,17 @@ def evaluate(
     for batch, wanted in _batches(inputs, target):
         if maps and parts:
             raise InputError("maps belong to a single batch.", got="a loader of several batches", do="methods=")
-        prepared = model.prepare(batch)[0] if isinstance(model, Loaded) and not isinstance(batch, Tensor) else batch
+        prepared = prepare(model, batch)
         with asking(model, prepared, wanted, of=of) as asked:
             like = asked.images[:, 0]
+            options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "generator": generator}
+            draw = partial(drawn, model, prepared, asked.target, **options)
             found = floor(like, draws) | given(maps or {}, like)
             for name, competitor in tqdm(competitors.items(), disable=not progress, unit="method"):
-                found[name] = attempted(
-                    competitor,
-                    lambda competitor=competitor: drawn(  # type: ignore[misc]
-                        model, prepared, asked.target, competitor,
-                        layers=layers, batch_size=batch_size, generator=generator,
-                    ),
-                    like,
-                )  # fmt: skip
+                found[name] = attempted(competitor, partial(draw, competitor), like)
+            measure = partial(_measured, asked=asked, batch_size=batch_size, generator=draws)
             measured = {
-                name: {
-                    metric: _measured(metric, asked.score, asked.images, entry, batch_size, draws) for metric in metrics
-                }
+                name: {metric: measure(metric, entry) for metric in metrics}
                 for name, entry in tqdm(found.items(), disable=not progress, unit="map")
             }
         parts.append((found, measured))
@@ -338,13 +333,12 @@ def evaluate(
     )
 
 
-def _measured(
-    metric: str, score: Any, images: Tensor, entry: Maps, batch_size: int, generator: Generator
-) -> Float[Tensor, " B"]:
+def _measured(metric: str, entry: Maps, *, asked: Asked, batch_size: int, generator: Generator) -> Float[Tensor, " B"]:
     """A metric of one competitor's maps; NaN for those that are not finite."""
     finite = entry.maps.flatten(1).isfinite().all(1)
     state = generator.get_state()
-    found = METRICS[metric].measure(score, images, entry.maps.nan_to_num(0.0, 0.0, 0.0), batch_size, generator)
+    maps = entry.maps.nan_to_num(0.0, 0.0, 0.0)
+    found = METRICS[metric].measure(asked.score, asked.images, maps, batch_size, generator)
     generator.set_state(state)  # every competitor meets the same noise
     return found.masked_fill(~finite, math.nan).cpu()
 

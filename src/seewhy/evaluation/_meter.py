@@ -12,65 +12,64 @@ from seewhy.images import arrays
 
 
 class Meter:
-    """Measures maps by insertion minus deletion at a few shares, and counts the forwards."""
+    """Scores of images with the hottest pixels of maps inserted or deleted, and a count of the forwards.
 
-    def __init__(self, score: Callable[[Tensor], Tensor], images: Tensor, rows: slice, batch_size: int) -> None:
-        self.score, self.all, self.rows = score, images, rows
-        self.images = len(images[rows])
-        self.batch_size = max(batch_size, len(images))
+    Args:
+        score: (N, C, *size), the image (N,) that each row was made of -> (N,).
+        images: (B, C, *size).
+        batch_size: the most rows of a call.
+    """
+
+    def __init__(
+        self, score: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "B C *size"], batch_size: int
+    ) -> None:
+        self.score, self.images, self.batch_size = score, images, batch_size
         self.forwards = 0
         blurred = images
         for dim in range(2, images.ndim):
             blurred = arrays.blur(blurred, images.shape[dim] / 8, (dim,))
         self.blank = blurred
 
-    def measure(self, maps: Sequence[Tensor], shares: Sequence[float], images: int) -> Float[Tensor, "maps images"]:
-        """For each map and each of the first `images` images, the mean over shares of inserted minus deleted."""
-        start = self.rows.start
-        versions = [
-            (_hottest(entry[start : start + images], share), keep)
-            for entry in maps
-            for share in shares
-            for keep in (True, False)
-        ]
-        own, blank = self.all[start : start + images], self.blank[start : start + images]
-        rounds = max(1, self.batch_size // len(self.all))
-        found = []
-        for first in range(0, len(versions), rounds):
-            part = versions[first : first + rounds]
-            changed = [torch.where(hot[:, None] == keep, own, blank) for hot, keep in part]
-            found.append(self._scored(changed, images))
-        self.forwards += images * len(versions)
-        scores = torch.cat(found).reshape(len(maps), len(shares), 2, images)
-        return (scores[:, :, 0] - scores[:, :, 1]).mean(1)
+    def measure(
+        self, maps: Sequence[Float[Tensor, "B *size"]], trials: Sequence[tuple[int, float]]
+    ) -> Float[Tensor, "maps trials"]:
+        """For each map and trial, the score with only the hottest share of pixels, less that without them.
 
-    def left(self, maps: Sequence[Tensor], share: float) -> Float[Tensor, "maps B"]:
+        Args:
+            maps: of all images.
+            trials: (image, share of the pixels).
+        """
+        rows, numbers = [], []
+        for entry in maps:
+            for image, share in trials:
+                hot = hottest(entry[image : image + 1], share)[:, None]
+                own, blank = self.images[image : image + 1], self.blank[image : image + 1]
+                rows += [torch.where(hot, own, blank), torch.where(hot, blank, own)]
+                numbers += [image, image]
+        found = self._scores(rows, numbers).reshape(len(maps), len(trials), 2)
+        return found[..., 0] - found[..., 1]
+
+    def left(self, maps: Sequence[Float[Tensor, "B *size"]], share: float) -> Float[Tensor, "maps B"]:
         """For each map and image, the score that is left when the hottest share of pixels is deleted."""
-        rounds = max(1, self.batch_size // len(self.all))
+        rows, numbers = [], []
+        for entry in maps:
+            changed = torch.where(hottest(entry, share)[:, None], self.blank, self.images)
+            rows += [row[None] for row in changed]
+            numbers += list(range(len(changed)))
+        return self._scores(rows, numbers).reshape(len(maps), len(self.images))
+
+    def _scores(self, rows: Sequence[Tensor], numbers: Sequence[int]) -> Float[Tensor, " N"]:
+        """The score of each row, which was made of the image of its number."""
         found = []
-        for first in range(0, len(maps), rounds):
-            part = maps[first : first + rounds]
-            changed = [torch.where(_hottest(entry, share)[:, None], self.blank, self.all) for entry in part]
-            found.append(self.score(torch.cat(changed)).reshape(len(part), len(self.all)))
-        self.forwards += len(maps) * len(self.all)
+        for start in range(0, len(rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = torch.tensor(numbers[part], device=self.images.device)
+            found.append(self.score(torch.cat(list(rows[part])), images))
+        self.forwards += len(rows)
         return torch.cat(found)
 
-    def _scored(self, changed: Sequence[Tensor], images: int) -> Float[Tensor, "versions images"]:
-        """Scores of changed images; a score is asked for whole rounds, so that absent images are filled in."""
-        start, batch = self.rows.start, len(self.all)
-        if images == batch:
-            return self.score(torch.cat(list(changed))).reshape(len(changed), images)
-        rows = torch.arange(batch, device=self.all.device)
-        inside = (rows >= start) & (rows < start + images)
-        whole = []
-        for version in changed:
-            full = self.all.clone()
-            full[inside] = version
-            whole.append(full)
-        return self.score(torch.cat(whole)).reshape(len(changed), batch)[:, inside]
 
-
-def _hottest(maps: Float[Tensor, "B *size"], share: float) -> Bool[Tensor, "B *size"]:
+def hottest(maps: Float[Tensor, "B *size"], share: float) -> Bool[Tensor, "B *size"]:
     """Where each map is among its hottest share of pixels."""
     flat = maps.flatten(1)
     count = max(1, round(share * flat.shape[1]))

@@ -27,12 +27,12 @@ class Asked:
     Attributes:
         target: definite: the same whatever is done to the images.
         images: (B, C, *size), as the model takes them.
-        score: (N, C, *size) -> (N,). Row n was made of image n % B.
+        score: (N, C, *size) -> (N,). Row n was made of image n % B, or of the image that a second argument says.
     """
 
     target: targets.Target
     images: Float[Tensor, "B C *size"]
-    score: Callable[[Tensor], Tensor]
+    score: Callable[..., Tensor]
 
 
 @contextmanager
@@ -64,14 +64,20 @@ def asking(model: nn.Module | Loaded, inputs: Any, target: Any, *, of: Of) -> It
             )
         scored = _probability(definite) if of == "probability" else definite
 
-        def score(images: Tensor) -> Tensor:
-            rows = torch.arange(len(images), device=images.device) % call.batch
+        def score(images: Tensor, numbers: Tensor | None = None) -> Tensor:
+            rows = torch.arange(len(images), device=images.device) % call.batch if numbers is None else numbers
             changed = call.with_rows(lambda tensor: tensor[rows.to(tensor.device)], images)
             with torch.no_grad():
-                found = targets.for_rows(scored, changed.run(run.model), rows, outputs, call.batch)
-            return found
+                return targets.for_rows(scored, changed.run(run.model), rows, outputs, call.batch)
 
         yield Asked(definite, call.image, score)
+
+
+def prepare(model: nn.Module | Loaded, inputs: Any) -> Any:
+    """What the model is called with: photographs are preprocessed by a model that came with its preprocessing."""
+    if not isinstance(model, Loaded) or isinstance(inputs, Tensor | dict):
+        return inputs
+    return model.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])[0]
 
 
 def _probability(target: targets.Target) -> targets.Target:

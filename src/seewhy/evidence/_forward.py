@@ -17,6 +17,8 @@ from seewhy.engine.probe import Limits, Probe
 from seewhy.engine.session import Session
 from seewhy.engine.tape import Tape
 from seewhy.geometry.grid import Grid
+from seewhy.geometry.observe import Seen
+from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild
 from seewhy.inputs import Inputs
 
@@ -48,6 +50,8 @@ class Plan:
         stages: the last call of every resolution, for the methods that look at these.
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
+        placements: where the grids lie that do not cover the whole input as it is.
+        seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
     """
 
@@ -56,6 +60,8 @@ class Plan:
     stages: tuple[CallLabel, ...] = ()
     reason: str = ""
     grids: dict[CallLabel, Grid] = field(default_factory=dict)
+    placements: dict[CallLabel, Placement] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +19,14 @@ from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients
 from seewhy.errors import GradientError, LayerError, warn
 from seewhy.evidence._forward import Forward, Plan, Settings
+from seewhy.evidence._proof import can_be_proven, placements
 from seewhy.evidence._provider import provider
 from seewhy.geometry import choose_layer
 from seewhy.geometry import grid as grids
 from seewhy.geometry.grid import Grid
+from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen, look, observe
+from seewhy.geometry.placement import Placement
 from seewhy.hooks.select import check_ran
 from seewhy.inputs import Inputs
 from seewhy.methods.registry import Method
@@ -109,20 +113,35 @@ class Recorder:
         answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
+        refused: list[tuple[Seen, NoPlaces]] = []
         for group in choose_layer.growing(candidates):
             names = tuple(dict.fromkeys(call.label.name for call in group))
             known = {call.label: call.grid for call in group if call.grid is not None}
             forward = self.record(run, run.call, target, Plan(names, grids=known))
             reached = _reached(forward, known)
-            best = next((call for call in group if bool(reached[call.label].any())), None)
+            possible = [call for call in group if bool(reached[call.label].any())]
+            verdicts = self._verdicts(run, possible, seen)
+            refused += [(call, verdict) for call in possible if isinstance(verdict := verdicts[call.label], NoPlaces)]
+            best = next((call for call in possible if not isinstance(verdicts[call.label], NoPlaces)), None)
             if best is None:
                 continue
             chosen = self._beside(forward, best, group, candidates, reached)
-            stages = choose_layer.stages(candidates[candidates.index(best) :]) if staged else []
-            plan = _plan([*chosen, *stages], chosen, stages, choose_layer.reason(best, candidates))
+            stages = choose_layer.stages(seen, best, answers) if staged else []
+            verdicts |= self._verdicts(run, [call for call in (*chosen, *stages) if call.label not in verdicts], seen)
+            stages = [call for call in stages if not isinstance(verdicts[call.label], NoPlaces)]
+            reason = choose_layer.reason(best, candidates, proven=self._proves(run, best), refused=bool(refused))
+            plan = _plan([*chosen, *stages], chosen, stages, reason, verdicts)
             if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
                 return self.record(run, run.call, forward.target, plan)
             return forward.at(plan)
+        if refused:
+            call, verdict = refused[0]
+            raise LayerError(
+                f"no layer shows where in the input it looks. Of {call.label}, {verdict.reason}.",
+                got=", ".join(str(call.label) for call, _ in refused[:5]),
+                expected="a layer whose entries answer to places of the input, in their order",
+                do="pass grid=, which says how a layer lies over the input, or a method on the input, such as rise",
+            )
         raise GradientError(
             "the score's gradient is zero at every layer with space.",
             got=", ".join(str(call.label) for call in candidates[:3]) + (" and so on" if len(candidates) > 3 else ""),
@@ -153,6 +172,18 @@ class Recorder:
                 missing &= ~reached[call.label]
         return chosen[::-1]
 
+    def _proves(self, run: Session, call: Seen) -> bool:
+        """Whether it takes changed copies of an image to see where a call lies."""
+        return self.settings.grid is None and can_be_proven(run) and not call.plain
+
+    def _verdicts(
+        self, run: Session, calls: Sequence[Seen], seen: Sequence[Seen]
+    ) -> dict[CallLabel, Placement | NoPlaces]:
+        """Where the grids of these calls lie; as they are where that cannot be proven, or the caller has said it."""
+        if self.settings.grid is not None or not can_be_proven(run):
+            return {call.label: Placement.upright(run.call.space) for call in calls}
+        return placements(run, calls, seen, batch_size=self.settings.limits.batch_size)
+
     def _key(self, call: Inputs, target: Any) -> tuple[Any, ...]:
         """What decides where to look: the methods, what the caller said, the inputs' shape, the kind of target."""
         grid = self.settings.grid if isinstance(self.settings.grid, tuple) else callable(self.settings.grid)
@@ -169,21 +200,49 @@ class Recorder:
             warn(f"{label} has a single place, so that its map is the same everywhere: choose an earlier layer.")
             return Grid(shape[2:]).fold
         if label not in plan.grids:
+            seen = {one.label: one for one in self._seen(run, plan)} if given is None else {}
             found = grids.readings(shape, call.space, call.batch, grid=given)
-            if given is None and (len(found) != 1 or len(shape) == 3):
-                with run.aside():
-                    found = [grid for seen in look(run) if seen.label == label for grid in seen.readings]
+            if label in seen and (len(found) != 1 or len(shape) == 3):
+                found = list(seen[label].readings)
             plan.grids[label] = _only(found, label, shape, call)
+            if label in seen:
+                self._prove(run, plan, replace(seen[label], readings=(plan.grids[label],)))
         return plan.grids[label].fold
 
+    def _seen(self, run: Session, plan: Plan) -> list[Seen]:
+        """What one forward shows of all layers, looked at once for a plan."""
+        if not plan.seen:
+            with run.aside():
+                plan.seen.extend(look(run))
+        return plan.seen
 
-def _plan(looked_at: Sequence[Seen], chosen: Sequence[Seen], stages: Sequence[Seen], reason: str) -> Plan:
+    def _prove(self, run: Session, plan: Plan, call: Seen) -> None:
+        """Note where the grid of a call that the caller named lies; warn if it has no places."""
+        verdict = self._verdicts(run, [call], plan.seen)[call.label]
+        if isinstance(verdict, NoPlaces):
+            warn(
+                f"the map of {call.label} does not say where: {verdict.reason}. Choose an earlier layer, or pass grid= "
+                "if you know how it lies over the input."
+            )
+        elif not verdict.is_upright:
+            plan.placements[call.label] = verdict
+
+
+def _plan(
+    looked_at: Sequence[Seen],
+    chosen: Sequence[Seen],
+    stages: Sequence[Seen],
+    reason: str,
+    verdicts: Mapping[CallLabel, Placement | NoPlaces],
+) -> Plan:
+    lies = {call.label: verdicts[call.label] for call in looked_at}
     return Plan(
         tuple(dict.fromkeys(call.label.name for call in looked_at)),
         tuple(call.label for call in chosen),
         tuple(call.label for call in stages),
         reason,
         {call.label: call.grid for call in looked_at if call.grid is not None},
+        {call: place for call, place in lies.items() if isinstance(place, Placement) and not place.is_upright},
     )
 
 

@@ -65,10 +65,28 @@ def growing(seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
         start, size = start + size, size * 4
 
 
-def stages(seen: Sequence[Seen]) -> list[Seen]:
-    """The first of `seen` of each grid, in the order they ran: of candidates, the last layer of every resolution."""
-    by_grid = {call.grid.space: call for call in reversed(seen) if call.grid is not None}
-    return [call for call in reversed(seen) if call in by_grid.values()]
+def stages(seen: Sequence[Seen], chosen: Seen, answers: Set[int]) -> list[Seen]:
+    """The last layer of every resolution, from the output of the first convolution to `chosen`.
+
+    Early layers count: methods that look at every resolution live on the fine ones. Layers of the trunk come before
+    those inside a block, as for `candidates`.
+
+    Args:
+        seen: every call of a forward, in the order in which they returned.
+        chosen: the layer to end with, which stands for its own resolution.
+        answers: the channels of the model's outputs with space.
+
+    Returns:
+        One call for each grid, in the order in which they returned.
+    """
+    first = next((number for number, call in enumerate(seen) if "Conv" in call.kind), 0)
+    until = seen[first : seen.index(chosen) + 1]
+    usable = [call for call in reversed(until) if call.handed and call.grid is not None]
+    by_grid = {call.grid.space: call for call in (chosen,) if call.grid is not None}
+    for call in sorted(usable, key=lambda call: (bool(call.widths & answers), bool(call.within))):
+        if call.grid is not None:
+            by_grid.setdefault(call.grid.space, call)
+    return [call for call in until if call in by_grid.values()]
 
 
 def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
@@ -81,9 +99,17 @@ def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
     return levels if len(spaces) > 1 else [chosen]
 
 
-def reason(chosen: Seen, seen: Sequence[Seen]) -> str:
-    """Why `chosen` was chosen among `seen`, in a sentence."""
+def reason(chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused: bool = False) -> str:
+    """Why `chosen` was chosen among `seen`, in a sentence.
+
+    Args:
+        chosen: the call.
+        seen: all candidates, the best first.
+        proven: whether changed copies of an image showed where it lies.
+        refused: whether a better candidate turned out to have no places.
+    """
     later = seen.index(chosen)
-    after = f"; of the {later} later ones none is reached" if later else ""
+    after = f"; of the {later} later ones none is reached{' and has places' if refused else ''}" if later else ""
     layout = "" if chosen.grid is None else chosen.grid.layout
-    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}"
+    shown = "; where it lies was seen from changed copies of an image" if proven else ""
+    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}{shown}"

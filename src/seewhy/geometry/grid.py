@@ -79,8 +79,9 @@ def readings(
 ) -> list[Grid]:
     """The grids that a tensor of `shape` can have over a batch of inputs of size `space`: none, one, or several.
 
-    Known are (B, C, *grid), (B, *grid, C), (B, N, C), (B, C, N) and (N, B, C). A grid has more than one place, is no
-    finer than the input and has its aspect ratio, to within a cell and a half (odd sizes, unpadded convolutions).
+    Known are (B, C, *grid), (B, *grid, C), (B, N, C), (B, C, N) and (N, B, C). A grid has more than one place and is no
+    finer than the input. Where no module says which axis has the channels, it has the input's aspect ratio, to within a
+    cell and a half (odd sizes, unpadded convolutions).
     The channels are where the modules of the forward had them. A sequence has the grid of a map of the same forward, or
     half of it and so on (patch merging), and as many channels as some module; where no map is known, the grid is one
     that divides the input evenly. With `grid` only that one counts. A layer that `windows` are declared of has
@@ -89,12 +90,14 @@ def readings(
     evidence = evidence or Evidence()
     if windows and shape[0] != batch and shape[1:-1] in (windows.size, (math.prod(windows.size),)):
         return _windowed(shape[0] / batch, windows, evidence)
+    known = evidence.axes.get(shape, frozenset())
     found = [
         Grid(places, batch_axis, channel_axis, prefix)
         for batch_axis, channel_axis in _arrangements(shape, space, batch, evidence, grid is not None)
-        for places, prefix in _grids(_places(shape, batch_axis, channel_axis), space, evidence, grid)
+        for places, prefix in _grids(
+            _places(shape, batch_axis, channel_axis), space, evidence, grid, declared=channel_axis in known
+        )
     ]
-    known = evidence.axes.get(shape, frozenset())
     found = [reading for reading in found if reading.channel_axis in known] if known else found
     if not known:
         found = [reading for reading in found if not _is_attention(reading, evidence)]
@@ -140,14 +143,16 @@ def _places(shape: Shape, batch_axis: int, channel_axis: int) -> Shape:
     return tuple(size for axis, size in enumerate(shape) if axis not in taken)
 
 
-def _grids(places: Shape, space: Shape, evidence: Evidence, given: Shape | None) -> list[tuple[Shape, int]]:
-    """(grid, tokens before it) for a tensor with these places."""
+def _grids(
+    places: Shape, space: Shape, evidence: Evidence, given: Shape | None, *, declared: bool
+) -> list[tuple[Shape, int]]:
+    """(grid, tokens before it) for a tensor with these places. declared: a module says where its channels are."""
     if given is not None:
         extra = math.prod(places) - math.prod(given)
         fits = places == given or (len(places) == 1 and extra >= 0)
         return [(given, extra)] if fits else []
     if len(places) == len(space):
-        return [(places, 0)] if _lies_over(places, space) else []
+        return [(places, 0)] if _lies_over(places, space, any_aspect=declared) else []
     (length,) = places
     if length in evidence.queries:
         return []
@@ -209,7 +214,9 @@ def _is_attention(reading: Grid, evidence: Evidence) -> bool:
     return rows == columns and rows in evidence.lengths
 
 
-def _lies_over(grid: Shape, space: Shape) -> bool:
+def _lies_over(grid: Shape, space: Shape, *, any_aspect: bool) -> bool:
+    """Whether the grid has several places, is no finer than the input, and has its aspect ratio, if that counts."""
     (rows, columns), (height, width) = grid[-2:], space[-2:]
     coarser = all(cells <= pixels for cells, pixels in zip(grid, space, strict=True))
-    return coarser and rows * columns > 1 and abs(rows * width - columns * height) <= 1.5 * max(height, width)
+    alike = any_aspect or abs(rows * width - columns * height) <= 1.5 * max(height, width)
+    return coarser and math.prod(grid) > 1 and alike

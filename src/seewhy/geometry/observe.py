@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from seewhy._torch import Convolution, NormBase
 from seewhy._types import CallLabel
 from seewhy.geometry.grid import Evidence, Grid, readings
+from seewhy.geometry.plain import Order
 from seewhy.geometry.windows import Windows
 from seewhy.hooks.activations import activation_in, activations_in, call_labels
 from seewhy.hooks.attach import Passed, around
@@ -38,6 +40,7 @@ class Seen:
             for the norm by which such a layer is entered: that is as good as the trunk, and better before a LayerNorm,
             where HiResCAM and its like are zero.
         handed: whether it was given an activation to make it of. A position embedding was not.
+        plain: whether nothing that may move places ran before it returned: see `geometry.plain`.
     """
 
     label: CallLabel
@@ -47,6 +50,7 @@ class Seen:
     depth: float = 1.0
     within: tuple[str, ...] = ()
     handed: bool = True
+    plain: bool = False
 
     @property
     def grid(self) -> Grid | None:
@@ -71,6 +75,7 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
     evidence = _evidence(model, call, calls)
     passing = {made.name for made in calls if made.returned_by.startswith(f"{made.name}.")}
     own = {made.name for made in calls if len(made.shape) > 2} - passing
+    own |= _branching(calls)
     own |= {made.name for made in calls if len(made.given) == 3 and evidence.queries & {*made.given[:2]}}
     labels = call_labels([(made.name, made.level) for made in calls])
     with_places = [sum(size > 1 for size in made.shape[1:]) > 1 for made in calls]
@@ -84,10 +89,24 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
             depth=min(1.0, number / last),
             within=() if made.enters else tuple(outer for outer in _around(made.name) if outer in own),
             handed=bool(made.given),
+            plain=made.plain and len(made.shape) == 2 + len(call.space),
         )
         for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
     ]
     return seen, outputs
+
+
+def _branching(calls: Sequence[_Made]) -> set[str]:
+    """The blocks that give what they were given to more than one of their own layers: a convolution and a shortcut.
+
+    Such a block makes a tensor of its own, though its last activation function returns it.
+    """
+    given = Counter((made.name.rpartition(".")[0], made.given_by) for made in calls if made.given_by)
+    return {block for (block, source), times in given.items() if block and times > 1 and _is_outside(source, block)}
+
+
+def _is_outside(name: str, block: str) -> bool:
+    return not name.startswith(f"{block}.")
 
 
 class _Made(NamedTuple):
@@ -96,6 +115,7 @@ class _Made(NamedTuple):
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
     what it was given and of what it made. windows: as the block that the layer is in declares them.
+    plain: nothing that may move places had run.
     """
 
     name: str
@@ -107,6 +127,7 @@ class _Made(NamedTuple):
     given_by: str
     channels: list[tuple[tuple[int, ...], int, set[int]]]
     windows: Windows | None
+    plain: bool
 
     @property
     def enters(self) -> bool:
@@ -119,6 +140,7 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
     """The outputs of one forward, and what each of the layers in it made."""
     modules = {name: module for name, module in run.model.named_modules() if name}
     calls: list[_Made] = []
+    dimensions = len(run.call.space)  # asked for here: the mode below sees what our own code calls, too
     returned: dict[int, tuple[str, ReferenceType[Tensor]]] = {}  # by id: who returned this tensor last
 
     def source(tensor: Tensor | None) -> str:
@@ -134,14 +156,15 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
                 for tensor, (width, axes) in zip((given, made), _channels(module), strict=False)
                 if tensor is not None
             ]
-            windows = _windows(name, modules, len(run.call.space))
-            calls.append(
-                _Made(name, module, level, tuple(made.shape), size, source(made), source(given), channels, windows)
-            )
+            windows = _windows(name, modules, dimensions)
+            whose = source(made), source(given)
+            calls.append(_Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, order.kept))
             returned[id(made)] = name, ref(made)
 
-    with torch.no_grad(), around(modules, lambda name, passed: (passed, partial(note, name, passed))):
-        outputs = run.run()
+    call = run.call.with_rows(Tensor.clone)
+    visits = around(modules, lambda name, passed: (passed, partial(note, name, passed)))
+    with torch.no_grad(), visits, Order() as order:
+        outputs = call.run(run.model)
     return outputs, calls
 
 

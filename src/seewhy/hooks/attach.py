@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import nn
+
+from seewhy.hooks.undo import undoing
 
 Threads = Literal["own", "all"]
 
@@ -53,7 +55,7 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
                 return finish(output)
         return None
 
-    with ExitStack() as handles:
+    with undoing() as undo:
         for name, module in layers.items():
 
             def enter(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> Any:
@@ -62,9 +64,19 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
             def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> Any:
                 return after(name, output)
 
-            handles.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            handles.callback(module.register_forward_hook(leave).remove)
+            undo.later(_detach, module, enter, leave)
+            module.register_forward_pre_hook(enter, with_kwargs=True)
+            module.register_forward_hook(leave)
         yield ran
+
+
+def _detach(module: nn.Module, *hooks: Callable[..., Any]) -> None:
+    """Remove `hooks`, as their handles would: Ctrl-C may come before there is a handle."""
+    for hook_id, hook in [*module._forward_pre_hooks.items(), *module._forward_hooks.items()]:
+        if hook in hooks:
+            tables = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks)
+            for table in tables:
+                table.pop(hook_id, None)
 
 
 @contextmanager
@@ -90,7 +102,7 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
     The caller's own hooks run around it, as around the forward.
     """
     owner = threading.get_ident()
-    with ExitStack() as stack:
+    with undoing() as undo:
         for module in modules:
             found = module.__dict__.get("forward")
 
@@ -101,12 +113,13 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
                     return _own(*args, **kwargs)
                 return stand_in(_module, _own, args, kwargs)
 
-            stack.callback(_put_forward, module, found)
+            undo.later(_put_forward, module, found)
             module.__dict__["forward"] = forward
         yield
 
 
 def _put_forward(module: nn.Module, forward: Callable[..., Any] | None) -> None:
-    del module.__dict__["forward"]
     if forward is not None:
         module.__dict__["forward"] = forward
+    else:
+        module.__dict__.pop("forward", None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
+
+from seewhy import _torch
+from seewhy.hooks.undo import Process, Undo, undoing
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -22,9 +25,45 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def eagerly() -> AbstractContextManager[Any]:
+@contextmanager
+def eagerly() -> Iterator[None]:
     """While the block lasts nothing runs compiled: compiled code skips the hooks that came after it."""
-    if "torch._dynamo" not in sys.modules:  # nothing can be compiled before this is imported
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+    with undoing() as undo:
+        eager_until(undo)
+        yield
+
+
+def eager_until(undo: Undo) -> None:
+    """Nothing runs compiled until `undo` ends.
+
+    torch keeps one stance for the whole process. The first block of all threads sets it and the last one puts it back,
+    unless somebody else has set another one meanwhile.
+    """
+    if "torch._dynamo" in sys.modules:  # nothing can be compiled before this is imported
+        block = object()
+        undo.later(_Stance.release, block)
+        _Stance.hold(block)
+
+
+class _Stance:
+    blocks: ClassVar[set[object]] = set()
+    before: ClassVar[Any] = None  # the stance that the first block found; None while there is no block
+    ours: ClassVar[Any] = None
+
+    @classmethod
+    def hold(cls, block: object) -> None:
+        with Process.lock:
+            cls.blocks.add(block)
+            if cls.before is None:
+                cls.ours = _torch.eager_stance()
+                cls.before = _torch.stance()
+            _torch.set_stance(cls.ours)
+
+    @classmethod
+    def release(cls, block: object) -> None:
+        with Process.lock:
+            cls.blocks.discard(block)
+            if not cls.blocks and cls.before is not None:
+                if _torch.stance() is cls.ours:
+                    _torch.set_stance(cls.before)
+                cls.before = cls.ours = None

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy import targets
+from seewhy import inspect, targets
 from seewhy.engine.session import session
 from seewhy.engine.tape import gradients
 from seewhy.errors import warn
@@ -34,8 +34,23 @@ def feature_maps(
     tag: str = "feature_maps",
     **drawing: Any,
 ) -> None:
-    """The pictures of `seewhy.render.grids.feature_maps`, as "feature_maps/LAYER/IMAGE"."""
-    for label, pictures in grids.feature_maps(model, inputs, layers=layers, **drawing).items():
+    """Every channel of what `layers` return for `inputs` as a tile, as "feature_maps/LAYER/IMAGE".
+
+    Args:
+        writer: where to write.
+        model: any module; see `seewhy.features`.
+        inputs: what the model takes.
+        layers: names, patterns, modules, types, or a list of them. Of a layer that runs several times the first call
+            is drawn; "relu#1" is the second one.
+        step: the step to write at.
+        tag: the first part of the names.
+        drawing: the options of `seewhy.render.grids.tile`.
+
+    Raises:
+        LayerError: for a layer that does not exist or does not run.
+        InputError: for a layer without a grid.
+    """
+    for label, pictures in grids.feature_maps(inspect.features(model, inputs, layers), **drawing).items():
         _add(writer, f"{tag}/{label}", pictures, step)
 
 
@@ -48,8 +63,20 @@ def kernels(
     tag: str = "kernels",
     **drawing: Any,
 ) -> None:
-    """The pictures of `seewhy.render.grids.kernels`, as "kernels/LAYER"."""
-    for name, picture in grids.kernels(model, layers=layers, **drawing).items():
+    """The kernels of convolutions as tiles, as "kernels/LAYER".
+
+    Args:
+        writer: where to write.
+        model: any module.
+        layers: which convolutions; None is the first among the model's modules.
+        step: the step to write at.
+        tag: the first part of the names.
+        drawing: the options of `seewhy.render.grids.tile`.
+
+    Raises:
+        LayerError: for a layer that does not exist or has no kernels.
+    """
+    for name, picture in grids.kernels(inspect.kernels(model, layers), **drawing).items():
         _add_picture(writer, f"{tag}/{name}", picture, step)
 
 

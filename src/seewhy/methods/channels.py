@@ -39,7 +39,7 @@ def projected(rows: Float[Tensor, "B places C"]) -> Float[Tensor, "B places"]:
     """Each place's coordinate along the first right singular vector, from the smaller of the two Gram matrices."""
     if rows.shape[1] <= rows.shape[2]:
         return leading(rows @ rows.mT)
-    _, vectors = torch.linalg.eigh(rows.mT @ rows)
+    _, vectors = eigenpairs(rows.mT @ rows)
     projection: Tensor = (rows @ vectors[..., -1:]).squeeze(-1)
     return projection
 
@@ -56,9 +56,19 @@ def like(layer: Float[Tensor, "B C *space"], flat: Float[Tensor, "B places"]) ->
 
 def leading(gram: Float[Tensor, "B places places"]) -> Float[Tensor, "B places"]:
     """The first eigenvector of a symmetric matrix times the root of its eigenvalue: the places' first coordinate."""
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = eigenpairs(gram)
     first: Tensor = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     return first
+
+
+def eigenpairs(symmetric: Float[Tensor, "B n n"]) -> tuple[Float[Tensor, "B n"], Float[Tensor, "B n n"]]:
+    """The eigenvalues of each matrix, smallest first, and its eigenvectors in columns.
+
+    NaN where a matrix is not finite: by itself the routine would refuse the whole batch for it.
+    """
+    finite = symmetric.isfinite().all(-1).all(-1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], symmetric, 0))
+    return torch.where(finite[:, None], values, torch.nan), torch.where(finite[:, None, None], vectors, torch.nan)
 
 
 def agreeing(projection: Float[Tensor, "B places"], with_: Float[Tensor, "B places"]) -> Float[Tensor, "B places"]:

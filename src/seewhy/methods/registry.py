@@ -50,11 +50,21 @@ _FILES = (
     "cam.gradient",
     "cam.decomposition",
     "attribution.pixel",
-    "perturbation.masks",
-    "attention.tokens",
+    "perturbation.replayed",
+    "perturbation.channel_masks",
+    "perturbation.channel_gains",
+    "perturbation.optimised",
+    "perturbation.input_masks",
+    "perturbation.token_masks",
+    "attention.flow",
+    "attention.slopes",
+    "attention.surgery",
     "cam.combined",
 )
 _methods: dict[str, Method] = {}
+
+# what a method can be given that is the same whatever the score
+_UNSCORED = frozenset[str]({"activations", "inputs", "generator"})
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class Method:
 
     cost: forward and backward passes for each target, in words. staged: it looks at the last layer of every resolution
     unless told where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is
-    explained instead of the one that was asked for.
+    explained instead of the one that was asked for. checked: against what the method was compared (its authors' code,
+    its paper, a peer), and what the differences are.
     """
 
     name: str
@@ -88,6 +99,12 @@ class Method:
     staged: bool = False
     fuse: Fuse = "mean"
     ask: Callable[[Target, Any], Target] | None = None
+    checked: str = ""
+
+    @property
+    def scored(self) -> bool:
+        """Whether its map depends on the score; otherwise it is the same for every target, and none has to be given."""
+        return self.ask is not None or not _UNSCORED.issuperset(self.needs)
 
     @property
     def layered(self) -> bool:
@@ -124,13 +141,14 @@ def method(
     staged: bool = False,
     fuse: Fuse = "mean",
     ask: Callable[[Target, Any], Target] | None = None,
+    checked: str = "",
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Enter a function under `name`. `source` is the paper: "arXiv:...", a DOI or a venue."""
+    """Enter a function under `name`; see `Method`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         family = function.__module__.split(".")[-2]
         passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
-        add(Method(name, family, function, needs, source, passes, staged, fuse, ask))
+        add(Method(name, family, function, needs, source, passes, staged, fuse, ask, checked))
         return function
 
     return enter

@@ -46,7 +46,7 @@ def sparseness(maps: Maps) -> Float[Tensor, " maps"]:
     Returns:
         (B,) in [0, 1); NaN for a map of zeros.
     """
-    values = finite(maps).abs().flatten(1).double().sort(dim=1).values
+    values = finite(maps).abs().flatten(1).sort(dim=1).values.double()
     count = values.shape[1]
     weights = 2 * torch.arange(1, count + 1, device=values.device, dtype=torch.float64) - count - 1
     gini = (weights * values).sum(1) / (count * values.sum(1))

@@ -98,7 +98,7 @@ def relevance_mass(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
     return undefined((heat * inside).sum(1) / heat.sum(1), ~inside.any(1))
 
 
-def energy_pointing(maps: Maps, boxes: Sequence[Shaped[Tensor, "boxes sides"]]) -> Float[Tensor, " maps"]:
+def energy_pointing(maps: Maps, boxes: Sequence[Shaped[Tensor, "_ _"]]) -> Float[Tensor, " maps"]:
     """The share of a map's positive values that lies in the boxes: the energy-based pointing game.
 
     Wang et al. 2020 (arXiv:1910.01279), section 4.3. It is `relevance_mass` with boxes for masks.
@@ -148,7 +148,7 @@ def top_k_intersection(maps: Maps, masks: Masks, *, k: int = 1000) -> Float[Tens
     return undefined(hits / k, ~masks.flatten(1).any(1))
 
 
-def box_masks(boxes: Sequence[Shaped[Tensor, "boxes sides"]], size: tuple[int, ...]) -> Masks:
+def box_masks(boxes: Sequence[Shaped[Tensor, "_ _"]], size: tuple[int, ...]) -> Masks:
     """A mask for each image, True in its boxes.
 
     Args:

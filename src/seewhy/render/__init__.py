@@ -1,8 +1,8 @@
-"""Pictures of explanations, and files of them. Importing this does not import matplotlib; drawing does."""
+"""Pictures of explanations, and files of them. Figures need matplotlib; overlays in the default colours do not."""
 
 from seewhy.render import grids
 from seewhy.render._figure import figure
-from seewhy.render._overlay import overlay
+from seewhy.render._overlay import overlay, overlays
 from seewhy.render._save import save
 
-__all__ = ["figure", "grids", "overlay", "save"]
+__all__ = ["figure", "grids", "overlay", "overlays", "save"]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.images.photo import Photo, rgb
-from seewhy.render._overlay import find_colormap, listed, placed
+from seewhy.render._colormap import find_colormap
+from seewhy.render._overlay import listed, placed
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -33,14 +34,25 @@ def figure(
     top: int = 2,
     max_images: int = 8,
 ) -> Figure:
-    """Each image with every place in the colour of its strongest concept, as opaque as that is strong there.
+    """Each image with every place in the colour of its strongest concept, and a legend under them.
 
-    Under them the legend: of each concept the `top` classes that it speaks for. photos are those of `overlay`; on white
-    where there are none. Raises InputError for volumes.
+    Args:
+        concepts: of images.
+        photos: as for `overlays`; without any the concepts are drawn on white.
+        colormap: a matplotlib colormap or the name of one.
+        alpha: how opaque a concept is at its strongest place, from 0 to 1.
+        top: how many classes the legend names for each concept.
+        max_images: how many images to draw.
+
+    Returns:
+        A matplotlib figure that a notebook shows.
+
+    Raises:
+        InputError: for volumes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+
+    from seewhy.render._canvas import Canvas
 
     if len(concepts.size) != 2:
         raise InputError("concepts are drawn over images.", got=f"a volume of {concepts.size}", do="draw .heatmaps")
@@ -49,8 +61,7 @@ def figure(
     white = [np.full((*concepts.size, 3), 255, np.uint8)] * batch
     given = concepts.photos if photos is None else listed(photos, batch, 2)
     drawn = list(zip(given or white, concepts.heatmaps, concepts.frames or [None] * batch, strict=True))[:max_images]
-    drawing = Figure(figsize=(_PANEL * len(drawn), _PANEL + 0.25 * count), dpi=100, layout="constrained")
-    FigureCanvasAgg(drawing)
+    drawing = Canvas((_PANEL * len(drawn), _PANEL + 0.25 * count), "constrained")
     for axes, (photo, heat, frame) in zip(drawing.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         pixels = rgb(photo)
         over = [placed(one.detach().cpu(), pixels.shape[:2], frame if given else None, "bilinear")[0] for one in heat]
@@ -63,7 +74,7 @@ def figure(
 
 
 def palette(count: int, colormap: str | Colormap) -> NDArray[np.float64]:
-    """`count` colours (count, 3) in [0, 1]: the first of a list of at most 20, or evenly spread over any other map."""
+    """`count` colours (count, 3) in [0, 1]: the first of a list of at most 20, or evenly spread over another map."""
     chosen = find_colormap(colormap)
     places = np.arange(count) if count <= chosen.N <= 20 else np.linspace(0, 1, count)
     colours: NDArray[np.float64] = np.asarray(chosen(places))[:, :3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import itertools
 import textwrap
@@ -10,20 +9,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.images.photo import Photo
-from seewhy.render._overlay import Drawing, default_colormap, drawings, find_colormap, overlay
-from seewhy.targets import classes, outline
+from seewhy.render._colormap import default_colormap, find_colormap
+from seewhy.render._overlay import Drawing, drawings, painted
+from seewhy.targets import outline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+    from seewhy._types import Frame
     from seewhy.results.explanation import Explanation, Scaling
 
 _PANEL = 2.6  # inches
@@ -39,21 +38,32 @@ def figure(
     scaling: Scaling = "per_image",
     target: int | None = None,
     slice_index: int | None = None,
+    frame: Frame | Sequence[Frame] | None = None,
     max_rows: int = 8,
 ) -> Figure:
-    """Photograph, heatmap with its values, and overlay of each map; the heatmap alone where there are no photographs.
+    """Photograph, heatmap with its values, and overlay side by side: a row for each image and target.
 
-    A row per image and target, image by image, `max_rows` at most; a box that is explained is drawn. The colour bar
-    shows the map's own values: 0 to 1, or with scaling "none" the signed ones, symmetric about 0. Photos and options
-    are those of `Explanation.overlay`.
+    The heatmap stands alone where there are no photographs. A box that is explained is drawn. The colour bar shows the
+    map's own values: 0 to 1, with scaling "none" the signed ones, symmetric about 0. A map with nothing in it is left
+    blank, and its panel says why.
+
+    Args:
+        explanation: of any images or volumes.
+        photos: as for `overlays`, as are colormap, alpha, scaling, target, slice_index and frame.
+        max_rows: how many rows to draw; the figure says how many there are.
+
+    Returns:
+        A matplotlib figure that a notebook shows.
+
+    Raises:
+        InputError: where one of the arguments does not fit the explanation.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from seewhy.render._canvas import Canvas
 
     if max_rows < 1:
         raise InputError("a figure needs a row.", got=f"max_rows={max_rows}", expected="1 or more")
     colours = find_colormap(default_colormap(scaling) if colormap is None else colormap)
-    every = drawings(explanation, photos, scaling=scaling, target=target, slice_index=slice_index)
+    every = drawings(explanation, photos, scaling=scaling, target=target, slice_index=slice_index, frame=frame)
     rows = [_reduced(drawn) for drawn in itertools.islice(every, max_rows)]
     if not rows:
         raise InputError("there is nothing to draw.", got="an explanation of no images")
@@ -62,12 +72,11 @@ def figure(
     panel = _PANEL / min(max(sum(shapes) / len(shapes), 0.5), 2)  # wide photographs get wide panels
     heights = [panel * min(max(shape, 0.2), 2) for shape in shapes]
     wide = panel * columns + 0.7
-    drawing = Figure(figsize=(wide, sum(heights) + 0.3 * len(rows) + 0.4), dpi=100, layout="compressed")
-    FigureCanvasAgg(drawing)
+    drawing = Canvas((wide, sum(heights) + 0.3 * len(rows) + 0.4), "compressed")
     grid = drawing.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, drawn in zip(grid, rows, strict=True):
         _row(axes, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
-        axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9)
+        axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9, parse_math=False)  # "$" is a letter
     layers = ", ".join(explanation.layers)
     drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(wide * 11)), fontsize=10)
     maps = explanation.scores.numel() if target is None else len(explanation)
@@ -78,9 +87,22 @@ def figure(
 
 def png(explanation: Explanation) -> bytes:
     """The figure as a PNG file, for notebooks."""
-    buffer = io.BytesIO()
-    figure(explanation).savefig(buffer, format="png")
-    return buffer.getvalue()
+    from seewhy.render import _canvas
+
+    return _canvas.png(figure(explanation))
+
+
+def stacked(explanations: Sequence[Explanation]) -> bytes:
+    """The figures of several explanations one above the other, as a PNG file."""
+    pictures = [Image.open(io.BytesIO(png(explanation))).convert("RGB") for explanation in explanations]
+    sheet = Image.new("RGB", (max(each.width for each in pictures), sum(each.height for each in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    file = io.BytesIO()
+    sheet.save(file, format="PNG")
+    return file.getvalue()
 
 
 def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float, box: tuple[float, ...] | None) -> None:
@@ -93,19 +115,23 @@ def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float, 
     low, high = drawn.limits
     if drawn.photo is not None:
         axes[0].imshow(drawn.photo)
-        axes[2].imshow(overlay(drawn.photo, drawn.heat, colormap=colours, alpha=alpha, frame=drawn.frame))
+        axes[2].imshow(painted(drawn, colormap=colours, alpha=alpha))
     heat = axes[len(axes) // 2]
-    values = low + drawn.heat * (high - low)
-    span = (low, high) if high > low else (-1.0, 1.0)  # all zero, signed
-    shown = heat.imshow(values.numpy(), cmap=colours, vmin=span[0], vmax=span[1], extent=(x0, x1, y1, y0))
-    heat.set(xlim=(0, width), ylim=(height, 0), facecolor="0.92")
+    heat.set(xlim=(0, width), ylim=(height, 0), facecolor="0.92", aspect="equal")
+    if drawn.blank:
+        text = textwrap.fill(f"blank map: {drawn.blank}", 18)
+        heat.text(0.5, 0.5, text, transform=heat.transAxes, ha="center", va="center", fontsize=9)
+    else:
+        values = (low + drawn.heat * (high - low)).numpy()
+        shown = heat.imshow(values, cmap=colours, vmin=low, vmax=high, extent=(x0, x1, y1, y0))
+        heat.set(xlim=(0, width), ylim=(height, 0))
+        bar = heat.figure.colorbar(shown, cax=heat.inset_axes((1.03, 0, 0.05, 1)))
+        bar.ax.tick_params(labelsize=7)
     if box is not None:
         left, right = (x0 + side * (x1 - x0) for side in box[::2])
         top, bottom = (y0 + side * (y1 - y0) for side in box[1::2])
         for panel in axes:
             panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white"))
-    bar = heat.figure.colorbar(shown, cax=heat.inset_axes((1.03, 0, 0.05, 1)))
-    bar.ax.tick_params(labelsize=7)
 
 
 def _size(drawn: Drawing) -> tuple[int, int]:
@@ -127,30 +153,18 @@ def _reduced(drawn: Drawing) -> Drawing:
 
 
 def _title(explanation: Explanation, drawn: Drawing) -> str:
-    """The class or the prompt as far as it is known, the score, and the slice of a volume."""
-    index = _class_index(explanation.targets, drawn)
-    parts = []
-    if index is not None:
-        labels = explanation.labels
-        named = labels is not None and 0 <= index < len(labels)
-        parts.append(f"{textwrap.shorten(labels[index], 40)} ({index})" if labels and named else f"class {index}")
-    elif prompt := getattr(explanation.targets, "prompt", None):
-        parts.append(textwrap.shorten(prompt, 40))
-    elif drawn.target is not None:
-        parts.append(f"target {drawn.target}")
-    score = explanation.scores[drawn.image] if drawn.target is None else explanation.scores[drawn.image, drawn.target]
-    parts.append(f"score {float(score):.4g}")
-    if drawn.depth is not None:
-        parts.append(f"slice {drawn.depth}")
-    return ", ".join(parts)
-
-
-def _class_index(targets: object, drawn: Drawing) -> int | None:
-    """The class that a map explains, where `targets` is about classes, an int or a tensor of indices."""
-    index = classes(targets) if dataclasses.is_dataclass(targets) else targets
-    if isinstance(index, int) and not isinstance(index, bool):
-        return index
-    if not isinstance(index, Tensor) or index.is_floating_point() or index.dtype == torch.bool:
-        return None
-    places = (drawn.image, drawn.target)[: index.ndim]
-    return None if None in places or index.ndim > 2 else int(index[places])
+    """What is explained as far as it is known, which side of a single output, the score, the slice of a volume."""
+    name = textwrap.shorten(explanation.name(drawn.image, drawn.target), 40)
+    place = (drawn.image,) if drawn.target is None else (drawn.image, drawn.target)
+    if side := explanation.side(drawn.image, drawn.target):
+        name += f" ({side} side)"
+    elif explanation.index is not None and name != f"class {int(explanation.index[place])}":
+        name += f" ({int(explanation.index[place])})"
+    elif not name and drawn.target is not None:
+        name = f"target {drawn.target}"
+    parts = [
+        name,
+        f"score {float(explanation.scores[place]):.4g}",
+        "" if drawn.depth is None else f"slice {drawn.depth}",
+    ]
+    return ", ".join(filter(None, parts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from seewhy.errors import InputError, InputTypeError
+from seewhy.errors import InputError, InputTypeError, warn
 from seewhy.images import arrays
 from seewhy.images.photo import TOLERANCE, Photo, rgb
+from seewhy.render._colormap import colours, default_colormap
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -38,15 +39,26 @@ def overlay(
     resize: Resize = "bilinear",
     frame: Frame | None = None,
 ) -> Image.Image:
-    """`heatmap` (H, W) of values in [0, 1], any size, in colours over one `photo`: an RGB image of the photo's size.
+    """One heatmap in colours over one photograph.
 
-    mode "blend" mixes (1 - alpha) of the photo with alpha of the colours. In mode "opacity" the map is its own opacity:
-    blurred by 2% of the photo's longer side, scaled by its own range to m, it is mixed with weight m ** 0.7, and
-    `alpha` is unused. `frame` is the rectangle (x0, y0, x1, y1) of the photo, in its pixels, that the map covers;
-    outside of it the photo is left as it is. `colormap` is a matplotlib colormap or the name of one.
+    Args:
+        photo: a PIL image of any mode, its EXIF orientation applied; an array (H, W[, 1 | 3 | 4]) or a tensor
+            ([C,] H, W), of uint8 or of floats in [0, 1]. Transparency is dropped.
+        heatmap: (h, w) of values in [0, 1], of any size.
+        colormap: a matplotlib colormap or the name of one.
+        alpha: the share of the colours in mode "blend", from 0 to 1; the rest is photograph.
+        mode: "blend" mixes photograph and colours alike everywhere. In "opacity" the map is its own opacity: it is
+            blurred by 2% of the photograph's longer side and scaled by its own range to m; the share of the colours is
+            m ** 0.7, and `alpha` is not used.
+        resize: "nearest", "bilinear" or "bicubic".
+        frame: the rectangle (x0, y0, x1, y1), in pixels of the photograph, that the map covers. The photograph outside
+            of it stays as it is. None is all of the photograph.
 
-    photo: PIL of any mode, EXIF orientation applied; an array (H, W[, 1 | 3 | 4]) or tensor ([C,] H, W) of uint8, or of
-    floats in [0, 1]. Transparency is dropped. Raises InputError for anything that would have to be guessed.
+    Returns:
+        An RGB image of the photograph's size.
+
+    Raises:
+        InputError: for an option out of range, and for a photograph or a map that would have to be guessed.
     """
     if not 0 <= alpha <= 1:
         raise InputError("alpha is out of range.", got=alpha, expected="a number in [0, 1]")
@@ -58,9 +70,9 @@ def overlay(
     if mode == "opacity":
         heat = arrays.rescale(arrays.blur(heat, 0.02 * max(heat.shape)), (0, 1)).clamp(0, 1)
         weight = heat**0.7
-    share = torch.where(covered, weight, 0).numpy()[..., None]
-    mixed = pixels * (1 - share) + _painted(heat, colormap) * share
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    share = torch.where(covered, weight, 0)[..., None]
+    mixed = torch.from_numpy(pixels.astype(np.float32)).lerp_(_coloured(heat, colormap), share)
+    return Image.fromarray(mixed.round_().to(torch.uint8).numpy())
 
 
 def overlays(
@@ -74,13 +86,31 @@ def overlays(
     alpha: float = 0.5,
     mode: Mode = "blend",
     resize: Resize = "bilinear",
+    frame: Frame | Sequence[Frame] | None = None,
 ) -> list[Image.Image]:
-    """One overlay per image; for T targets B * T, all of the first image first, unless `target` picks one of them.
+    """The heatmaps of an explanation over its photographs. A map with nothing in it is not drawn; the picture says so.
 
-    photos: a list, a batched array or tensor, or a single photo for B = 1; the explanation's own where none are given.
-    They are the originals: where the explanation has frames, each map is put into its photo's frame. scaling "none"
-    shows signed maps, each symmetric about 0, on "coolwarm" unless told. Of a volume one slice along D is drawn,
-    `slice_index` or the one with most heat, over the same slice of a ([C,] D, H, W) photo.
+    Args:
+        explanation: of B images and T targets for each.
+        photos: the originals: a list, a batched array or tensor, or a single photograph for B = 1. None takes the
+            explanation's own.
+        scaling: as in `Explanation.scaled`. "none" shows signed maps, each symmetric about 0.
+        target: the number of one target; None draws all of them.
+        slice_index: the slice along D to draw of a volume, over the same slice of a ([C,] D, H, W) photograph. None is
+            the one with most heat.
+        colormap: as for `overlay`; None is "jet", for signed maps "coolwarm".
+        alpha: as for `overlay`.
+        mode: as for `overlay`.
+        resize: as for `overlay`.
+        frame: the part of the photographs that the model saw: a rectangle (x0, y0, x1, y1) in pixels, or one for each
+            photograph. None takes the explanation's own. Without any, the map is drawn over the whole photograph, with
+            a warning where the photograph's shape is not that of the model's input.
+
+    Returns:
+        A picture for each image, of its photograph's size; for T targets B * T of them, all of the first image first.
+
+    Raises:
+        InputError: where there are no photographs, or one of the arguments does not fit the explanation.
     """
     if scaling == "none" and mode == "opacity":
         raise InputError("opacity has no sign.", got='scaling="none" with mode="opacity"', do='mode="blend"')
@@ -90,21 +120,25 @@ def overlays(
             got="an explanation of tensors, and no photos",
             do="pass the photographs before normalisation: explanation.overlay(photos)",
         )
+    every = drawings(
+        explanation, photos, scaling=scaling, target=target, slice_index=slice_index, resize=resize, frame=frame
+    )
     colormap = default_colormap(scaling) if colormap is None else colormap
-    return [
-        overlay(drawn.photo, drawn.heat, colormap=colormap, alpha=alpha, mode=mode, resize=resize, frame=drawn.frame)
-        for drawn in drawings(
-            explanation, photos, scaling=scaling, target=target, slice_index=slice_index, resize=resize
-        )
-        if drawn.photo is not None
-    ]
+    return [painted(drawn, colormap=colormap, alpha=alpha, mode=mode, resize=resize) for drawn in every]
 
 
 class Drawing(NamedTuple):
-    """One map to draw, of image number `image` and target number `target` (None where there is one per image).
+    """One map to draw.
 
-    heat: (H, W) in [0, 1], on the CPU. limits: the values that 0 and 1 stand for. frame: the part of `photo` it covers.
-    depth: the slice of a volume, None for images.
+    Attributes:
+        image: the number of the image.
+        target: the number of the target; None where there is one per image.
+        heat: (H, W) in [0, 1], on the CPU.
+        limits: the values that 0 and 1 stand for.
+        photo: the photograph, (H, W, 3); None where there is none.
+        frame: the part of the photograph that the map covers; None is all of it.
+        depth: the slice of a volume, None for images.
+        blank: why there is nothing to draw, "" where there is something.
     """
 
     image: int
@@ -114,6 +148,7 @@ class Drawing(NamedTuple):
     photo: NDArray[np.uint8] | None
     frame: Frame | None
     depth: int | None
+    blank: str
 
 
 def drawings(
@@ -124,10 +159,12 @@ def drawings(
     target: int | None = None,
     slice_index: int | None = None,
     resize: Resize = "bilinear",
+    frame: Frame | Sequence[Frame] | None = None,
 ) -> Iterator[Drawing]:
-    """What there is to draw, image by image and target by target; one photo at a time is brought into form.
+    """What there is to draw, image by image and target by target. Options are those of `overlays`.
 
-    `photo` is None where there are neither `photos` nor photos of the explanation. Options are those of `overlays`.
+    One photograph at a time is brought into form. A drawing has no photograph where there are neither `photos` nor
+    photographs of the explanation.
     """
     space = len(explanation.size)
     _check_resize(resize)
@@ -142,67 +179,109 @@ def drawings(
             raise InputError("there is no such target.", got=f"target={target}", expected=f"a target out of {has}")
         wanted = [target]
     found = explanation.photos if photos is None else listed(photos, len(explanation), space)
+    given = _frames(frame, len(explanation))
+    warned = False
     for image in range(len(explanation)):
+        photo = None if found is None else found[image]
         for which in wanted:
-            yield _drawing(explanation, values, found, scaling, image, which, slice_index)
+            heat = values[image] if which is None else values[image, which]
+            signed = scaling == "none"
+            limits, heat = _limits(heat, signed=signed)
+            heat, depth = _slice(heat, slice_index, signed=signed)
+            if photo is not None and depth is not None:
+                pixels: NDArray[np.uint8] | None = rgb(_photo_slice(photo, depth, values.shape[-3]))
+            else:
+                pixels = None if photo is None else rgb(photo)
+            place = None
+            if given is not None:
+                place = given[image]
+            elif pixels is not None:
+                place, problem = _own_frame(explanation, image, pixels.shape[1::-1])
+                if problem and not warned:
+                    warned = True
+                    warn(problem, UserWarning)
+            blank = explanation.blank(image, which, scaling)
+            yield Drawing(image, which, heat, limits, pixels, place, depth, blank)
 
 
-def _drawing(
-    explanation: Explanation,
-    values: Tensor,
-    photos: Sequence[Photo] | None,
-    scaling: Scaling,
-    image: int,
-    target: int | None,
-    slice_index: int | None,
-) -> Drawing:
-    heat = values[image] if target is None else values[image, target]
-    photo = None if photos is None else photos[image]
-    limits = (0.0, 1.0)
-    if scaling == "none":
-        peak = float(heat.abs().amax())
-        limits = (-peak, peak)
-        heat = 0.5 + heat / (2 * peak) if peak else torch.full_like(heat, 0.5)
-    depth = None
-    if heat.ndim == 3:
-        strength = (heat - 0.5).abs() if scaling == "none" else heat
-        depth = int(strength.sum((1, 2)).argmax()) if slice_index is None else slice_index
-        if not 0 <= depth < len(heat):
-            raise InputError("there is no such slice.", got=f"slice_index={depth}", expected=f"0 to {len(heat) - 1}")
-        photo = None if photo is None else _slice(photo, depth, len(heat))
-        heat = heat[depth]
-    elif slice_index is not None:
-        raise InputError("these are images, not volumes.", got=f"slice_index={slice_index}", do="leave it out")
-    frame = None if explanation.frames is None else explanation.frames[image]
-    return Drawing(image, target, heat, limits, None if photo is None else rgb(photo), frame, depth)
+def painted(drawn: Drawing, **options: Any) -> Image.Image:
+    """A drawing's overlay, with the options of `overlay`; of a blank map the photograph, with a line that says so."""
+    assert drawn.photo is not None
+    if not drawn.blank:
+        return overlay(drawn.photo, drawn.heat, frame=drawn.frame, **options)
+    picture = Image.fromarray(drawn.photo)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(9, picture.width // 24))
+    letters = max(1, int(picture.width / font.getlength("n")))
+    text = "\n".join(textwrap.wrap(f"blank map: {drawn.blank}", letters))
+    draw.rectangle((0, 0, picture.width, draw.multiline_textbbox((3, 3), text, font=font)[3] + 3), fill="black")
+    draw.multiline_text((3, 3), text, fill="white", font=font)
+    return picture
 
 
-def default_colormap(scaling: Scaling) -> str:
-    """The name of the colormap for maps of one sign, or, for unscaled ones, of two."""
-    return "coolwarm" if scaling == "none" else "jet"
+def _limits(heat: Tensor, *, signed: bool) -> tuple[tuple[float, float], Tensor]:
+    """The values that 0 and 1 stand for, and the map in these terms."""
+    if not signed:
+        return (0.0, 1.0), heat
+    peak = float(heat.abs().amax())
+    return (-peak, peak), 0.5 + heat / (2 * peak) if peak > 0 else torch.full_like(heat, 0.5)
 
 
-def find_colormap(colormap: str | Colormap) -> Colormap:
-    """The matplotlib colormap of that name; an unknown name is an InputError with those that come close."""
-    import matplotlib
-    from matplotlib.colors import Colormap
+def _slice(heat: Tensor, wanted: int | None, *, signed: bool) -> tuple[Float[Tensor, "H W"], int | None]:
+    """The slice of a volume's map to draw and its number; the map of an image as it is, and None."""
+    if heat.ndim == 2:
+        if wanted is not None:
+            raise InputError("these are images, not volumes.", got=f"slice_index={wanted}", do="leave it out")
+        return heat, None
+    strength = (heat - 0.5).abs() if signed else heat
+    depth = int(strength.sum((1, 2)).argmax()) if wanted is None else wanted
+    if not 0 <= depth < len(heat):
+        raise InputError("there is no such slice.", got=f"slice_index={depth}", expected=f"0 to {len(heat) - 1}")
+    return heat[depth], depth
 
-    if isinstance(colormap, Colormap):
-        return colormap
-    if not isinstance(colormap, str):
-        raise InputTypeError(
-            "this is no colormap.", got=type(colormap).__name__, expected="a matplotlib Colormap or its name"
-        )
-    known = list(matplotlib.colormaps)
-    if colormap not in known:
-        by_case = {name.lower(): name for name in known}
-        close = [by_case[name] for name in difflib.get_close_matches(colormap.lower(), by_case)]
+
+def _frames(frame: Any, count: int) -> Sequence[Frame] | None:
+    """The frame of each photograph, where the caller gave any."""
+    if frame is None:
+        return None
+    frames = [frame] * count if len(frame) == 4 and not isinstance(frame[0], Sequence) else list(frame)
+    if len(frames) != count or any(len(each) != 4 for each in frames):
         raise InputError(
-            "unknown colormap.",
-            got=repr(colormap),
-            expected=" or ".join(map(repr, close)) or "a name in matplotlib.colormaps",
+            "the frames do not match the explanation.",
+            got=f"frame={frame}",
+            expected=f"(x0, y0, x1, y1) in pixels, or {count} of them, one per explained image",
         )
-    return matplotlib.colormaps[colormap]
+    return [tuple(each) for each in frames]
+
+
+def _own_frame(explanation: Explanation, image: int, size: tuple[int, int]) -> tuple[Frame | None, str]:
+    """What the explanation knows of the part that the model saw of a photograph, of `size` (width, height).
+
+    Returns:
+        The frame, None for all of the photograph; and what is wrong with that, "" if nothing is.
+    """
+    frame = None if explanation.frames is None else explanation.frames[image]
+    own = None if explanation.photos is None else explanation.photos[image].size
+    if frame is not None and (own is None or own == size):
+        return frame, ""
+    if frame is not None and own is not None and _alike(own, size):
+        across, down = size[0] / own[0], size[1] / own[1]
+        return (frame[0] * across, frame[1] * down, frame[2] * across, frame[3] * down), ""
+    seen = explanation.size[:-3:-1] if own is None or frame is None else own
+    if frame is None and (explanation.extents is not None or _alike(seen, size)):
+        return None, ""
+    return None, (
+        f"the photograph of image {image} is {size[0]} x {size[1]}, and what was explained {seen[0]} x {seen[1]}: the "
+        "map is stretched over the whole photograph. If the model saw only a part of it, such as a centre crop, pass "
+        f"frame=(x0, y0, x1, y1), that part in pixels; frame=(0, 0, {size[0]}, {size[1]}) says that it saw all of it."
+    )
+
+
+def _alike(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two sizes are of one shape, but for a pixel of rounding in each side of the smaller one."""
+    small, large = sorted((first, second))
+    scales = [((side - 1) / of, (side + 1) / of) for side, of in zip(small, large, strict=True)]
+    return max(low for low, _ in scales) <= min(high for _, high in scales)
 
 
 def listed(photos: Photo | Sequence[Photo], count: int, space: int) -> Sequence[Photo]:
@@ -224,7 +303,7 @@ def listed(photos: Photo | Sequence[Photo], count: int, space: int) -> Sequence[
     return list(photos)
 
 
-def _slice(volume: Photo, depth: int, deep: int) -> Photo:
+def _photo_slice(volume: Photo, depth: int, deep: int) -> Photo:
     """Slice `depth` of a ([C,] D, H, W) volume with D = `deep`."""
     shape = () if isinstance(volume, Image.Image) else tuple(volume.shape)
     if isinstance(volume, Image.Image) or len(shape) not in (3, 4) or shape[-3] != deep:
@@ -286,9 +365,8 @@ def placed(
     return torch.where(covered, sampled[0, 0].clamp(0, 1), 0), covered
 
 
-def _painted(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> NDArray[np.float32]:
-    """The map in colours: (H, W, 3) in [0, 255]."""
-    colours = find_colormap(colormap)
-    table = np.asarray(colours(np.arange(colours.N)), np.float32)[:, :3] * 255
-    painted: NDArray[np.float32] = table[(heat * colours.N).long().clamp(max=colours.N - 1).numpy()]
-    return painted
+def _coloured(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Float[Tensor, "H W 3"]:
+    """The map in colours, in [0, 255]."""
+    table = torch.from_numpy(colours(colormap) * 255)
+    places = (heat * len(table)).int().clamp_(max=len(table) - 1)
+    return table.index_select(0, places.flatten()).reshape(*heat.shape, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,18 +11,11 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from seewhy.engine.session import plain_session
-from seewhy.errors import InputError, LayerError
-from seewhy.geometry.grid import read
-from seewhy.hooks.activations import activation_in, call_labels
-from seewhy.hooks.attach import after_forward
-from seewhy.hooks.select import Layers, check_ran, find
-from seewhy.hooks.wrappers import unwrap
+from seewhy.errors import InputError
 from seewhy.images import arrays
-from seewhy.inputs.call import Inputs
-from seewhy.render._overlay import find_colormap
+from seewhy.render._colormap import find_colormap
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -38,11 +32,20 @@ def tile(
     gap: int = 3,
     zoom: int | None = None,
 ) -> Image.Image:
-    """Maps (N, H, W) painted, or (N, 3, H, W) taken for colours, row by row in a picture as near square as can be.
+    """Maps side by side, row by row, in a picture as near square as can be.
 
-    Each is scaled by its own range; a constant one has the lowest colour, what is not finite is magenta. A value is
-    `zoom` x `zoom` pixels, None enlarging small pictures to at most 1024, and `gap` pixels of white lie between two
-    tiles. Raises `InputError` for any other shape.
+    Args:
+        maps: (N, H, W), painted, or (N, 3, H, W), taken for colours. Each is scaled by its own range. A constant one
+            has the lowest colour; what is not finite is magenta.
+        colormap: a matplotlib colormap or the name of one.
+        gap: pixels of white between two tiles.
+        zoom: a value becomes zoom x zoom pixels. None enlarges small pictures to at most 1024 pixels.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        InputError: for any other shape, and for a negative gap or a zoom below 1.
     """
     if maps.ndim not in (3, 4) or (maps.ndim == 4 and maps.shape[1] != 3) or not maps.numel():
         raise InputError(
@@ -64,40 +67,58 @@ def tile(
     return Image.fromarray(picture[: len(picture) - gap, : picture.shape[1] - gap])
 
 
-def feature_maps(model: nn.Module, inputs: Any, *, layers: Layers, **drawing: Any) -> dict[str, list[Image.Image]]:
-    """What each of `layers` returned for `inputs`, every channel a tile (of a volume every slice): a picture per image.
+def feature_maps(features: Mapping[str, Tensor], **drawing: Any) -> dict[str, list[Image.Image]]:
+    """Every channel of what layers returned as a tile; of a volume every slice of it.
 
-    By layer, in the order they ran: "relu#0", "relu#1" for one that ran more than once. `layers` are those of
-    `Explainer`, `inputs` what the model takes, `drawing` the options of `tile`. The model runs once, in eval mode, and
-    is left as found. Raises `LayerError` for a layer that does not exist, did not run or has no space.
+    Args:
+        features: for each layer (N, C, *grid), with a grid of two or three dimensions: what `seewhy.features` returns.
+        drawing: the options of `tile`.
+
+    Returns:
+        For each layer a picture per image.
+
+    Raises:
+        InputError: for a layer without a grid.
     """
-    modules = find(unwrap(model), layers)
-    kept: list[tuple[str, Tensor]] = []
+    for label, maps in features.items():
+        if maps.ndim not in (4, 5):
+            raise InputError(
+                f"{label} has no maps to draw: what it returned does not lie over the input.",
+                got=f"features of shape {tuple(maps.shape)}",
+                expected="(N, C, H, W) or (N, C, D, H, W)",
+                do="choose among the layers that `seewhy layers` lists with a grid",
+            )
+    return {label: [tile(channels.flatten(0, -3), **drawing) for channels in maps] for label, maps in features.items()}
 
-    def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
-        if (activation := activation_in(output)) is not None:
-            kept.append((name, activation.to("cpu", copy=True)))  # the next layer may work in place
 
-    with plain_session(model, inputs) as run, after_forward(modules, keep):
-        run.run()
-    names = [name for name, _ in kept]
-    check_ran(modules, names)
+def kernels(weights: Mapping[str, Tensor], **drawing: Any) -> dict[str, Image.Image]:
+    """The kernels of convolutions as tiles.
+
+    With three input channels each kernel is a tile in colours. Otherwise each of its input channels, of a volume each
+    slice of these, is a tile, kernel by kernel.
+
+    Args:
+        weights: for each layer (out, in, *kernel): what `seewhy.inspect.kernels` returns.
+        drawing: the options of `tile`.
+
+    Returns:
+        A picture for each layer.
+
+    Raises:
+        InputError: for weights that are no kernels of images or volumes.
+    """
+    for label, weight in weights.items():
+        if weight.ndim not in (4, 5):
+            raise InputError(
+                f"{label} has no kernels to draw.",
+                got=f"weights of shape {tuple(weight.shape)}",
+                expected="(out, in, H, W) or (out, in, D, H, W)",
+            )
+    coloured = {label: weight.ndim == 4 and weight.shape[1] == 3 for label, weight in weights.items()}
     return {
-        str(label): [tile(channels.flatten(0, -3), **drawing) for channels in _over(str(label), activation, run.call)]
-        for label, (_, activation) in zip(call_labels([(name, "") for name in names]), kept, strict=True)
+        label: tile(weight if coloured[label] else weight.flatten(0, -3), **drawing)
+        for label, weight in weights.items()
     }
-
-
-def kernels(model: nn.Module, *, layers: Layers | None = None, **drawing: Any) -> dict[str, Image.Image]:
-    """The kernels of `layers`, by layer; None is the first convolution among the model's modules.
-
-    With three input channels each kernel is a tile in colours; otherwise each of its input channels (of a volume each
-    slice) is a tile, kernel by kernel. `drawing` are the options of `tile`. Raises `LayerError` for a layer without
-    kernels.
-    """
-    model = unwrap(model)
-    modules = _first_convolution(model) if layers is None else find(model, layers)
-    return {name: tile(_kernels(name, module), **drawing) for name, module in modules.items()}
 
 
 def _columns(count: int, height: int, width: int) -> int:
@@ -125,31 +146,3 @@ def _painted(maps: Float[Tensor, "N *rgb H W"], colormap: str | Colormap) -> NDA
     else:
         painted = find_colormap(colormap)(scaled.numpy(), bytes=True)[..., :3]
     return np.where(finite.numpy()[..., None], painted, np.array(_NOT_FINITE, np.uint8))
-
-
-def _over(label: str, activation: Tensor, call: Inputs) -> Float[Tensor, "B C *space"]:
-    shape = tuple(activation.shape)
-    grid = read(shape, call.space, call.batch)
-    if grid is None:
-        raise LayerError(
-            f"the output of {label} does not lie over the input, so it has no maps.",
-            got=f"shape {shape} for {call.batch} inputs of size {call.space}",
-            do="choose among the layers that `seewhy layers` lists with a grid",
-        )
-    return grid.fold(activation)
-
-
-def _first_convolution(model: nn.Module) -> dict[str, nn.Module]:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            return {name: module}
-    raise LayerError("this model has no convolution.", got=type(model).__name__, do="pass layers=")
-
-
-def _kernels(name: str, module: nn.Module) -> Float[Tensor, "N *rgb H W"]:
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim < 4:
-        raise LayerError(
-            f"{name} has no kernels.", got=type(module).__name__, expected="a convolution of images or volumes"
-        )
-    return weight if weight.ndim == 4 and weight.shape[1] == 3 else weight.flatten(0, -3)

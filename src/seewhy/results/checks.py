@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,9 +23,20 @@ _BLANKS = (
 
 
 def warn_of_blanks(explanation: Explanation) -> None:
-    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
+    for what, images, advice in blanks(explanation):
+        which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+        warn(f"{what} for image {which}: {advice}.")
 
-    A pyramid is judged as a whole: a detector reads each box from the level that fits its size.
+
+def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
+    """The maps that cannot mean anything. A detector reads each box of a pyramid from one level: that is judged whole.
+
+    Args:
+        explanation: of any images.
+
+    Yields:
+        What is wrong with the map of a layer, with which images, and what to try.
     """
     layers: dict[str, list[Tensor]] = {}
     pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
@@ -42,5 +54,4 @@ def warn_of_blanks(explanation: Explanation) -> None:
     for label, row in zip(layers, torch.stack(verdicts).tolist(), strict=True):
         for number, (problem, advice) in enumerate(_BLANKS, 1):
             if images := [image for image, told in enumerate(row) if told == number]:
-                which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
-                warn(f"the {explanation.method} map of {label} {problem} for image {which}: {advice}.")
+                yield f"the {explanation.method} map of {label} {problem}", images, advice

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Concepts:
-    """What a layer of a model sees in B images, as K concepts that they share.
+    """What a layer of a model sees in B images, as K concepts that they share, the largest share of activations first.
 
-    maps: (B, K, *grid) how much of each concept is where, from 0 up. vectors: (K, C) what each is made of, of length 1.
-    scores: (K, classes) the model's scores of a picture that is nothing but the concept. layer: its name; size, labels,
-    frames, photos: as in `Explanation`. Concepts come in the order of how much of the activations they make up.
+    Attributes:
+        maps: (B, K, *grid), how much of each concept is where, from 0 up.
+        vectors: (K, C), what each is made of, of length 1.
+        scores: (K, classes), the model's scores of a picture that is nothing but the concept.
+        layer: its name.
+        size: as in `Explanation`, as are labels, frames and photos.
     """
 
     maps: Float[Tensor, "B K ..."]
@@ -41,13 +44,13 @@ class Concepts:
 
     @cached_property
     def heatmaps(self) -> Float[Tensor, "B K ..."]:
-        """(B, K, *size) float32: each concept by its own strongest place in the batch, which is 1."""
+        """(B, K, *size) float32, each concept divided by its strongest place in the batch."""
         strongest = self.maps.movedim(1, 0).flatten(1).amax(1).reshape(1, -1, *[1] * len(self.size))
         scaled = self.maps / torch.where(strongest > 0, strongest, 1)
         return arrays.resize(scaled.float(), self.size)
 
     def legend(self, top: int = 2) -> list[str]:
-        """For each concept the classes that it speaks for most, with their probabilities."""
+        """For each concept the `top` classes that it speaks for most, with their probabilities."""
         likely = self.scores.float().softmax(1)
         values, classes = likely.topk(min(top, likely.shape[1]))
         return [
@@ -59,7 +62,16 @@ class Concepts:
         ]
 
     def figure(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Figure:
-        """Every image with its concepts in colours, and the legend: see `seewhy.render.concepts`."""
+        """Every image with its concepts in colours, and the legend: see `seewhy.render._concepts.figure`."""
         from seewhy.render._concepts import figure
 
         return figure(self, photos, **options)
+
+    def _repr_png_(self) -> bytes | None:
+        from seewhy.render._canvas import png
+
+        return png(self.figure()) if len(self.size) == 2 else None
+
+    def __repr__(self) -> str:
+        batch, count = self.maps.shape[:2]
+        return f"Concepts({count} at {self.layer}, {batch} image{'s'[: batch != 1]}, {tuple(self.maps.shape)})"

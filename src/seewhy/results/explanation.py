@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy._types import Frame
 from seewhy.errors import InputError
+from seewhy.geometry.placement import Placement, draw
 from seewhy.hooks.nested import rebuild
 from seewhy.images import arrays
 from seewhy.methods.fuse import Fuse, fuse_maps, local_product
+from seewhy.results import _words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,18 +32,28 @@ Scaling = Literal["per_image", "shared", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a model answered as it did, for B images and, where asked, T targets of each.
+    """Why a model answered as it did, for B images and, where asked, T targets for each.
 
-    maps: per layer (B, [T,] *grid), signed and unscaled: positive where the image spoke for the score.
-    scores: (B, [T]) what was explained. outputs: what the model returned, without a graph.
-    targets: what was asked, made definite: `Category` with the index of each image, for class scores.
-    size: the input's (H, W) or (D, H, W). fuse: how several layers become one heatmap.
-    probabilities: (B, [T]) of the classes explained: softmax, or for one logit the sigmoid; a model's own where it ends
-    in either; None where a function was explained. labels: class names, where the model came with them.
-    frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels; None for all of it.
-    extents: the share (height, width) of its maps that each image takes up, where the model pads images; the heatmap
-    shows that part. photos: the photographs, where those were passed instead of tensors. note: why this layer was
-    chosen, if it was.
+    Attributes:
+        maps: for each layer (B, [T,] *grid), signed and unscaled: positive where the image spoke for the score.
+        scores: (B, [T]), what was explained.
+        outputs: what the model returned, without a graph. None in an explanation that was read from a file, if the
+            outputs were no tensor.
+        targets: what was asked, made definite: for class scores `Category` with the index of each image.
+        method: the method's name.
+        size: the input's (H, W) or (D, H, W).
+        fuse: how several layers become one heatmap.
+        probabilities: (B, [T]), of the classes explained: softmax, for one logit the sigmoid, or the model's own where
+            it ends in either. None where a function was explained.
+        labels: a name per class, where the model came with them.
+        frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels; None for all of it.
+        extents: the share (height, width) of its maps that each image takes up, where the model pads images. The
+            heatmap shows that part.
+        placements: for layers whose grid does not cover the whole input as it is (the model mirrors, pads or crops its
+            input), where it lies. The heatmap is drawn there.
+        photos: the photographs, where those were passed instead of tensors.
+        files: the names of the photographs' files, where they are known.
+        note: why this layer was chosen, if it was.
     """
 
     maps: dict[str, Float[Tensor, "..."]]
@@ -54,13 +67,46 @@ class Explanation:
     labels: Sequence[str] | None = None
     frames: tuple[Frame, ...] | None = None
     extents: tuple[tuple[float, float], ...] | None = None
+    placements: Mapping[str, Placement] = field(default_factory=dict)
     photos: tuple[Image.Image, ...] | None = None
+    files: tuple[str, ...] | None = None
     note: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """The explanation in a .npz file that `save` wrote. No pickles are read.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The explanation, on the CPU and without photographs: pass them to `overlay` and `figure`. Its targets are
+            the classes, or the prompt, that were explained; of a function of the output nothing is left.
+
+        Raises:
+            InputError: if the file is none that `save` wrote.
+        """
+        from seewhy.render._save import load
+
+        return load(cls, Path(path))
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the layers that were looked at, in the order they ran."""
         return tuple(self.maps)
+
+    @property
+    def index(self) -> Int[Tensor, "B *T"] | None:
+        """(B, [T]), the class that each map explains; None where the target is not about classes."""
+        return _words.class_index(self)
+
+    def name(self, image: int = 0, target: int | None = None) -> str:
+        """What one map is about: the class's label, "class 7", the prompt; "" for a function of the output."""
+        return _words.name(self, image, target)
+
+    def side(self, image: int = 0, target: int | None = None) -> _words.Side:
+        """Of a model with one output "positive" or "negative": whether a map explains it or its opposite. Else ""."""
+        return _words.side(self, image, target)
 
     @cached_property
     def heatmap(self) -> Float[Tensor, "..."]:
@@ -70,11 +116,20 @@ class Explanation:
     def scaled(
         self, scaling: Scaling = "per_image", *, size: tuple[int, ...] | None = None, mode: str = "bilinear"
     ) -> Float[Tensor, "..."]:
-        """The layers' maps resized to `size` (the input's unless told) and fused: (B, [T,] *size) float32.
+        """The layers' maps resized to one size and fused.
 
-        "per_image" drops what is negative and scales every map by its own range, "shared" by the range of all maps
-        together, so that they compare; "none" returns signed values as the method's formula gives them.
-        `mode` is "bilinear", "bicubic" or "nearest".
+        Args:
+            scaling: "per_image" drops what is negative and scales every map by its own range; "shared" by the range of
+                all maps together, so that they compare; "none" returns signed values as the method's formula gives
+                them. A map that is not finite is all zero, unless for "none".
+            size: (H, W) or (D, H, W); None is the input's.
+            mode: how to resize: "bilinear", "bicubic" or "nearest".
+
+        Returns:
+            (B, [T,] *size) float32.
+
+        Raises:
+            InputError: for an unknown scaling.
         """
         if scaling not in ("per_image", "shared", "none"):
             raise InputError("unknown scaling.", got=repr(scaling), expected='"per_image", "shared" or "none"')
@@ -86,26 +141,71 @@ class Explanation:
             per_map = tuple(range(-len(size), 0))
             return arrays.rescale(maps, per_map if scaling == "per_image" else tuple(range(maps.ndim)))
 
-        grids = [grid.float() if scaling == "none" else grid.float().clamp(min=0) for grid in self.maps.values()]
+        def positive(maps: Tensor) -> Tensor:
+            finite = maps.isfinite().flatten(-len(self.size)).all(-1).reshape(*maps.shape[: -len(self.size)], *ones)
+            return torch.where(finite, maps, 0).clamp(min=0)
+
+        ones = [1] * len(self.size)
+        grids = {
+            layer: grid.float() if scaling == "none" else positive(grid.float()) for layer, grid in self.maps.items()
+        }
         if self.fuse == "local_product":  # of the layers at their own resolutions
-            grids = [local_product(grids, len(size))]
+            grids = {"": local_product(list(grids.values()), len(size))}
         drawn = []
-        for grid in grids:
-            resized = arrays.resize(grid, size, mode, self.extents)
+        for layer, grid in grids.items():
+            if layer in self.placements:
+                resized = draw(grid, self.placements[layer], size, mode)
+            else:
+                resized = arrays.resize(grid, size, mode, self.extents)
             drawn.append(scale(resized if scaling == "none" else resized.clamp(min=0)))  # bicubic overshoots
         return drawn[0] if len(drawn) == 1 else scale(fuse_maps(drawn, self.fuse))
 
-    def boxes(self, threshold: float = 0.5) -> list[Any]:
-        """Boxes around the regions of the heatmap at or above `threshold`, in pixels of the input, hottest first.
+    def blank(self, image: int = 0, target: int | None = None, scaling: Scaling = "per_image") -> str:
+        """Why the map of an image shows nothing, such as "zero everywhere"; "" where it shows something."""
+        place = image if target is None else (image, target)
+        grids = [grid[place].float() for grid in self.maps.values()]
+        if not all(bool(grid.isfinite().all()) for grid in grids):
+            return "not finite"
+        if not any(bool(grid.any()) for grid in grids):
+            return "zero everywhere"
+        if scaling == "none":
+            return ""
+        if not any(bool((grid > 0).any()) for grid in grids):
+            return "nothing positive in it"
+        if scaling == "shared" or bool(self.heatmap[place].any()):
+            return ""
+        return "the same everywhere" if len(grids) == 1 else "no place is hot in all of its layers"
 
-        One integer tensor (N, 4) of (x0, y0, x1, y1) per image ((N, 6) for volumes), upper ends exclusive; with T
-        targets a list of T of them per image.
+    def boxes(self, threshold: float = 0.5) -> list[Any]:
+        """Boxes around the regions of the heatmap at or above `threshold`, hottest first.
+
+        Args:
+            threshold: a value of the heatmap, above 0 and at most 1.
+
+        Returns:
+            For each image an integer tensor (N, 4) of (x0, y0, x1, y1) in pixels of the input, (N, 6) for volumes,
+            upper ends exclusive; with T targets a list of T of them for each image.
+
+        Raises:
+            InputError: for a threshold out of range.
         """
         if not 0 < threshold <= 1:
             raise InputError("the threshold is out of range.", got=threshold, expected="a number in (0, 1]")
         if self.scores.ndim == 1:
             return [arrays.boxes(heat, threshold) for heat in self.heatmap]
         return [[arrays.boxes(heat, threshold) for heat in targets] for targets in self.heatmap]
+
+    def to(self, device: torch.device | str) -> Explanation:
+        """The same with all tensors on `device`."""
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def cpu(self) -> Explanation:
+        """The same with all tensors on the CPU."""
+        return self.to("cpu")
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Explanation:
+        fields = ("maps", "scores", "outputs", "targets", "probabilities")
+        return dataclasses.replace(self, **{field: rebuild(getattr(self, field), change) for field in fields})
 
     def __len__(self) -> int:
         return self.scores.shape[0]
@@ -131,10 +231,11 @@ class Explanation:
             frames=self.frames and self.frames[index],
             extents=self.extents and self.extents[index],
             photos=self.photos and self.photos[index],
+            files=self.files and self.files[index],
         )
 
     def overlay(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> list[Image.Image]:
-        """The heatmaps over the photographs, at their own size: see `seewhy.render.overlay`."""
+        """The heatmaps over the photographs, at their own size: see `seewhy.render.overlays`."""
         from seewhy.render._overlay import overlays
 
         return overlays(self, photos, **options)
@@ -146,7 +247,7 @@ class Explanation:
         return figure(self, photos, **options)
 
     def save(self, path: str | Path, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Path:
-        """Write to `path` by its ending: .png a figure, .npz everything, .npy the heatmap: see `seewhy.render.save`."""
+        """Write a picture, the numbers or the heatmap, by the ending of `path`: see `seewhy.render.save`."""
         from seewhy.render._save import save
 
         return save(self, Path(path), photos, **options)
@@ -159,3 +260,12 @@ class Explanation:
     def __repr__(self) -> str:
         maps = ", ".join(f"{name} {tuple(grid.shape)}" for name, grid in self.maps.items())
         return f"Explanation({self.method}, {len(self)} image{'s'[: len(self) != 1]}, {maps})"
+
+
+class Explanations(dict[str, Explanation]):
+    """Explanations of the same images by the names of their methods. A notebook shows their figures."""
+
+    def _repr_png_(self) -> bytes | None:
+        from seewhy.render._figure import stacked
+
+        return stacked(list(self.values())) if self else None

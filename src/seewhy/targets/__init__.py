@@ -1,24 +1,35 @@
 """What is explained: from a model's output to one score per image and target."""
 
-from seewhy.targets.boxes import Box, Redetected, redetected
+from seewhy.targets.base import BaseTarget, FunctionTarget, Target, checked
+from seewhy.targets.boxes import Box, Redetected, declared_classes, redetected
 from seewhy.targets.classes import (
     Category,
-    Classes,
     ClassScores,
     Contrast,
     Finer,
     Probability,
+    class_name,
     class_scores,
-    find_label,
     finer,
 )
 from seewhy.targets.context import Context, Encode
-from seewhy.targets.outputs import answers, scores_tensor
+from seewhy.targets.indices import Classes, find_label, matching_labels
+from seewhy.targets.outputs import Output, answers, scores_tensor, select
 from seewhy.targets.regions import Pixel, Region
-from seewhy.targets.resolving import Target, checked, classes, for_rows, mirrored, outline, probabilities, resolve
+from seewhy.targets.resolving import (
+    as_target,
+    classes,
+    describe,
+    for_rows,
+    mirrored,
+    outline,
+    probabilities,
+    resolve,
+)
 from seewhy.targets.text import Similarity, Text, without_redundancy
 
 __all__ = [
+    "BaseTarget",
     "Box",
     "Category",
     "ClassScores",
@@ -27,6 +38,8 @@ __all__ = [
     "Contrast",
     "Encode",
     "Finer",
+    "FunctionTarget",
+    "Output",
     "Pixel",
     "Probability",
     "Redetected",
@@ -35,17 +48,23 @@ __all__ = [
     "Target",
     "Text",
     "answers",
+    "as_target",
     "checked",
+    "class_name",
     "class_scores",
     "classes",
+    "declared_classes",
+    "describe",
     "find_label",
     "finer",
     "for_rows",
+    "matching_labels",
     "mirrored",
     "outline",
     "probabilities",
     "redetected",
     "resolve",
     "scores_tensor",
+    "select",
     "without_redundancy",
 ]

@@ -2,49 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy.errors import OutputError, TargetError
 from seewhy.hooks.nested import described
-from seewhy.targets.classes import Classes, numbers, per_image
+from seewhy.targets.base import BaseTarget
+from seewhy.targets.classes import class_name, entry
 from seewhy.targets.context import Context
-from seewhy.targets.outputs import is_detections, scores_tensor
-from seewhy.targets.outputs import named as entries
+from seewhy.targets.indices import Classes, as_indices, per_image
+from seewhy.targets.outputs import is_detections, scores_tensor, tensors_called
 
 _SAME = 0.5  # boxes whose intersection over union is this or more are taken for one object
 
 
+class ObjectTarget(BaseTarget):
+    """A target about an object: its class `label` and its place `box`."""
+
+    label: Any
+    box: Any
+    sizes: Int[Tensor, "B 2"] | None
+
+    def classes(self) -> Any:
+        """The class of each object."""
+        return self.label
+
+    def outline(self, image: int, number: int | None) -> tuple[float, ...] | None:
+        """Where the object is; None as long as the inputs' sizes are not known."""
+        if self.sizes is None:
+            return None
+        height, width = self.sizes[image].tolist()
+        found = self.box[image] if number is None else self.box[image, number]
+        return tuple(side / of for side, of in zip(found.tolist(), (width, height, width, height), strict=True))
+
+    def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
+        """The label of the object's class."""
+        label = entry(self.label, image, number)
+        return "" if label is None else class_name(label, None, labels)
+
+
 @dataclass(frozen=True)
-class Box:
-    """The score of one detection in each image: the one nearest to `box`, the one at `index`, or the best.
+class Box(ObjectTarget):
+    """The score of one detected object in each image: the one nearest to `box`, the one at `index`, or the best.
 
-    label: its class; None takes what the model detected. box: (x0, y0, x1, y1) in pixels of the input; the detection
-    of the highest intersection over union is meant, from 0.5 on. index: its number in the model's own order.
-    With neither it is the detection of the highest score. Each may be one for all images, one per image, (B,) or
-    (B, 4), or T per image, (B, T) or (B, T, 4). sizes, named: (B, 2) heights and widths of the inputs, and how many
-    classes have a name; filled in when called.
+    Each of these may be one for all images, one per image, (B,) or (B, 4), or T per image, (B, T) or (B, T, 4). With
+    neither box nor index it is the detection of the highest score.
 
-    For torchvision's detectors (a dict of boxes, labels and scores per image), transformers' queries (`logits` and
-    `pred_boxes`) and raw (B, 4 + K, N) tensors of centres, sizes and scores (YOLO). The score is the model's own: a
-    probability for the first and last, a logit for queries. Once resolved it is that of the same object wherever that
-    is detected, and 0 where it no longer is (its place was masked, say). Raises `TargetError` if there is no such box.
+    The output may be that of torchvision's detectors (a dict of boxes, labels and scores per image), of transformers'
+    queries (`logits` and `pred_boxes`), or a raw tensor (B, 4 + K + more, N): centres, sizes, K class scores, and
+    whatever else a head gives, keypoints, angles or mask coefficients (YOLO). The score is the model's own: a
+    probability for the first and the last, a logit for queries. Once resolved, the score is that of the same object
+    wherever that is detected, and 0 where it no longer is, because its place was masked, say.
+
+    Args:
+        label: the object's class, an index or label; None takes what the model detected.
+        box: (x0, y0, x1, y1) in pixels of the input. The detection of the highest intersection over union is meant,
+            from 0.5 on.
+        index: its number in the model's own order.
+        num_classes: K, for raw tensors whose model does not say it and whose classes have no names.
+        sizes: (B, 2), heights and widths of the inputs. Filled in when the target is resolved.
+
+    Raises:
+        TargetError: on the call, if there is no such detection, or it cannot be told which numbers are class scores.
+        OutputError: on the call, if the output holds no boxes.
+
+    Example:
+        >>> import torch
+        >>> found = {"boxes": torch.tensor([[0.0, 0, 10, 10], [20, 0, 40, 20]]),
+        ...          "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, 0.8])}
+        >>> Box()([found]), Box(label=2)([found])
+        (tensor([0.9000]), tensor([0.8000]))
+        >>> Box(box=(21, 0, 41, 20))([found])
+        tensor([0.8000])
     """
 
     label: Classes = None
     box: Any = None
     index: Any = None
     sizes: Int[Tensor, "B 2"] | None = None
-    named: int | None = None
+    num_classes: int | None = None
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        images = _detections(outputs, self.sizes, self.named)
+        images = _detections(outputs, self.sizes, self.num_classes)
         if not isinstance(self.label, Tensor) or self.box is None:
             return self.resolved(outputs, Context(len(images)))(outputs)
         labels = self.label.reshape(len(images), -1)
@@ -58,24 +103,25 @@ class Box:
     def resolved(self, outputs: Any, context: Context) -> Box:
         """With the label and the box of what was found, and the sizes of the inputs."""
         sizes = self.sizes if context.sizes is None else torch.tensor([size[-2:] for size in context.sizes])
-        named = None if context.labels is None else len(context.labels)
-        images = _detections(outputs, sizes, named)
+        said = [count for count in (len(context.labels or ()), context.num_classes) if count]
+        num_classes = self.num_classes or min(said, default=None)
+        images = _detections(outputs, sizes, num_classes)
         if len(images) != context.batch:
             raise OutputError(
                 "the model's output does not have one row per image.",
                 got=f"{len(images)} rows for {context.batch} images",
             )
-        if self.label is None and entries(outputs, ("pred_boxes",)):
-            images = [_without_no_object(image, named) for image in images]
-        label = None if self.label is None else per_image(numbers(self.label, context.labels), context.batch)
-        index = None if self.index is None else per_image(numbers(self.index, None), context.batch)
+        if self.label is None and tensors_called(outputs, ("pred_boxes",)):
+            images = [_without_no_object(image, num_classes) for image in images]
+        label = None if self.label is None else per_image(as_indices(self.label, context.labels), context.batch)
+        index = None if self.index is None else per_image(as_indices(self.index, None), context.batch)
         box = None if self.box is None else _box_per_image(torch.as_tensor(self.box), context.batch)
         wanted, several = _aligned((label, index, box), (1, 1, 2), context.batch)
         found = [[_found(image, number, *want) for want in wanted[number]] for number, image in enumerate(images)]
         labels = torch.tensor([[label for label, _ in row] for row in found])
         boxes = torch.stack([torch.stack([box for _, box in row]) for row in found])
         labels, boxes = (labels, boxes) if several else (labels[:, 0], boxes[:, 0])
-        return Box(labels, boxes, None, sizes, named)
+        return Box(labels, boxes, None, sizes, num_classes)
 
     def mirrored(self) -> Box:
         """The same objects where left and right are exchanged."""
@@ -86,22 +132,29 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Redetected:
+class Redetected(ObjectTarget):
     """How surely the same object is detected still, for each image and target: what D-RISE asks of a masked image.
 
     The largest product, over the detections there are, of a box's intersection over union with `box` and the cosine of
     its class probabilities with `likely` (Petsiuk et al. 2021, arXiv:2006.03204; without its objectness, which none of
     the known outputs gives apart). 0 where nothing is detected. Made by `redetected`.
+
+    Args:
+        label: the class of each object.
+        box: where it is, (x0, y0, x1, y1) in pixels of the input.
+        likely: the probability of each of K classes.
+        sizes: heights and widths of the inputs.
+        num_classes: as for `Box`.
     """
 
     label: Int[Tensor, "B *T"]
     box: Float[Tensor, "B *T 4"]
     likely: Float[Tensor, "B *T K"]
     sizes: Int[Tensor, "B 2"] | None
-    named: int | None
+    num_classes: int | None
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        images = _detections(outputs, self.sizes, self.named)
+        images = _detections(outputs, self.sizes, self.num_classes)
         boxes = self.box.reshape(len(images), -1, 4)
         likely = self.likely.reshape(*boxes.shape[:2], -1)
         scores = [
@@ -112,20 +165,27 @@ class Redetected:
 
 
 def redetected(target: Any, outputs: Any) -> Redetected:
-    """The same detections as `target`, a resolved `Box`, by where they are and by the probability of every class.
+    """The same detections as those of a resolved `Box`, by where they are and by the probability of every class.
 
-    Raises `TargetError` for any other target. torchvision's detectors give one label and its score instead of all
-    probabilities: there the cosine is 1 for the same label and 0 for another one, so it does not count how sure the
-    detector is, but whether and where it sees the object.
+    torchvision's detectors give one label and its score instead of all probabilities. There the cosine is 1 for the
+    same label and 0 for another one: it does not count how sure the detector is, but whether and where it sees the
+    object.
+
+    Args:
+        target: a resolved `Box`.
+        outputs: what the model returned for the caller's images.
+
+    Raises:
+        TargetError: for any other target.
     """
     if not isinstance(target, Box):
         raise TargetError(
             "only a detection can be looked for again in a masked image.",
-            got=type(target).__name__,
+            got=type(getattr(target, "function", target)).__name__,
             expected="Box(...), one or several of the model's detections",
             do="pass Box() as target for the best one; for other targets use rise",
         )
-    images = _detections(outputs, target.sizes, target.named)
+    images = _detections(outputs, target.sizes, target.num_classes)
     assert isinstance(target.label, Tensor)
     labels, boxes = target.label.reshape(len(images), -1), target.box.reshape(len(images), -1, 4)
     width = max(image.likely.shape[1] for image in images)
@@ -135,7 +195,7 @@ def redetected(target: Any, outputs: Any) -> Redetected:
         likely = image.likely.detach()[[place[0] for place in places if place is not None]]
         rows.append(F.pad(likely, (0, width - likely.shape[1])))
     likely = torch.stack(rows).reshape(*target.label.shape, width)
-    return Redetected(target.label, target.box, likely, target.sizes, target.named)
+    return Redetected(target.label, target.box, likely, target.sizes, target.num_classes)
 
 
 def _likeness(image: _Detections, box: Float[Tensor, "4"], likely: Float[Tensor, " K"]) -> Float[Tensor, ""]:
@@ -148,10 +208,39 @@ def _likeness(image: _Detections, box: Float[Tensor, "4"], likely: Float[Tensor,
     return alike.max()
 
 
-class _Detections(NamedTuple):
-    """One image's boxes (x0, y0, x1, y1) in pixels, and for each the score of each class; -inf: it is not of it.
+def declared_classes(model: nn.Module) -> int | None:
+    """How many classes a model says that its head has; None if it does not say.
 
-    likely: the classes' probabilities.
+    Args:
+        model: it is looked for in the model, in the last module of it, in the last one of that, and so on: where heads
+            stand. `config.num_labels`, `num_classes`, `nc` and the length of `names` count.
+
+    Example:
+        >>> head = nn.Linear(8, 3)
+        >>> head.nc = 3
+        >>> declared_classes(nn.Sequential(nn.Flatten(), head))
+        3
+    """
+    module: nn.Module | None = model
+    while module is not None:
+        said = getattr(getattr(module, "config", None), "num_labels", None)
+        for count in (said, *(getattr(module, name, None) for name in ("num_classes", "nc"))):
+            if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+                return count
+        names = getattr(module, "names", None)
+        if isinstance(names, Mapping | list | tuple) and names:
+            return len(names)
+        module = next(reversed(list(module.children())), None)
+    return None
+
+
+class _Detections(NamedTuple):
+    """One image's boxes, and what the model says of each.
+
+    Attributes:
+        boxes: (x0, y0, x1, y1) in pixels.
+        scores: the score of each class; -inf where the box is not of it.
+        likely: the probability of each class.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -159,16 +248,22 @@ class _Detections(NamedTuple):
     likely: Float[Tensor, "N K2"]
 
 
-def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, named: int | None) -> list[_Detections]:
-    """The boxes of each image in a detector's output. Raises `OutputError` if it is of no kind that is known."""
+def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int | None) -> list[_Detections]:
+    """The boxes of each image in a detector's output.
+
+    Raises:
+        OutputError: if it is of no kind that is known.
+        TargetError: if it cannot be told which numbers of a raw output are class scores.
+    """
     if is_detections(outputs):
         return [_labelled(image["boxes"], image["scores"], image["labels"]) for image in outputs]
-    if boxes := entries(outputs, ("pred_boxes",)):
+    if boxes := tensors_called(outputs, ("pred_boxes",)):
         sides = torch.ones(len(boxes[0]), 2) if sizes is None else sizes
         scale = sides.to(boxes[0]).flip(1).repeat(1, 2)[:, None]  # (width, height, width, height)
         scores = scores_tensor(outputs)
         # one column more than there are names stands for no object, and then a softmax is meant
-        likely = scores.softmax(-1)[..., :named] if named == scores.shape[-1] - 1 else scores.sigmoid()
+        ends_in_none = num_classes == scores.shape[-1] - 1
+        likely = scores.softmax(-1)[..., :num_classes] if ends_in_none else scores.sigmoid()
         return list(map(_Detections, _corners(boxes[0]) * scale, scores, likely))
     raw = scores_tensor(outputs)
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:
@@ -178,7 +273,16 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, named: int | Non
             expected="a dict of boxes, labels and scores per image; logits and pred_boxes; or (B, 4 + K, N)",
             do="pass a function of the output as target",
         )
-    return list(map(_Detections, _corners(raw[:, :4].mT), raw[:, 4:].mT, raw[:, 4:].mT))
+    if num_classes is None or raw.shape[1] < 4 + num_classes:
+        raise TargetError(
+            "it cannot be told which rows of the model's output are class scores.",
+            got=f"shape {tuple(raw.shape)}" + ("" if num_classes is None else f" for {num_classes} classes"),
+            expected="a box in the first four rows, then a row for each class; what follows, keypoints, angles or mask "
+            "coefficients, is left alone",
+            do="pass Box(..., num_classes=K), or labels=[...] with a name per class",
+        )
+    scores = raw[:, 4 : 4 + num_classes].mT
+    return list(map(_Detections, _corners(raw[:, :4].mT), scores, scores))
 
 
 def _labelled(boxes: Tensor, scores: Tensor, labels: Tensor) -> _Detections:
@@ -188,14 +292,14 @@ def _labelled(boxes: Tensor, scores: Tensor, labels: Tensor) -> _Detections:
     return _Detections(boxes, found, torch.where(found.isfinite(), found, 0))
 
 
-def _without_no_object(image: _Detections, named: int | None) -> _Detections:
+def _without_no_object(image: _Detections, num_classes: int | None) -> _Detections:
     """`image` without the class "no object", which some query models have after those that have a name."""
-    if named is None:
+    if num_classes is None:
         raise TargetError(
             "which class to explain cannot be told: the last one may stand for no object at all.",
             do="pass Box(label=...), or labels=[...] with a name per class",
         )
-    return image._replace(scores=image.scores[:, :named])
+    return image._replace(scores=image.scores[:, :num_classes])
 
 
 def _corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:

@@ -16,9 +16,16 @@ Encode = Callable[[Sequence[str]], Tensor]  # N prompts -> (N, D)
 class Context:
     """The call whose output is scored.
 
-    batch: how many images. sizes: each one's (H, W) or (D, H, W), where known. labels: a name per class.
-    embeds: whether the output is known to be an embedding. encode: the model's text side.
-    features: the text features computed so far; pass the same one again to compute each once.
+    Attributes:
+        batch: the number of images.
+        sizes: (H, W) or (D, H, W) of each image, where known.
+        labels: a name per class.
+        embeds: whether the output is known to be an embedding.
+        encode: the model's text side.
+        regression: whether a single output is known to be a value. It is no logit then: it has no negative side.
+        num_classes: how many classes the model's head says that it has: see `declared_classes`.
+        differentiable: whether gradients of the score will be taken.
+        features: the text features computed so far. Pass the same dict again to compute each once.
     """
 
     batch: int
@@ -26,6 +33,9 @@ class Context:
     labels: Sequence[str] | None = None
     embeds: bool = False
     encode: Encode | None = None
+    regression: bool = False
+    num_classes: int | None = None
+    differentiable: bool = False
     features: dict[tuple[Encode, str], Tensor] = field(default_factory=dict)
 
     def encoded(self, encode: Encode, prompts: Sequence[str]) -> Float[Tensor, "N D"]:

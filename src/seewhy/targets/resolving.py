@@ -1,52 +1,49 @@
-"""A target made definite for one call, and its scores checked."""
+"""Whatever a caller gives as target, as one; and what is asked of it, under a name each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.errors import TargetError, TargetTypeError
-from seewhy.hooks.nested import rebuild, tensors
-from seewhy.targets.boxes import Box, Redetected
-from seewhy.targets.classes import Category, Classes, Contrast, Finer, Probability
+from seewhy.targets.base import BaseTarget, FunctionTarget, Target
+from seewhy.targets.classes import Category
 from seewhy.targets.context import Context
-from seewhy.targets.regions import Region
-
-Target = Callable[[Any], Tensor]
 
 
-@runtime_checkable
-class _Resolvable(Protocol):
-    """A target that what it holds does not define alone: it depends on the output, or on the call."""
-
-    def resolved(self, outputs: Any, context: Context) -> Target: ...
-
-
-@runtime_checkable
-class _Placed(Protocol):
-    """A target that says where in the image, and so has a mirror image."""
-
-    def mirrored(self) -> Target: ...
+def as_target(target: Any) -> BaseTarget:
+    """`target` as one of the library's own: a function is wrapped, anything else names classes."""
+    if isinstance(target, BaseTarget):
+        return target
+    return FunctionTarget(target) if callable(target) else Category(target)
 
 
-def resolve(target: Classes | Target, outputs: Any, context: Context) -> Target:
+def resolve(target: Any, outputs: Any, context: Context) -> BaseTarget:
     """`target` made definite for these outputs: its tensors hold one row per image.
 
-    What was predicted, found or named is fixed, so that it stays the same when the image is changed later. Raises what
-    the target raises: `TargetError`, `TargetTypeError`, `OutputError`.
+    What was predicted, found or named is fixed, so that it stays the same when the image is changed later. An object
+    that is no target but has a method `resolved(outputs, context)` chooses one when it sees the output.
+
+    Args:
+        target: classes, a target, or a function of the output.
+        outputs: what the model returned for the caller's images.
+        context: what is known of the call.
+
+    Raises:
+        TargetError: if it does not fit the output.
+        TargetTypeError: if it is nothing that can be a target.
+        OutputError: if the output does not have what it asks about.
     """
-    if isinstance(target, _Resolvable):
-        return target.resolved(outputs, context)
-    return target if callable(target) else Category(target).resolved(outputs, context)
+    if not isinstance(target, BaseTarget) and hasattr(target, "resolved"):
+        target = target.resolved(outputs, context)
+    return as_target(target).resolved(outputs, context)
 
 
-def mirrored(target: Target) -> Target:
+def mirrored(target: Target) -> BaseTarget:
     """A resolved `target` for the same images with left and right exchanged."""
-    return target.mirrored() if isinstance(target, _Placed) else target
+    return as_target(target).mirrored()
 
 
 def for_rows(
@@ -54,35 +51,14 @@ def for_rows(
 ) -> Float[Tensor, "N *T"]:
     """The scores of N rows of `outputs`, row n by what a resolved `target` asks of image `images[n]`.
 
-    A function is called with batches like the `original` outputs of `batch` images, which it was made for: rows stand
-    in their image's place, and images without a row in this round keep what the model gave for them.
+    See `BaseTarget.for_rows`.
     """
-    if isinstance(target, _Resolvable | Finer | Redetected):
-        of_rows: Target = rebuild(target, lambda per_image: per_image[images.to(per_image.device)])
-        return of_rows(outputs)
-    turns = (images[:, None] == images).tril(-1).sum(1)  # the number of earlier rows of the same image
-    scores, order = [], []
-    for turn in range(int(turns.max()) + 1):
-        rows = (turns == turn).nonzero()[:, 0]
-        before = tensors(original)
-
-        def in_place(after: Tensor, rows: Tensor = rows, before: Iterator[Tensor] = before) -> Tensor:
-            kept = next(before).detach()
-            per_image = after.ndim > 0 and after.shape[0] == len(images) and kept.shape[0] == batch
-            return kept.index_copy(0, images[rows], after[rows].to(kept.dtype)) if per_image else after
-
-        scores.append(checked(target(rebuild(outputs, in_place)), batch)[images[rows]])
-        order.append(rows)
-    return torch.cat(scores)[torch.cat(order).argsort()]
+    return as_target(target).for_rows(outputs, images, original, batch)
 
 
 def classes(target: Any) -> Any:
     """The classes that a resolved `target` is about, (B,) or (B, T); None for one that is about something else."""
-    if isinstance(target, Category | Probability | Contrast | Finer):
-        return target.index
-    if isinstance(target, Region):
-        return target.category
-    return target.label if isinstance(target, Box | Redetected) else None
+    return as_target(target).classes()
 
 
 def outline(target: Any, image: int, number: int | None) -> tuple[float, ...] | None:
@@ -90,29 +66,17 @@ def outline(target: Any, image: int, number: int | None) -> tuple[float, ...] | 
 
     None for a target that is about something else. number: that of the target, None where there is one per image.
     """
-    if not isinstance(target, Box | Redetected) or target.sizes is None:
-        return None
-    box = target.box[image] if number is None else target.box[image, number]
-    height, width = target.sizes[image].tolist()
-    return tuple(side / of for side, of in zip(box.tolist(), (width, height, width, height), strict=True))
+    return as_target(target).outline(image, number)
 
 
 def probabilities(target: Target, outputs: Any) -> Float[Tensor, "B *T"] | None:
     """The probability of the classes of a resolved `target`; None for one that is not about an image's class."""
-    if not isinstance(target, Category | Probability | Contrast):
-        return None
-    return Probability(target.index, getattr(target, "multi_label", False))(outputs)
+    return as_target(target).probabilities(outputs)
 
 
-def checked(scores: Any, batch: int) -> Float[Tensor, "B *T"]:
-    """What a target returned, if it is a score per image (and target): (B,) or (B, T); a scalar will do for B = 1."""
-    if not isinstance(scores, Tensor):
-        raise TargetTypeError("the target function did not return a tensor.", got=type(scores).__name__)
-    found: Tensor = scores[None] if scores.ndim == 0 and batch == 1 else scores
-    if found.ndim not in (1, 2) or found.shape[0] != batch or not found.is_floating_point():
-        raise TargetError(
-            "the target function did not return a score per image.",
-            got=f"{scores.dtype} of shape {tuple(scores.shape)}",
-            expected=f"floating point of shape ({batch},), or ({batch}, T) for T targets",
-        )
-    return found
+def describe(target: Any, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
+    """What a map of a resolved `target` is about, in a few words: "tabby", "not nodule", "class 7", a prompt.
+
+    See `BaseTarget.describe`.
+    """
+    return as_target(target).describe(labels, image, number)

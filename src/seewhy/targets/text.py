@@ -12,17 +12,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import TargetError, TargetTypeError
+from seewhy.targets.base import BaseTarget
 from seewhy.targets.context import Context, Encode
 from seewhy.targets.outputs import embedding_tensor
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """The cosine between a model's embedding of each image and `embedding`.
+class Similarity(BaseTarget):
+    """The cosine between a model's embedding of each image and another embedding.
 
-    embedding: (D,) for all images, (B, D) for one per image, or (B, T, D). against: (D,), or (A, D), whose mean cosine
-    is taken off. Raises `TargetError` for other shapes, `OutputError` where the output holds no embedding of D numbers.
-    prompt: what the embedding is of, where that is one text for all images.
+    Args:
+        embedding: (D,) for all images, (B, D) for one per image, or (B, T, D).
+        against: (D,) or (A, D). Their mean cosine is taken off.
+        prompt: the text that the embedding is of, where that is one for all images.
+
+    Raises:
+        TargetError: on the call, for embeddings of another shape.
+        OutputError: on the call, if the output holds no embedding of D numbers.
+
+    Example:
+        >>> import torch
+        >>> Similarity([1.0, 0.0])(torch.tensor([[3.0, 4.0]]))
+        tensor([0.6000])
     """
 
     embedding: Any
@@ -59,14 +70,31 @@ class Similarity:
         others = others if others.ndim > 1 else others[None]
         return replace(self, embedding=wanted, against=others.expand(context.batch, *others.shape[-2:]))
 
+    def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
+        """The prompt, if there is one."""
+        return self.prompt or ""
+
 
 @dataclass(frozen=True)
-class Text:
+class Text(BaseTarget):
     """The likeness of each image to a prompt: the cosine of the model's embeddings of both.
 
-    prompt: one for all images, or a list with one per image. against: one prompt or several, whose mean cosine is taken
-    off: what speaks for the one rather than the others. encode: from N prompts to their embeddings (N, D); models from
-    `seewhy.load` that have a text side bring it. Raises `TargetError` where there is none.
+    Args:
+        prompt: one for all images, or a list with one per image.
+        against: one prompt or several. Their mean cosine is taken off: what is left speaks for the one rather than
+            the others.
+        encode: from N prompts to their embeddings (N, D). Models of `seewhy.load` that have a text side bring it.
+
+    Raises:
+        TargetError: on the call, if there is no text side.
+        TargetTypeError: on the call, for a prompt that is no text.
+
+    Example:
+        >>> import torch
+        >>> embeddings = {"a cat": torch.tensor([1.0, 0.0]), "a dog": torch.tensor([0.0, 1.0])}
+        >>> encode = lambda prompts: torch.stack([embeddings[prompt] for prompt in prompts])
+        >>> Text("a cat", against="a dog", encode=encode)(torch.tensor([[4.0, 3.0]]))
+        tensor([0.2000])
     """
 
     prompt: str | Sequence[str]
@@ -96,11 +124,17 @@ class Text:
 
 
 def without_redundancy(target: Any, outputs: Any, *, scale: float = 2.0) -> Any:
-    """A resolved `Similarity` against others as one to what is its own; any other `target` as it is.
+    """A similarity against others, as one to the part of the embedding that the others do not share.
 
-    Feature surgery (Li et al. 2023, arXiv:2304.05653): with f_j the embeddings of length 1, its own f_0 among them, and
-    w_j the softmax of `scale` times their cosines with the whole image over its mean, f_0 becomes w_0 f_0 -
-    mean_j w_j f_j. The score is the cosine with that; the paper's is the product, at all places as many times as large.
+    Feature surgery (Li et al. 2023, arXiv:2304.05653). Let f_j be the embeddings scaled to length 1, f_0 the target's
+    own, and w_j the softmax of `scale` times their cosines with the whole image, over its mean. Then f_0 becomes
+    w_0 f_0 - mean_j w_j f_j. The score is the cosine with that. The paper's is the product: a multiple of it, with the
+    same factor at all places.
+
+    Args:
+        target: resolved. Anything but a `Similarity` against others is returned as it is.
+        outputs: what the model returned.
+        scale: how strongly likely embeddings count.
     """
     if not isinstance(target, Similarity) or target.against is None:
         return target

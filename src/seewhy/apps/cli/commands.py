@@ -5,24 +5,29 @@ Exit codes: 0 all done; 1 some photographs could not be explained, the others we
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seewhy.apps.cli.asked import Asked, pixel_of, place_of, region_of
-from seewhy.apps.cli.photographs import HEADS, Failure, Job, Result, explain_all, names_of
-from seewhy.apps.cli.terminal import print_table, say, warnings_shown
+from seewhy.apps.cli.names import Files, Naming, names_of, part_of_name
+from seewhy.apps.cli.options import labels_in, method_names, seen_through
+from seewhy.apps.cli.records import HEADS, Failure, Record, csv_file, json_line
+from seewhy.apps.cli.run import Job, Photograph, explain_all
+from seewhy.apps.cli.sources import photographs
+from seewhy.apps.cli.terminal import CtrlC, any_character, print_table, say, warnings_shown
 from seewhy.errors import GradientError, InputError, LayerError, SeewhyError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from seewhy.explainer import Explainer
     from seewhy.models import Loaded
     from seewhy.targets import Text
 
@@ -36,14 +41,24 @@ app = typer.Typer(
 
 _MODEL = "default, timm:NAME, torchvision:NAME, transformers:NAME, open_clip:NAME, or path/to/file.py:build"
 _WEIGHTS = "pretrained, none (random), or a checkpoint file"
+_BATCH = 16
 
 Model = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
 Weights = Annotated[str, typer.Option("--weights", "-w", help=_WEIGHTS)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document per line instead of a table.")]
+
+
+class Mode(StrEnum):
+    """How heat is laid over a photograph."""
+
+    blend = "blend"
+    opacity = "opacity"
 
 
 def main() -> None:
     """The console entry `seewhy`."""
+    any_character()
     try:
         app()
     except KeyboardInterrupt:
@@ -72,11 +87,32 @@ def _options(
 def explain(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Photographs; a sample is explained if there are none.", show_default=False),
+        typer.Argument(
+            help="Photographs, folders, or patterns in quotes; a sample is explained if there are none.",
+            show_default=False,
+        ),
     ] = None,
     model: Model = "default",
     weights: Weights = "pretrained",
-    method: Annotated[str, typer.Option(help="One of `seewhy methods`.")] = "grad_cam",
+    labels: Annotated[
+        Path | None, typer.Option(help="A file with the class names: one in each line, or JSON.", show_default=False)
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIDE|HxW", help="The input's size in pixels. [default: the model's]")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
+    ] = None,
+    gray: Annotated[bool, typer.Option("--gray", help="The model takes one channel: grey levels.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option(help="One of `seewhy methods`. [default: grad_cam]", show_default=False)
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Several, with commas: grad_cam,layer_cam.", show_default=False)
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +121,7 @@ def explain(
             help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
         ),
     ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Explain the K most likely classes.")] = None,
     box: Annotated[
         int | None, typer.Option(min=0, help="Of a detector the box of this number, from 0 on. [default: the best]")
     ] = None,
@@ -98,34 +135,68 @@ def explain(
         list[str] | None, typer.Option(help="A name or pattern of `seewhy layers`; may be repeated. [default: chosen]")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")] = Path("seewhy-out"),
-    colormap: Annotated[str, typer.Option(help="Any of matplotlib's.")] = "jet",
+    mode: Annotated[
+        Mode, typer.Option(help="blend: the same share everywhere; opacity: the more heat, the more colour.")
+    ] = Mode.blend,
+    signed: Annotated[bool, typer.Option("--signed", help="Show what spoke against it too, in blue.")] = False,
+    colormap: Annotated[
+        str | None, typer.Option(help="Any of matplotlib's. [default: jet; coolwarm for --signed]", show_default=False)
+    ] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How strong the heatmap is over the photograph.")] = 0.5,
-    device: Device = "cpu",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no figures: much faster.")] = False,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write no overlays.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Write the numbers too, as .npz.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Add a row for each result to this file.", show_default=False)
+    ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out what the same command has written before.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help=f"Photographs at once. [default: {_BATCH}]", show_default=False)
+    ] = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
-    """Explain photographs: an overlay and a figure of each."""
-    with _exit_codes():
+    """Explain photographs: an overlay and a figure of each.
+
+    Nothing is overwritten, but for what the same command wrote before.
+    """
+    with _exit_codes() as stop:
         if not 0 <= alpha <= 1:  # not every typer stops nan
             raise InputError("alpha is out of range.", got=alpha, expected="a number in [0, 1]")
-        from seewhy.explainer import Explainer
-        from seewhy.images.photo import open_photo
-        from seewhy.methods import get
-        from seewhy.render._overlay import find_colormap
-        from seewhy.targets import Text, find_label
-
-        chosen = get(method).name
-        find_colormap(colormap)
-        loaded = _load(model, weights, device)
-        explainer = Explainer(loaded, chosen, layers=layer or None)
-        index = None
-        if target is not None and loaded.embed_text is None:
-            index = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
+        if signed and mode is Mode.opacity:
+            raise InputError("opacity has no sign.", got="--signed with --mode opacity", do="leave one of them out")
+        names = method_names(method or (), methods or ())
         given = [f"--{name}" for name, value in (("box", box), ("pixel", pixel), ("mask", mask)) if value is not None]
         if len(given) > 1:
             raise InputError("only one of these says where.", got=", ".join(given), do="leave the others out")
-        if given and loaded.embed_text is not None:
-            raise InputError("the model compares whole pictures with words.", got=given[0], do=f"leave {given[0]} out")
+        if top_k and (given or target is not None):
+            raise InputError(
+                "--top-k ranks classes.", got=given[0] if given else "--target", do="leave one of them out"
+            )
+        if skip_existing and no_figure and no_overlay and not raw:
+            raise InputError("--skip-existing looks for files, and none are written.", do="leave it out")
+        from seewhy.explainer import Explainer
+        from seewhy.images.photo import open_photo
+        from seewhy.methods import get
+        from seewhy.render._colormap import colours
+        from seewhy.targets import Text, find_label
+
+        names = list(dict.fromkeys(get(name).name for name in names))
+        if colormap is not None:
+            colours(colormap)
+        loaded = _load(model, weights, device)
+        if labels is not None:
+            loaded = replace(loaded, labels=labels_in(labels))
+        loaded = replace(loaded, preprocess=seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std))
+        explainer = _explainer(Explainer, loaded, names, layer, batch_size)
+        index = None
+        if loaded.embed_text is not None and (given or top_k):
+            got = given[0] if given else "--top-k"
+            raise InputError("the model compares whole pictures with words.", got=got, do=f"leave {got} out")
+        if target is not None and loaded.embed_text is None:
+            index = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
         where = None if pixel is None else pixel_of(pixel)
         region = None if mask is None else open_photo(mask)
 
@@ -133,35 +204,63 @@ def explain(
             if target is not None and loaded.embed_text is not None:
                 return Text(target)
             place = None if where is None else place_of(where, loaded.preprocess.frame(photo.size))
-            return Asked(index, box, place, None if region is None else region_of(region, photo, loaded.preprocess))
+            inside = None if region is None else region_of(region, photo, loaded.preprocess)
+            return Asked(index, box, place, inside, top_k or 0)
 
         _make_folder(out)
-        paths = images or [_sample()]
-        job = Job(explainer, asked, colormap, alpha, raw)
-        results = explain_all(job, paths, names_of(paths, out, chosen))
-        if as_json:
-            typer.echo(json.dumps([asdict(result) for result in results], indent=2, ensure_ascii=False))
-        elif done := [result for result in results if isinstance(result, Result)]:
-            print_table(HEADS, [result.cells for result in done])
-        if any(isinstance(result, Failure) for result in results):
+        drawing = {"scaling": "none" if signed else "per_image", "colormap": colormap, "alpha": alpha}
+        request = {
+            "model": model, "weights": weights, "labels": str(labels), "preprocess": repr(loaded.preprocess),
+            "target": target, "box": box, "pixel": pixel, "mask": str(mask), "layer": layer, "top_k": top_k,
+            "mode": mode.value, **drawing,
+        }  # fmt: skip
+        parts = [*([target] if target else []), *given, *(layer or []), *([f"top{top_k}"] if top_k else [])]
+        suffix = "-".join(["", *filter(None, map(part_of_name, parts))])
+        found = photographs(images or [_sample()], out)
+        paths = [entry for entry in found if isinstance(entry, Path)]
+        inputs = frozenset(path.resolve() for path in [*paths, *filter(None, (mask, labels, csv))])
+        named: dict[Path, dict[str, Files]] = {path: {} for path in paths}
+        for name in names:
+            naming = Naming(
+                out, name + suffix, {**request, "method": name}, top_k or 0, not no_overlay, not no_figure, raw
+            )
+            for path, files in zip(paths, names_of(paths, naming, inputs), strict=True):
+                named[path][name] = files
+        if skip_existing:
+            done = [path for path in paths if all(files.done for files in named[path].values())]
+            found = [entry for entry in found if entry not in done]
+            if done:
+                say(f"{len(done)} of {len(paths)} photographs were explained before and are skipped")
+        todo = [entry if isinstance(entry, Failure) else Photograph(entry, named[entry]) for entry in found]
+        job = Job(
+            explainer, asked, where is None and region is None, batch_size or _BATCH, drawing, {"mode": mode.value}
+        )
+        if not _run(job, todo, csv, as_json=as_json, stop=stop):
             raise typer.Exit(1)
 
 
 @app.command()
-def methods() -> None:
+def methods(as_json: AsJson = False) -> None:
     """List the explanation methods."""
     with _exit_codes():
         from seewhy.methods import available
 
+        heads = ("name", "family", "needs", "cost", "source")
         rows = [
             (found.name, found.family, ", ".join(found.needs), found.cost, found.source)
             for found in available().values()
         ]
-        print_table(("name", "family", "needs", "cost", "source"), rows)
+        if as_json:
+            for row, found in zip(rows, available().values(), strict=True):
+                typer.echo(json_line(dict(zip(heads, row, strict=True)) | {"needs": found.needs}))
+        else:
+            print_table(heads, rows)
 
 
 @app.command()
-def layers(model: Model = "default", weights: Weights = "pretrained", device: Device = "cpu") -> None:
+def layers(
+    model: Model = "default", weights: Weights = "pretrained", device: Device = "cpu", as_json: AsJson = False
+) -> None:
     """List a model's layers in the order they run on a sample photograph, what each costs, and which one is chosen."""
     with _exit_codes():
         from seewhy.explainer import Explainer
@@ -178,9 +277,73 @@ def layers(model: Model = "default", weights: Weights = "pretrained", device: De
                 chosen, note = explanation.layers, explanation.note
             except (LayerError, GradientError) as error:  # the list is what helps to name one instead
                 note = f"No layer can be chosen: {error}"
-        rows = [("->" if row.label in chosen else "", *row.cells) for row in found.rows]
-        print_table(("", *COLUMNS), rows)
+        if as_json:
+            for row in found.rows:
+                content = asdict(row) | {"grid": row.cells[3] or None, "chosen": row.label in chosen}
+                typer.echo(json_line(content))
+        else:
+            print_table(("", *COLUMNS), [("->" if row.label in chosen else "", *row.cells) for row in found.rows])
         say(f"-> {note}" if chosen else note)
+
+
+def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_json: bool, stop: CtrlC) -> bool:
+    """Explain, and print each record when it is done; whether all went well."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    errors = Console(stderr=True, highlight=False)
+    rows: list[tuple[str, ...]] = []
+    failures = 0
+    maps = len(job.explainer.methods)
+    hidden = len(todo) < 2 or not errors.is_terminal
+    with csv_file(csv) as add, Progress(console=errors, transient=True, disable=hidden) as progress:
+        task = progress.add_task("explaining", total=len(todo) * maps)
+
+        def hand_over(record: Record | Failure) -> None:
+            nonlocal failures
+            add(record)
+            if isinstance(record, Failure):
+                failures += 1
+                say(f"error: {record.error}", errors)
+            else:
+                rows.append(record.cells)
+            if as_json:
+                typer.echo(json_line(asdict(record)))
+            first = isinstance(record, Failure) or record.rank in (None, 1)
+            progress.advance(task, (maps if isinstance(record, Failure) else 1) if first else 0)
+
+        try:
+            explain_all(job, todo, hand_over, lambda text: say(text, errors), stop)
+        finally:
+            progress.stop()
+            if rows and not as_json:
+                print_table(HEADS, rows)
+    return not failures
+
+
+def _explainer(
+    kind: type[Explainer], loaded: Loaded, methods: list[str], layers: list[str] | None, batch_size: int | None
+) -> Explainer:
+    """An explainer; if a layer does not exist, the error names those that have space."""
+    import difflib
+
+    from seewhy.hooks.select import find
+    from seewhy.inspect import summary
+
+    for layer in layers or ():
+        try:
+            find(loaded.module, layer)
+        except LayerError as error:
+            inputs, _, _ = loaded.prepare([_sample()])
+            spacious = [row.label for row in summary(loaded.module, inputs).rows if row.grid is not None]
+            near = difflib.get_close_matches(layer, spacious, n=5, cutoff=0.6)
+            shallow = [name for name in spacious if "." not in name]
+            raise LayerError(
+                str(error).splitlines()[0],
+                expected="a layer with space, such as " + ", ".join(near or shallow[-5:] or spacious[-5:]),
+                do="`seewhy layers` lists them",
+            ) from error
+    return kind(loaded, methods, layers=layers or None, batch_size=batch_size or 32)
 
 
 def _load(model: str, weights: str, device: str) -> Loaded:
@@ -204,13 +367,14 @@ def _make_folder(out: Path) -> None:
 
 
 @contextmanager
-def _exit_codes() -> Iterator[None]:
+def _exit_codes() -> Iterator[CtrlC]:
     """A user's mistake is told in plain words and ends with 2; anything else keeps its traceback."""
     try:
-        yield
+        with CtrlC() as stop:
+            yield stop
     except SeewhyError as error:
         say(f"error: {error}")
         raise typer.Exit(2) from error
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt as interrupt:
         say("stopped")
-        raise typer.Exit(130) from stop
+        raise typer.Exit(130) from interrupt

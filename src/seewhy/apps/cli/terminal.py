@@ -1,7 +1,11 @@
-"""What the command line prints: tables to stdout, words and warnings to stderr."""
+"""What the command line prints: tables to stdout, words and warnings to stderr, and what Ctrl-C does."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder what is read
+
+
+def cleaned(text: str) -> str:
+    """`text` with control characters written out, so that a label or a file name cannot steer the terminal."""
+    return "".join(
+        character.encode("unicode_escape", "surrogatepass").decode()
+        if (unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character != "\n")
+        or character in _DIRECTIONS
+        else character
+        for character in text
+    )
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -22,7 +39,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cleaned(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(80, console.measure(table, options=console.options.update(width=10_000)).maximum))
@@ -30,11 +47,18 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def say(text: str, console: Console | None = None) -> None:
-    """To stderr, as it is: no markup, no wrapping; above the progress bar where there is one."""
+    """To stderr: no markup, no wrapping; above the progress bar where there is one."""
     from rich.console import Console
     from rich.text import Text
 
-    (console or Console(stderr=True)).print(Text(text), soft_wrap=True)
+    (console or Console(stderr=True)).print(Text(cleaned(text)), soft_wrap=True)
+
+
+def any_character() -> None:
+    """Let stdout and stderr write out, as escapes, the characters that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -48,3 +72,57 @@ def warnings_shown(show: Callable[[str], Any]) -> Iterator[None]:
     finally:
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             show(f"warning: {text}")
+
+
+class CtrlC:
+    """Ctrl-C in a block: it raises KeyboardInterrupt, is not forgotten, and waits while a result is handed over.
+
+    Python drops an exception that a signal raises inside a callback of its own, such as a weak reference's. So the
+    signal is remembered, and `check` raises again. Pressed twice, it always raises.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._held = False
+
+    def __enter__(self) -> CtrlC:
+        self._handler = signal.getsignal(signal.SIGINT)
+        self._hook = sys.unraisablehook
+        # a shell's background job ignores the signal, and only the main thread may change that
+        self._ours = self._handler is signal.default_int_handler and _in_main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._press)
+            sys.unraisablehook = self._unraisable
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, self._handler)
+            sys.unraisablehook = self._hook
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the block end before Ctrl-C raises."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def _press(self, *_: object) -> None:
+        again, self._pressed = self._pressed, True
+        if again or not self._held:
+            raise KeyboardInterrupt
+
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            self._hook(unraisable)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -14,13 +14,13 @@ from torch import Tensor
 from seewhy.compat.pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget, ClassifierOutputTarget
 from seewhy.errors import TargetError
 from seewhy.hooks.nested import rebuild
-from seewhy.targets import class_scores
+from seewhy.targets import BaseTarget, class_scores
 
 ImageTarget = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
-class PerImage:
+class PerImage(BaseTarget):
     """The score of each row of the outputs by the target of its image.
 
     choose: from an image's number to its target; a function, so that no tensor of a target's is taken for one of rows.
@@ -43,10 +43,6 @@ class PerImage:
             )
         return torch.stack([score.reshape(()) for score in found])
 
-    def resolved(self, outputs: Any, context: Any) -> PerImage:  # noqa: ARG002
-        """Itself: there is nothing to find out."""
-        return self
-
     @property
     def targets(self) -> list[ImageTarget]:
         """The target of each image, for whom it is handed on to."""
@@ -67,7 +63,7 @@ def per_image(targets: Sequence[ImageTarget], images: int) -> PerImage:
 def predicted(outputs: Any) -> PerImage:
     """The class of the highest score of each image; for one logit the side that it is on."""
     scores = class_scores(outputs)
-    kind = ClassifierOutputTarget if scores.kind == "scores" else BinaryClassifierOutputTarget
+    kind = BinaryClassifierOutputTarget if scores.single else ClassifierOutputTarget
     classes = scores.values.argmax(1).tolist()
     return per_image([kind(index) for index in classes], len(classes))
 

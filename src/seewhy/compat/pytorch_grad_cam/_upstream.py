@@ -21,7 +21,7 @@ from seewhy._types import Ask
 from seewhy.images import arrays
 from seewhy.methods.cam import decomposition
 from seewhy.methods.channels import Reduce, channel_sum, over_space, spread
-from seewhy.methods.perturbation import masks as perturbation
+from seewhy.methods.perturbation import channel_masks
 
 Layer = Float[Tensor, "B C *space"]
 Map = Float[Tensor, "B *space"]
@@ -77,7 +77,7 @@ def fem(activations: Layer, *, k: float = 2.0) -> Map:
 def score_cam(activations: Layer, inputs: Float[Tensor, "B c *size"], score: Ask) -> Weights:
     """With masks enlarged by corner-aligned interpolation. Volumes, which grad-cam does not take, are the engine's."""
     if inputs.ndim != 4:
-        return perturbation.score_cam_weights(activations, inputs, score)
+        return channel_masks.score_cam_weights(activations, inputs, score)
     images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
 
     def masked(rows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from seewhy.compat.pytorch_grad_cam import _upstream
 from seewhy.engine.tape import along
 from seewhy.methods import Method, channels
 from seewhy.methods.cam import gradient
-from seewhy.methods.perturbation import masks as perturbation
+from seewhy.methods.perturbation import replayed
 
 # called by name with all that the method of that name needs, gives a weight to each channel (B, C)
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "shapley_cam": lambda gradients, curvatures, **_: gradient.shapley_cam_weights(gradients, curvatures),
     "random_cam": gradient.random_cam_weights,
     "score_cam": _upstream.score_cam,
-    "ablation_cam": perturbation.ablation_cam_weights,
+    "ablation_cam": replayed.ablation_cam_weights,
 }
 
 

@@ -21,6 +21,11 @@ Map = Float[Tensor, "B *size"]
     needs=("inputs", "input_gradients", "bias_gradients"),
     source="arXiv:1905.00780",
     cost="1 forward, 1 backward",
+    checked=(
+        "The paper's sum in float64: the same to 1e-5; the parts add up to the score to 1e-4. Each part is scaled "
+        "to [0, 1] by an image's range and then enlarged. grad-cam 1.5.7 scales every channel by itself: more "
+        "than 0.05 of the heatmap apart."
+    ),
 )
 def full_grad(
     inputs: Image, input_gradients: Image, bias_gradients: list[Tensor], *, reduce: Reduce = channel_sum
@@ -38,7 +43,16 @@ def full_grad(
     return reduce(torch.stack([arrays.resize(part, size) for part in scaled], 1))
 
 
-@method("guided_backprop", needs=("guided_gradients",), source="arXiv:1412.6806", cost="1 forward, 1 backward")
+@method(
+    "guided_backprop",
+    needs=("guided_gradients",),
+    source="arXiv:1412.6806",
+    cost="1 forward, 1 backward",
+    checked=(
+        "The rule layer by layer in float64: the same to 1e-4. grad-cam 1.5.7, for ReLU modules and one image: "
+        "the same to 1e-4; for functional ReLUs it gives the plain gradient."
+    ),
+)
 def guided_backprop(guided_gradients: Image) -> Map:
     """The gradient at the input, cut at 0 before every activation function on its way back, summed over colours.
 
@@ -53,6 +67,7 @@ def guided_backprop(guided_gradients: Image) -> Map:
     needs=("activations", "gradients", "guided_gradients"),
     source="arXiv:1610.02391",
     cost="1 forward, 2 backwards",
+    checked="The product of guided_backprop and grad_cam by hand: the same to 1e-6.",
 )
 def guided_grad_cam(activations: Layer, gradients: Layer, guided_gradients: Image) -> Map:
     """Guided backpropagation times the positive part of Grad-CAM, resized (Selvaraju et al. 2017)."""

@@ -29,13 +29,27 @@ def _quotient(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below == 0, 0, above / torch.where(below == 0, 1, below))
 
 
-@method("cam", needs=("activations", "weights"), source="arXiv:1512.04150")
+@method(
+    "cam",
+    needs=("activations", "weights"),
+    source="arXiv:1512.04150",
+    checked="The paper's equations, written out place by place in float64: the same to 1e-10.",
+)
 def cam(activations: Layer, weights: Float[Tensor, "B C"], *, reduce: Reduce = channel_sum) -> Map:
     """The classifier's own weights on the channels before its global average (Zhou et al. 2016, eq. 2)."""
     return reduce(spread(weights, activations))
 
 
-@method("grad_cam", needs=("activations", "gradients"), source="arXiv:1610.02391")
+@method(
+    "grad_cam",
+    needs=("activations", "gradients"),
+    source="arXiv:1610.02391",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. captum 0.9.0: the same "
+        "to 1e-5. grad-cam 1.5.7 on resnet18, VGG-11 and MobileNetV2: heatmaps the same to 5e-5. torchcam 0.5.0: "
+        "the same to 1e-5."
+    ),
+)
 def grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by their mean gradient (Selvaraju et al. 2017, eqs. 1 and 2)."""
     return reduce(spread(grad_cam_weights(gradients), activations))
@@ -46,25 +60,52 @@ def grad_cam_weights(gradients: Layer) -> Weights:
     return gradients.flatten(2).mean(-1)
 
 
-@method("hires_cam", needs=("activations", "gradients"), source="arXiv:2011.08891")
+@method(
+    "hires_cam",
+    needs=("activations", "gradients"),
+    source="arXiv:2011.08891",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7 on "
+        "resnet18, VGG-11 and MobileNetV2: heatmaps the same to 5e-5."
+    ),
+)
 def hires_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Every activation times its own gradient: what each place added to the score (Draelos and Carin 2020)."""
     return reduce(gradients * activations)
 
 
-@method("grad_cam_elementwise", needs=("activations", "gradients"), source="arXiv:2011.08891")
+@method(
+    "grad_cam_elementwise",
+    needs=("activations", "gradients"),
+    source="arXiv:2011.08891",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7 on "
+        "resnet18, VGG-11 and MobileNetV2: heatmaps the same to 5e-5."
+    ),
+)
 def grad_cam_elementwise(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """HiResCAM with the ReLU inside the sum: only what spoke for the score, channel by channel."""
     return reduce((gradients * activations).clamp(min=0))
 
 
-@method("grad_cam_plus_plus", needs=("activations", "gradients"), source="arXiv:1710.11063")
+@method(
+    "grad_cam_plus_plus",
+    needs=("activations", "gradients"),
+    source="arXiv:1710.11063",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. The authors' code "
+        "divides each channel's alphas by their sum, which equation 19 does not: on a resnet18 of random weights "
+        "and ten classes, 96 x 96 photographs: correlation 1.0000, largest difference 0.0014 of the heatmap. "
+        "grad-cam's differs by up to 1.0 on pooled networks: it adds 1e-6 to a smaller denominator."
+    ),
+)
 def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Positive gradients, weighted so that every object counts alike (Chattopadhyay et al. 2018, eqs. 5 and 19).
 
     The score is taken through an exponential, so its 2nd and 3rd derivatives are g^2 and g^3 times exp(S); the factor
     exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
-    computed as 1 / (2 + sum(A) g), in which no small gradient underflows.
+    computed as 1 / (2 + sum(A) g), in which no small gradient underflows. The authors' code divides each channel's
+    alphas by their sum over the places with a positive gradient. Equation 19 does not, and this method is the equation.
     """
     return reduce(spread(grad_cam_plus_plus_weights(activations, gradients), activations))
 
@@ -74,7 +115,16 @@ def grad_cam_plus_plus_weights(activations: Layer, gradients: Layer) -> Weights:
     return over_space(_quotient(gradients.clamp(min=0), 2 + spread(over_space(activations), gradients)))
 
 
-@method("x_grad_cam", needs=("activations", "gradients"), source="arXiv:2008.02312")
+@method(
+    "x_grad_cam",
+    needs=("activations", "gradients"),
+    source="arXiv:2008.02312",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7 on "
+        "resnet18, VGG-11 and MobileNetV2: heatmaps the same to 5e-5, to 1e-3 where terms cancel. torchcam 0.5.0: "
+        "the same to 1e-5."
+    ),
+)
 def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Gradients averaged by how much of the channel lies where they are (Fu et al. 2020)."""
     return reduce(spread(x_grad_cam_weights(activations, gradients), activations))
@@ -85,7 +135,15 @@ def x_grad_cam_weights(activations: Layer, gradients: Layer) -> Weights:
     return _quotient(over_space(gradients * activations), over_space(activations))
 
 
-@method("layer_cam", needs=("activations", "gradients"), source="doi:10.1109/TIP.2021.3089943")
+@method(
+    "layer_cam",
+    needs=("activations", "gradients"),
+    source="doi:10.1109/TIP.2021.3089943",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7 on "
+        "resnet18, VGG-11 and MobileNetV2: heatmaps the same to 5e-5. torchcam 0.5.0: the same to 1e-5."
+    ),
+)
 def layer_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Every activation times its own positive gradient, sharp in early layers too (Jiang et al. 2021)."""
     return reduce(gradients.clamp(min=0) * activations)
@@ -96,6 +154,11 @@ def layer_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_
     needs=("activations", "noisy_gradients"),
     source="arXiv:1908.01224",
     cost="1 + n forwards, n backwards, n = 4",
+    checked=(
+        "The paper's formula in float64, with g^2 in the numerator of alpha: the same to 1e-10. Without noise it "
+        "is grad_cam_plus_plus. torchcam 0.5.0 uses the last draw only and never divides: more than 0.02 of the "
+        "heatmap apart."
+    ),
 )
 def smooth_grad_cam_plus_plus(
     activations: Layer,
@@ -123,6 +186,10 @@ def smooth_grad_cam_plus_plus(
     needs=("activations", "gradients", "curvatures"),
     source="arXiv:2501.06261",
     cost="1 forward, 2 backwards",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7: "
+        "heatmaps the same to 1e-4."
+    ),
 )
 def shapley_cam(activations: Layer, gradients: Layer, curvatures: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted by the mean of g - HA / 2, to second order their Shapley value (Cai 2025).
@@ -138,7 +205,12 @@ def shapley_cam_weights(gradients: Layer, curvatures: Layer) -> Weights:
     return grad_cam_weights(gradients - curvatures / 2)
 
 
-@method("eigen_grad_cam", needs=("activations", "gradients"), source="grad-cam, without a paper")
+@method(
+    "eigen_grad_cam",
+    needs=("activations", "gradients"),
+    source="grad-cam, without a paper",
+    checked="grad-cam 1.5.7: the same to 1e-3, up to a sign that grad-cam leaves to chance.",
+)
 def eigen_grad_cam(activations: Layer, gradients: Layer) -> Map:
     """The first principal component of the activations times their gradients, an invention of grad-cam's.
 
@@ -147,7 +219,15 @@ def eigen_grad_cam(activations: Layer, gradients: Layer) -> Map:
     return principal_component(gradients * activations)
 
 
-@method("seg_eigen_cam", needs=("activations", "gradients"), source="doi:10.3390/app15137562")
+@method(
+    "seg_eigen_cam",
+    needs=("activations", "gradients"),
+    source="doi:10.3390/app15137562",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. grad-cam 1.5.7: "
+        "heatmaps the same to 1e-4."
+    ),
+)
 def seg_eigen_cam(activations: Layer, gradients: Layer) -> Map:
     """The first principal component of |g| A, its largest value in size positive (Chung and Ying 2025, eqs. 10 to 13).
 
@@ -159,23 +239,54 @@ def seg_eigen_cam(activations: Layer, gradients: Layer) -> Map:
     return torch.where(-low > high, -projection, projection)
 
 
-@method("zoom_cam", needs=("activations", "gradients"), source="arXiv:2010.08644", staged=True, fuse="max")
+@method(
+    "zoom_cam",
+    needs=("activations", "gradients"),
+    source="arXiv:2010.08644",
+    staged=True,
+    fuse="max",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. The authors' code "
+        "scales each map to [0, 1] and then enlarges it; here it is enlarged, then scaled: on a resnet18 of "
+        "random weights and ten classes, 96 x 96 photographs: correlation 0.998, largest difference 0.30. The "
+        "authors take thirteen layers of VGG-16, here it is one for each resolution: correlation 0.20 with random "
+        "weights. Pass layers= for theirs."
+    ),
+)
 def zoom_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
     """Every activation times its own gradient, at every resolution, fused by the maximum (Shi et al. 2020)."""
     return hires_cam(activations, gradients, reduce=reduce)
 
 
-@method("odam", needs=("activations", "gradients"), source="arXiv:2304.06354")
-def odam(activations: Layer, gradients: Layer, *, sigma: float = 1.0, reduce: Reduce = channel_sum) -> Map:
-    """Activations times their gradients, these blurred: one map per detected box (Zhao and Chan 2023).
+@method(
+    "odam",
+    needs=("activations", "gradients"),
+    source="arXiv:2304.06354",
+    checked=(
+        "The paper's equations, written out place by place in float64: the same to 1e-10. The authors' code has "
+        "no blur, and neither has the default. On a resnet18 of random weights and ten classes, 96 x 96 "
+        "photographs: sigma=1.0, an earlier default, correlates 0.58 with it at layer2."
+    ),
+)
+def odam(activations: Layer, gradients: Layer, *, sigma: float = 0.0, reduce: Reduce = channel_sum) -> Map:
+    """Activations times their gradients: one map per detected box (Zhao and Chan 2023).
 
-    `sigma` is the Gaussian's standard deviation in cells of the grid; the paper lets the size of the box decide it. The
-    target is the score of one box, or one of its coordinates.
+    The target is the score of one box, or one of its coordinates.
+
+    Args:
+        sigma: standard deviation of a Gaussian, in cells of the grid, that the gradients are blurred with. The paper
+            smooths them, by the size of the box; the authors' code does not, and neither does the default.
+        reduce: how the weighted channels become a map.
     """
     return reduce(arrays.blur(gradients, sigma, tuple(range(2, gradients.ndim))) * activations)
 
 
-@method("seg_xres_cam", needs=("activations", "gradients"), source="CVPR Workshops 2023, pp. 3733-3738")
+@method(
+    "seg_xres_cam",
+    needs=("activations", "gradients"),
+    source="CVPR Workshops 2023, pp. 3733-3738",
+    checked="The paper's equations, written out place by place in float64: the same to 1e-10.",
+)
 def seg_xres_cam(
     activations: Layer,
     gradients: Layer,
@@ -196,7 +307,12 @@ def seg_xres_cam(
     return reduce(spread * activations)
 
 
-@method("random_cam", needs=("activations", "generator"), source="a baseline, without a paper")
+@method(
+    "random_cam",
+    needs=("activations", "generator"),
+    source="a baseline, without a paper",
+    checked="No paper. Weights are drawn evenly from [-1, 1], as grad-cam draws them.",
+)
 def random_cam(activations: Layer, generator: Generator, *, reduce: Reduce = channel_sum) -> Map:
     """Channels weighted at random in [-1, 1]: what a method has to beat. All images share one draw."""
     return reduce(spread(random_cam_weights(activations, generator), activations))

@@ -15,7 +15,7 @@ from torch import Tensor
 from seewhy.compat.pytorch_grad_cam._upstream import scaled
 from seewhy.errors import InputError
 from seewhy.images import arrays
-from seewhy.render._overlay import find_colormap
+from seewhy.render._colormap import find_colormap
 
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]

@@ -1,0 +1,75 @@
+"""Write cards.md: what each method shows, what it costs, and against what it was checked.
+
+python docs/methods/make_cards.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import partial
+from pathlib import Path
+
+from seewhy import methods
+from seewhy.methods import Method
+
+_HEAD = """# A card for each method
+
+Written by `python docs/methods/make_cards.py` from the registry, `seewhy.methods.available()`. "Checked" says against
+what a method was compared, and with what difference: its paper's formula, its authors' code, or another library.
+Which method to take when is told in [methods.md](../methods.md).
+"""
+_FUSED = {
+    "mean": "their mean",
+    "max": "their maximum",
+    "product": "their product",
+    "local_product": "Poly-CAM's product",
+}
+
+
+def cards() -> str:
+    """All cards, in the order of the registry."""
+    return "\n".join([_HEAD, *map(card, methods.available().values())])
+
+
+def card(method: Method) -> str:
+    """The card of one method, as Markdown."""
+    rows = {
+        "Source": method.source,
+        "Cost": method.cost,
+        "Looks at": _looks_at(method),
+        "Target": "any" if method.scored else "none: the map does not depend on the score",
+        "Options": ", ".join(f"`{name}={_shown(value)}`" for name, value in method.options.items()) or "none",
+        "Needs": ", ".join(f"`{need}`" for need in method.needs),
+        "Checked": method.checked,
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
+    return f"## {method.name}\n\n{_described(method)}\n\n{table}\n"
+
+
+def _looks_at(method: Method) -> str:
+    if method.attends:
+        return "all attention over the image's tokens"
+    if not method.layered:
+        return "the input"
+    if method.staged:
+        return f"the last layer of every resolution, fused by {_FUSED[method.fuse]}"
+    return "one layer, the last with space unless told"
+
+
+def _described(method: Method) -> str:
+    """The function's docstring: its text, and the options as a list."""
+    function = method.function.func if isinstance(method.function, partial) else method.function
+    text = inspect.cleandoc(function.__doc__ or "")
+    text, _, rest = text.partition("\nArgs:\n")
+    options = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", rest.partition("\n\n")[0], re.MULTILINE)
+    listed = [f"- `{name}`: {' '.join(told.split())}" for name, told in options]
+    return text.strip() + ("\n\n" + "\n".join(listed) if listed else "")
+
+
+def _shown(value: object) -> str:
+    return value.__name__ if inspect.isfunction(value) else repr(value)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "cards.md").write_text(cards())

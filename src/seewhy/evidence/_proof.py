@@ -1,0 +1,87 @@
+"""Where the layers of a session lie over its input: proven, by construction or by changed copies of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seewhy._types import CallLabel
+from seewhy.engine.session import Session
+from seewhy.geometry.grid import Grid, read
+from seewhy.geometry.judge import NoPlaces
+from seewhy.geometry.observe import Seen
+from seewhy.geometry.placement import Placement
+from seewhy.geometry.proof import Proof, prove
+from seewhy.hooks.activations import activations_in, call_labels
+from seewhy.hooks.attach import after_forward
+
+_AT_ONCE = 32  # changed copies in one forward
+
+
+def can_be_proven(run: Session) -> bool:
+    """Whether copies of the input can be changed: not those of integers, nor those that the model lays out itself."""
+    images = run.call.images
+    return isinstance(images, Tensor) and images.is_floating_point() and run.call.canvas is None and len(images) > 0
+
+
+def placements(
+    run: Session, calls: Sequence[Seen], seen: Sequence[Seen], *, batch_size: int = _AT_ONCE
+) -> dict[CallLabel, Placement | NoPlaces]:
+    """Where the grids of these calls lie over the input, or why they have no places.
+
+    Costs nothing where nothing before a call can move places. Otherwise the model runs on some twenty changed copies
+    of the first image, and again on as many for what these do not show.
+
+    Args:
+        run: the session.
+        calls: those in question, each with a grid.
+        seen: all calls of the forward: the first with a grid helps to see how a model crops, pads or zooms.
+        batch_size: copies in one forward.
+    """
+    space = run.call.space
+    upright = Placement.upright(space)
+    found: dict[CallLabel, Placement | NoPlaces] = {call.label: upright for call in calls if call.plain}
+    asked = {call.label: call.grid for call in calls if not call.plain and call.grid is not None}
+    if not asked:
+        return found
+    first = next((call for call in seen if call.grid is not None and call.handed and not call.label.level), None)
+    known = asked | ({} if first is None or first.grid is None else {first.label: first.grid})
+    names = {str(label): label for label in known}
+
+    def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {str(label): grid for label, grid in _folded(run, images[0], known).items()}
+
+    with run.aside():
+        proofs = prove(folded, [run.call.image[:1]], at_once=min(batch_size, _AT_ONCE))
+    for text, verdict in proofs.verdicts.items():
+        if names[text] in asked:
+            found[names[text]] = verdict.placement if isinstance(verdict, Proof) else verdict
+    return found
+
+
+def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Tensor]:
+    """What the calls return for these images in place of the first one, as (N, C, *grid)."""
+    rows = run.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(images), 0), images)
+    space = tuple(images.shape[2:])
+    made: list[tuple[tuple[str, str], Tensor]] = []
+
+    def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
+        made.extend(((name, level), tensor.clone()) for level, tensor in activations_in(output).items())
+
+    modules = run.modules(tuple(dict.fromkeys(label.name for label in known)))
+    with torch.no_grad(), after_forward(modules, keep):
+        run.run(rows)
+    labels = call_labels([call for call, _ in made])
+    found = {}
+    for label, (_, tensor) in zip(labels, made, strict=True):
+        if label not in known:
+            continue
+        grid: Grid | None = known[label]
+        if space != run.call.space:
+            grid = read(tuple(tensor.shape), space, len(images))  # a sequence of tokens cannot be told anew
+        if grid is not None:
+            found[label] = grid.fold(tensor)
+    return found

@@ -1,0 +1,143 @@
+"""What the maps are worth where the evidence is known: the numbers that methods and layers are chosen by.
+
+Average precision against the marks that were asked for. A map that knows nothing has the marks' share of the image.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+import seewhy
+from seewhy.metrics import average_precision, pointing_game, relevance_mass
+from tests.truth.models import CASES
+from tests.truth.scenes import clever_hans
+
+CHEAP = {
+    "rise": {"masks": 60, "cells": 8},
+    "occlusion": {"window": 8, "stride": 4},
+    "poly_cam": {"variant": "+"},
+    "ss_cam": {"samples": 2},
+    "is_cam": {"steps": 2},
+    "opti_cam": {"steps": 10},
+    "group_cam": {"groups": 8},
+}
+LAST_BLOCK = "encoder.layers.encoder_layer_3.ln_1"
+# What is largest in the last block is the same in every image and for every class: tokens of plain background.
+BELOW_CHANCE_IN_A_VIT = {"eigen_cam"}
+FLOOR = {"random_cam"}
+ELSEWHERE = {"d_rise"}  # of detections alone
+SLOW = {
+    "score_cam",
+    "ss_cam",
+    "is_cam",
+    "poly_cam",
+    "gscore_cam",
+    "group_cam",
+    "opti_cam",
+    "vit_cx",
+    "rise",
+    "occlusion",
+}
+ATTENTION = {name for name, found in seewhy.methods.available().items() if found.attends}
+POOLED = {"cam"}  # asks for a linear head behind the mean of the layer
+
+
+@cache
+def setting(name, count=8):
+    case = CASES[name]
+    return case, case.model(), case.scenes(count)
+
+
+def heat(name, method, layers=None, count=8):
+    case, model, seen = setting(name, count)
+    where = {} if layers is None or not seewhy.methods.get(method).layered else {"layers": layers}
+    options = CHEAP.get(method, {})
+    return seewhy.explain(model, case.inputs(seen), case.target(seen), method=method, **where, **options).heatmap
+
+
+def worth(name, method, layers=None, count=8):
+    return float(average_precision(heat(name, method, layers, count), setting(name, count)[2].truth).mean())
+
+
+def chance(name, count=8):
+    return float(setting(name, count)[2].truth.float().mean())
+
+
+@pytest.mark.parametrize("method", sorted(seewhy.methods.available().keys() - FLOOR - ELSEWHERE - ATTENTION))
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_every_method_is_better_than_chance_on_a_resnet(method):
+    layers = ["layer1", "layer2", "layer3", "layer4"] if method in ("refine_cam", "poly_cam") else "layer4"
+    assert worth("resnet", method, layers) > 1.5 * chance("resnet")
+
+
+@pytest.mark.parametrize("method", sorted(seewhy.methods.available().keys() - FLOOR - ELSEWHERE - POOLED))
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_every_method_on_a_transformer(method):
+    """Twice chance at least in the last block, or listed above with the reason and below chance."""
+    count = 8 if method in SLOW else 24
+    found = worth("vit", method, LAST_BLOCK, count)
+    if method in BELOW_CHANCE_IN_A_VIT:
+        assert found < chance("vit", count)
+    else:
+        assert found > 2 * chance("vit", count)
+
+
+def test_the_layer_counts_for_more_than_the_method():
+    """resnet: everyone's default, the same method two resolutions further up, and four resolutions together."""
+    last, finer = worth("resnet", "x_grad_cam", "layer4", 24), worth("resnet", "x_grad_cam", "layer2", 24)
+    together = worth("resnet", "refine_cam", ["layer1", "layer2", "layer3", "layer4"], 24)
+    assert worth("resnet", "grad_cam", "layer4", 24) == pytest.approx(last, abs=0.02)
+    assert finer > last + 0.15
+    assert together > 0.9
+
+
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_a_transformer_is_explained_by_attention_through_all_blocks():
+    """0.62, against 0.22 for everyone's default."""
+    attention = worth("vit", "attention_relevance", count=24)
+    assert attention > 0.55
+    assert attention > 2.5 * worth("vit", "grad_cam", LAST_BLOCK, 24)
+
+
+@pytest.mark.parametrize(("method", "layers", "least"), [("grad_cam", "layer2", 0.5), ("refine_cam", None, 0.5)])
+def test_the_maps_of_clever_hans_lie_on_the_cue(method, layers, least):
+    """Not on the marks that a person would take for the reason. The cue is 1% of the image."""
+    _, model, _ = setting("clever-hans")
+    seen, marks = clever_hans(60, seed=710_000)
+    rows = seen.labels[:, 0] & seen.masks[:, 0].flatten(1).any(1)
+    seen, marks = seen[rows][:16], marks[rows][:16]
+    where = {"layers": layers} if layers else {}
+    found = seewhy.explain(model, seen.images, 0, method=method, **where).heatmap
+    assert average_precision(found, seen.truth).mean() > least
+    assert relevance_mass(found, seen.truth).mean() > 3 * relevance_mass(found, marks).mean()
+
+
+def test_marks_of_a_volume_a_segmenter_and_a_detector():
+    assert worth("volume", "hires_cam") > 5 * chance("volume")
+    assert worth("segmenter", "hires_cam", "up2") > 5 * chance("segmenter")
+    assert worth("detector", "layer_cam") > 3 * chance("detector")
+
+
+def test_the_grid_pointing_game():
+    """A quarter of the mosaic shows what was asked for; the share of the heat there is 1 / 4 by chance."""
+    _, _, seen = setting("mosaics", 4)
+    found = heat("mosaics", "grad_cam", count=4)
+    assert relevance_mass(found, seen.truth).mean() > 0.6
+    assert pointing_game(found, seen.truth).mean() == 1
+    blind = heat("mosaics", "eigen_cam", count=4)  # of no class: it shows the same wherever is asked
+    assert relevance_mass(blind, seen.truth).mean() < 0.5
+
+
+def test_a_map_of_another_class_lies_on_other_marks():
+    _, model, seen = setting("resnet", 24)
+    others = seen.labels.clone()
+    others[torch.arange(len(seen)), seen.target] = False
+    other = others.int().argmax(1)
+    assert others.any(1).all()
+    found = seewhy.explain(model, seen.images, other, method="refine_cam").heatmap
+    asked = average_precision(found, seen.masks[torch.arange(len(seen)), other]).mean()
+    assert asked > 0.8
+    assert average_precision(found, seen.truth).mean() < 0.2
