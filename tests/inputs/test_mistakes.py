@@ -179,6 +179,13 @@ def test_errors_of_other_causes_stay_as_they_are(error):
         assert bool(error.__notes__) is noted
 
 
+def test_a_list_is_no_mistake_where_something_else_failed():
+    error = RuntimeError("mine")
+    with pytest.raises(RuntimeError) as caught:
+        Inputs.of(list(IMAGES), nn.Identity()).run(Broken(error))
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_models_without_a_convolution_tell_type_and_device_only():
     model = nn.Sequential(nn.Flatten(), nn.Linear(288, 2))
     with pytest.raises(RuntimeError) as caught:

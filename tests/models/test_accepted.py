@@ -138,7 +138,9 @@ def test_an_object_that_predicts_names_the_network_inside():
         as_module(YOLO(NETWORK))
     with pytest.raises(InputTypeError, match="an exported file has no layers"):
         as_module(YOLO("yolo.onnx"))
-    for model in (Lightning(), torch.compile(Lightning())):
+    own = YOLO(None)
+    del own.model  # a call of its own, and no network inside: it is the network
+    for model in (own, Lightning(), torch.compile(Lightning())):
         assert as_module(model) is model
 
 

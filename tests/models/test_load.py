@@ -397,6 +397,16 @@ def test_a_checkpoint_that_fits_in_part_is_told_without_its_prefix(spec, weights
         load(spec, weights=tmp_path / "w.ckpt")
 
 
+def test_shapes_tell_which_of_two_parts_is_meant(tmp_path):
+    path = tmp_path / "w.pth"
+    weights = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2), "2.weight": torch.ones(5, 2)}
+    torch.save(weights | {"2.bias": torch.ones(5)}, path)
+    module = nn.Linear(2, 5)
+    with pytest.warns(UserWarning, match=r"only the weights under '2\.' are used, not 0\.weight, 0\.bias"):
+        fill(module, path)
+    assert torch.equal(module.bias, torch.ones(5))
+
+
 class Secret:
     pass
 
