@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import errors, integrations, methods, metrics, models, render, samples, targets
+    from seewhy import errors, inspect, integrations, methods, metrics, models, render, results, samples, targets
     from seewhy.evaluation import check, choose, evaluate
     from seewhy.explainer import Explainer, concepts, explain
     from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
-_MODULES = frozenset({"errors", "integrations", "methods", "metrics", "models", "render", "samples", "targets"})
+_MODULES = frozenset(
+    {"errors", "inspect", "integrations", "methods", "metrics", "models", "render", "results", "samples", "targets"}
+)
 _HOMES = {
     **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
     **dict.fromkeys(("Explainer", "concepts", "explain"), "explainer"),
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "explain",
     "features",
+    "inspect",
     "integrations",
     "load",
     "mask",
@@ -60,6 +63,7 @@ __all__ = [
     "noise",
     "render",
     "replace",
+    "results",
     "samples",
     "scale",
     "summary",

@@ -197,17 +197,15 @@ def test_the_side_of_a_single_output_is_told(explanation, labels, titles):
     assert [axes[0].get_title("left") for axes in panels(figure(made), 1)] == titles
 
 
-def test_the_side_of_a_single_probability(explanation):
-    """0.2 is the output itself, 0.7 is 1 - 0.3."""
-    made = explanation(
-        MAPS,
-        targets=Category(torch.tensor([1, 0]), "probabilities"),
-        outputs=torch.tensor([[0.2], [0.3]]),
-        scores=torch.tensor([0.2, 0.7]),
-    )
-    assert [made.side(0), made.side(1)] == ["positive", "negative"]
-    several = explanation(MAPS, targets=Category(torch.tensor([1, 0]), "probabilities"))
-    assert several.side(0) == ""
+def test_the_side_of_a_single_output_is_told_of_classes_only(explanation):
+    """A probability has two sides; a regression, and one of several classes, has none."""
+    index = torch.tensor([1, 0])
+    kinds = ("one probability", "one value", "scores")
+    made = {kind: explanation(MAPS, targets=Category(index, kind)) for kind in kinds}
+    assert [made["one probability"].side(0), made["one probability"].side(1)] == ["positive", "negative"]
+    assert made["one value"].side(0) == made["scores"].side(0) == ""
+    several = explanation([MAPS], several=True, targets=Category(torch.tensor([[1, 0]]), "one logit"))
+    assert [several.side(0, 0), several.side(0, 1)] == ["positive", "negative"]
 
 
 def test_drawing_does_not_touch_pyplot(explanation):

@@ -16,6 +16,11 @@ from seewhy.errors import InputError
 from seewhy.images.files import written_whole
 from seewhy.render import overlay, save
 
+
+def top(outputs):
+    return outputs.amax(1)
+
+
 MAPS = [[[-1.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [0.0, 0.0]]]
 
 
@@ -55,7 +60,7 @@ def test_npz_holds_everything(explanation, tmp_path, name):
 
 def test_npz_leaves_out_what_is_not_known(explanation, tmp_path):
     with np.load(save(explanation(MAPS, outputs={"logits": torch.zeros(2, 3)}), tmp_path / "a.npz")) as read:
-        assert not {"outputs", "index", "labels", "files", "frames", "probabilities", "prompt"} & {*read.files}
+        assert not {"outputs", "index", "labels", "files", "frames", "probabilities"} & {*read.files}
         assert read["label"].tolist() == ["", ""]
 
 
@@ -101,7 +106,8 @@ def test_an_explanation_is_read_back(explanation, tmp_path):
     [
         (Similarity(torch.ones(2, 3), prompt="a cat"), "a cat", None),
         (Region(torch.tensor([2, 0]), None), "c", [2, 0]),
-        (lambda outputs: outputs.sum(1), "", None),
+        (top, rf"top (test_save.py, line {top.__code__.co_firstlineno})", None),
+        (None, "", None),
     ],
 )
 def test_of_other_targets_what_they_are_about_is_read_back(explanation, tmp_path, targets, name, index):

@@ -130,8 +130,8 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
     targets: Any = tensor("index")
     if "kind" in read:
         targets = Category(targets, str(read["kind"]) or None)  # type: ignore[arg-type]
-    elif "prompt" in read:
-        targets = str(read["prompt"])
+    elif "about" in read:
+        targets = str(read["about"]) or None
     return kind(
         maps={layer: torch.from_numpy(read[f"maps/{layer}"]) for layer in read["layers"].tolist()},
         scores=scores,
@@ -184,8 +184,7 @@ def _texts(metadata: Mapping[str, str]) -> PngInfo:
 
 def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
     """What the file holds, by name. What is not known is left out."""
-    targets = explanation.targets
-    prompt = targets if isinstance(targets, str) else getattr(targets, "prompt", None)
+    targets, names = explanation.targets, _names(explanation)
     known: dict[str, Any] = {
         "heatmap": explanation.heatmap,
         "scores": explanation.scores,
@@ -197,9 +196,9 @@ def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
         "outputs": explanation.outputs if isinstance(explanation.outputs, Tensor) else None,
         "probabilities": explanation.probabilities,
         "index": explanation.index,
-        "label": _names(explanation),
+        "label": names,
         "kind": targets.kind or "" if isinstance(targets, Category) else None,
-        "prompt": prompt,
+        "about": names.flat[0] if explanation.index is None and len({*names.flat}) == 1 else None,
         "labels": explanation.labels,
         "frames": explanation.frames,
         "extents": explanation.extents,

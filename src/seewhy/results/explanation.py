@@ -81,7 +81,7 @@ class Explanation:
 
         Returns:
             The explanation, on the CPU and without photographs: pass them to `overlay` and `figure`. Its targets are
-            the classes, or the prompt, that were explained; of a function of the output nothing is left.
+            the classes that were explained, or the prompt, or what else the target said of itself, as a text.
 
         Raises:
             InputError: if the file is none that `save` wrote.
@@ -101,11 +101,11 @@ class Explanation:
         return _words.class_index(self)
 
     def name(self, image: int = 0, target: int | None = None) -> str:
-        """What one map is about: the class's label, "class 7", the prompt; "" for a function of the output."""
+        """What one map is about: "tabby", "not nodule", "class 7", the prompt; "" where nothing is known."""
         return _words.name(self, image, target)
 
     def side(self, image: int = 0, target: int | None = None) -> _words.Side:
-        """Of a model with one output "positive" or "negative": whether a map explains it or its opposite. Else ""."""
+        """For one logit or probability "positive" or "negative": whether a map explains it or its opposite. Else ""."""
         return _words.side(self, image, target)
 
     @cached_property

@@ -185,9 +185,8 @@ def _explain_group(
             blank = [f"warning: {what}: {advice}." for what, _, advice in blanks(one)]
             for text in blank:
                 warn(f"{photograph.path}: {text}")
-            prompt = getattr(target, "prompt", None)
             told = general if one.scores.ndim == 2 else (*general, *blank)  # of several maps each has its own
-            _write(photograph, _Writing(job, photograph.files[method], one, prompt, told), writers, warn)
+            _write(photograph, _Writing(job, photograph.files[method], one, told), writers, warn)
 
 
 def _write(photograph: Photograph, writing: _Writing, writers: ThreadPoolExecutor, warn: Callable[[str], None]) -> None:
@@ -211,7 +210,6 @@ class _Writing:
     job: Job
     files: Files
     explanation: Explanation
-    prompt: str | None
     warnings: tuple[str, ...]
 
     def __call__(self) -> list[Record | Failure]:
@@ -250,7 +248,7 @@ class _Writing:
             blank = "" if rank is None else explanation.blank(0, rank)
             yield Record(
                 image=image,
-                label=self.prompt or explanation.name(0, rank),
+                label=explanation.name(0, rank),
                 index=None if index is None else int(index[place]),
                 probability=None if probabilities is None else finite(float(probabilities[place])),
                 score=finite(float(explanation.scores[place])),
