@@ -291,11 +291,11 @@ def report(rows: Sequence[Row]) -> str:
         "# Which maps lie on the evidence",
         "Written by `PYTHONPATH=src python -m benchmarks.truth`; every number is in truth.json. The models and scenes "
         "are those of tests/truth: several marks in each image, a map for one kind of them. AP is the average "
-        f"precision of the heat against the marks of that kind, the mean over {IMAGES} images ({SLOW_IMAGES} for methods "
-        "that run the model hundreds of times, and for mosaics). Mass is the share of the heat on the marks, hit the share of "
-        "images whose hottest place is on one. Insertion and deletion are areas under the probability, absent pixels "
-        f"blurred, of {LABEL_FREE_IMAGES} images; difference is the first less the second. A layer is the last of its "
-        "resolution, counted from the end; default is where seewhy looks unless told.",
+        "precision of the heat against the marks of that kind. Mass is the share of the heat on the marks, hit the "
+        "share of images whose hottest place is on one. Insertion and deletion are areas under the probability, absent "
+        "pixels blurred; difference is the first less the second. A layer is the last of its resolution, counted from "
+        f"the end; default is where seewhy looks unless told. Means over {IMAGES} images ({SLOW_IMAGES} for methods "
+        f"that run the model hundreds of times, and for mosaics), of insertion and deletion over {LABEL_FREE_IMAGES}.",
         _table(
             ["model", "accuracy on held-out scenes", "chance (AP)", "centred Gaussian (AP)"],
             [

@@ -69,6 +69,7 @@ def main(names: list[str]) -> None:
         size = case.file.stat().st_size / 1e3
         print(f"{name}: accuracy {reached:.4f}, {size:.0f} kB, {time.perf_counter() - start:.0f} s", flush=True)
         if reached < case.least:
+            case.file.unlink()
             raise SystemExit(f"{name} is not accurate enough: its maps would not be judged")
 
 
