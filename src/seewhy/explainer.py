@@ -276,13 +276,13 @@ class Explainer:
             forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
             if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
                 forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
-            likely = {ask: found.probabilities for ask, found in asked.items()}
+            likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = {
             found.name: Explanation(
                 maps={str(label): drawn for label, drawn in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
-                probabilities=None if (shares := likely[found.ask]) is None else shares.detach(),
+                probabilities=None if likely is None else likely.detach(),
                 outputs=outputs,
                 targets=asked[found.ask].target,
                 method=found.name,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import copy
+import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -15,13 +17,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch._dynamo  # without it nothing can be compiled, and the guard does not touch the stance
 from torch import Tensor, nn
 
 import seewhy
 from seewhy.engine import turns
 from seewhy.engine.guard import guard
 from seewhy.errors import ConcurrencyError
+from seewhy.hooks.undo import undoing
+from tests.engine.interrupting import fingerprint, stance
 
 
 class Net(nn.Module):
@@ -43,20 +46,6 @@ class Net(nn.Module):
 
 def images() -> Tensor:
     return torch.linspace(-1, 2, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
-
-
-def fingerprint(model: nn.Module) -> dict[str, object]:
-    tensors = [*model.parameters(), *model.buffers()]
-    return {
-        "values": [tensor.detach().numpy().tobytes() for tensor in tensors],
-        "places": [tensor.data_ptr() for tensor in tensors],
-        "objects": [id(tensor) for tensor in tensors],
-        "flags": [tensor.requires_grad for tensor in tensors],
-        "grads": [None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist()) for tensor in tensors],
-        "modes": [module.training for module in model.modules()],
-        "attributes": [sorted(vars(module)) for module in model.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
-    }
 
 
 # 1. Weights, buffers and gradients
@@ -364,10 +353,6 @@ def test_models_that_draw_in_two_threads_leave_the_states() -> None:
 # 5. torch.compile's stance, modes
 
 
-def stance() -> str:
-    return torch._dynamo.eval_frame._stance.stance
-
-
 def test_the_stance_is_put_back_by_the_last_of_overlapping_blocks() -> None:
     """The first to begin is the first to end: putting back what each found would leave the other's stance."""
     first, second = guard(Net()), seewhy.capture(Net(), "conv")
@@ -550,76 +535,29 @@ def test_a_child_forked_while_a_thread_explains_finds_the_model_as_it_was() -> N
 # Ctrl-C
 
 
-def interrupted_at(number: int, work) -> bool:
-    """Run `work`, and raise KeyboardInterrupt at the `number`-th place where Python looks for signals.
-
-    These are the start of every Python function and the return from every function in C. Whether it came to that.
-    """
-    places = 0
-
-    def count(_: object, event: str, __: object) -> None:
-        nonlocal places
-        if event in ("call", "c_return"):
-            places += 1
-            if places == number:
-                raise KeyboardInterrupt
-
-    reached = False
-    try:
-        sys.setprofile(count)
-        work()
-    except KeyboardInterrupt:
-        reached = True
-    finally:
-        sys.setprofile(None)
-    return reached or places >= number
+def interrupt(*arguments: str) -> dict[str, list[str]]:
+    """What `tests.engine.interrupting` found left over. In a process of its own: pytest's checks of types are places
+    for signals too, thousands of them."""
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.engine.interrupting", *arguments], capture_output=True, text=True, timeout=600
+    )
+    assert found.returncode == 0, found.stderr
+    assert "Exception ignored" not in found.stderr, found.stderr
+    report = json.loads(found.stdout)
+    assert report["interruptions"] > 1000
+    return report["left_over"]
 
 
-def left_over(model: nn.Module, before: dict[str, object]) -> list[str]:
-    now = fingerprint(model)
-    found = [name for name in before if now[name] != before[name]]
-    found += ["stance"] * (stance() != "default")
-    found += ["turn"] * bool(turns._turns or turns._waits)
-    found += ["grad mode"] * (not torch.is_grad_enabled() or torch.is_inference_mode_enabled())
-    found += ["function mode"] * torch._C._len_torch_function_stack()
-    found += ["autocast"] * (not torch.is_autocast_cache_enabled())
-    return found
+def test_ctrl_c_at_every_place_in_entering_and_leaving_leaves_nothing() -> None:
+    assert interrupt() == {}
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_ctrl_c_anywhere_in_entering_and_leaving_leaves_nothing(watched: bool) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
-    model.seen = [1]
-    image = torch.ones(1, 1, 2, 2)
-    with guard(model):
-        model(image)
-
-    def work() -> None:
-        with guard(model), seewhy.capture(model, "0"):
-            model.seen.append(2)
-
-    number, failures = 0, {}
-    while True:
-        number += 1
-        if watched:
-            with torch.no_grad():
-                model[0].bias.add_(1)
-        before = fingerprint(model)
-        if not interrupted_at(number, work):
-            break
-        if found := left_over(model, before) + ["seen"] * (model.seen != [1]):
-            failures[number] = found
-            break
-    assert not failures
-    assert number > 200
-    with guard(model):
-        pass
-    assert not left_over(model, before)
+@pytest.mark.slow
+def test_ctrl_c_by_signal_at_random_instants_leaves_nothing() -> None:
+    assert interrupt("3000") == {}
 
 
 def test_an_exception_in_undoing_does_not_stop_the_rest() -> None:
-    from seewhy.hooks.undo import undoing
-
     done: list[int] = []
     tries = iter([KeyboardInterrupt, None])
 
@@ -638,6 +576,7 @@ def test_an_exception_in_undoing_does_not_stop_the_rest() -> None:
             undo.later(broken)
             undo.later(done.append, 4)
 
-    with pytest.raises(ValueError, match="always"):
+    with pytest.raises(KeyboardInterrupt) as caught:  # Ctrl-C comes through before an error
         block()
+    assert isinstance(caught.value.__context__, ValueError)
     assert done == [4, 2, 1]

@@ -86,6 +86,19 @@ def guard(model: nn.Module) -> Iterator[None]:
             )
 
 
+@contextmanager
+def aside(model: nn.Module) -> Iterator[None]:
+    """Inside a guard: what runs in the block leaves the random states and what modules hold as before the block.
+
+    A model that draws or counts in its forward then answers afterwards as if nothing had run.
+    """
+    learned = learned_of(model)
+    with undoing() as undo:
+        undo.later(RandomStates(_devices(model), learned.drew).put_back)
+        undo.later(Snapshot(modules_of([model]), learned.layout).put_back)
+        yield
+
+
 def _learn(values: Values, ended: list[bool]) -> None:
     values.learn(whole=bool(ended))
 

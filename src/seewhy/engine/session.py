@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.engine.guard import guard
+from seewhy.engine.guard import aside, guard
 from seewhy.engine.tape import Tape, record
 from seewhy.errors import InputError
 from seewhy.hooks.wrappers import unwrap
@@ -75,7 +75,7 @@ class Session:
 
         A model that draws or counts in its forward then answers as if nothing had run.
         """
-        with guard(self.model):
+        with aside(self.model):
             yield
 
     def modules(self, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, nn.Module]:

@@ -17,6 +17,7 @@ from seewhy.engine.probe import Limits, Probe
 from seewhy.engine.session import Session
 from seewhy.engine.tape import Tape
 from seewhy.geometry.grid import Grid
+from seewhy.geometry.observe import Seen
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild
 from seewhy.inputs import Inputs
@@ -50,6 +51,7 @@ class Plan:
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
         placements: where the grids lie that do not cover the whole input as it is.
+        seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
     """
 
@@ -59,6 +61,7 @@ class Plan:
     reason: str = ""
     grids: dict[CallLabel, Grid] = field(default_factory=dict)
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:

@@ -200,31 +200,32 @@ class Recorder:
             warn(f"{label} has a single place, so that its map is the same everywhere: choose an earlier layer.")
             return Grid(shape[2:]).fold
         if label not in plan.grids:
+            seen = {one.label: one for one in self._seen(run, plan)} if given is None else {}
             found = grids.readings(shape, call.space, call.batch, grid=given)
-            if given is None and (len(found) != 1 or len(shape) == 3):
-                with run.aside():
-                    found = [grid for seen in look(run) if seen.label == label for grid in seen.readings]
+            if label in seen and (len(found) != 1 or len(shape) == 3):
+                found = list(seen[label].readings)
             plan.grids[label] = _only(found, label, shape, call)
-            if given is None:
-                self._prove_named(run, plan, label)
+            if label in seen:
+                self._prove(run, plan, replace(seen[label], readings=(plan.grids[label],)))
         return plan.grids[label].fold
 
-    def _prove_named(self, run: Session, plan: Plan, label: CallLabel) -> None:
-        """Note where the grid of a layer that the caller named lies; warn if it has no places."""
-        with run.aside():
-            seen = look(run)
-        call = next((call for call in seen if call.label == label), None)
-        if call is None:
-            return
-        call = replace(call, readings=(plan.grids[label],))
-        verdict = self._verdicts(run, [call], seen)[label]
+    def _seen(self, run: Session, plan: Plan) -> list[Seen]:
+        """What one forward shows of all layers, looked at once for a plan."""
+        if not plan.seen:
+            with run.aside():
+                plan.seen.extend(look(run))
+        return plan.seen
+
+    def _prove(self, run: Session, plan: Plan, call: Seen) -> None:
+        """Note where the grid of a call that the caller named lies; warn if it has no places."""
+        verdict = self._verdicts(run, [call], plan.seen)[call.label]
         if isinstance(verdict, NoPlaces):
             warn(
-                f"the map of {label} does not say where: {verdict.reason}. Choose an earlier layer, or pass grid= if "
-                "you know how it lies over the input."
+                f"the map of {call.label} does not say where: {verdict.reason}. Choose an earlier layer, or pass grid= "
+                "if you know how it lies over the input."
             )
         elif not verdict.is_upright:
-            plan.placements[label] = verdict
+            plan.placements[call.label] = verdict
 
 
 def _plan(

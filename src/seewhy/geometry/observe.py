@@ -140,6 +140,7 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
     """The outputs of one forward, and what each of the layers in it made."""
     modules = {name: module for name, module in run.model.named_modules() if name}
     calls: list[_Made] = []
+    dimensions = len(run.call.space)  # asked for here: the mode below sees what our own code calls, too
     returned: dict[int, tuple[str, ReferenceType[Tensor]]] = {}  # by id: who returned this tensor last
 
     def source(tensor: Tensor | None) -> str:
@@ -155,7 +156,7 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
                 for tensor, (width, axes) in zip((given, made), _channels(module), strict=False)
                 if tensor is not None
             ]
-            windows = _windows(name, modules, len(run.call.space))
+            windows = _windows(name, modules, dimensions)
             whose = source(made), source(given)
             calls.append(_Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, order.kept))
             returned[id(made)] = name, ref(made)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from traceback import walk_tb
+from types import TracebackType
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -56,12 +58,26 @@ def undoing() -> Iterator[Undo]:
         _watch_forks()
         _open[id(undo)] = threading.get_ident(), ref(undo)
         yield undo
+    except KeyboardInterrupt as interruption:
+        _end_abandoned_blocks(interruption.__traceback__)
+        raise
     finally:
         try:
             undo.close()
         except BaseException:
             undo.close()
             raise
+
+
+def _end_abandoned_blocks(trace: TracebackType | None) -> None:
+    """End the blocks inside this one that Ctrl-C kept from ending, torch's own too, before this one ends.
+
+    Python would do so when it drops the exception: too late, as it would then undo what came before this block's deeds.
+    """
+    for frame, _ in walk_tb(trace):
+        if frame.f_globals.get("__name__") == "contextlib":
+            with suppress(RuntimeError):  # it is still running
+                frame.clear()
 
 
 class Process:
