@@ -34,6 +34,7 @@ from seewhy.methods.registry import Method
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
+from seewhy.results.origin import Origin
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
@@ -270,6 +271,7 @@ class Explainer:
         """
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
+        passed = inputs
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs) as run:
             remembered = self.recorder.has_plan(run, target)
@@ -294,6 +296,7 @@ class Explainer:
                 frames=frames,
                 photos=photos,
                 note=forward.plan.reason if found.layered else "",
+                origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
             )
             for found in self.methods
         }

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from seewhy.apps.cli.photographs import names_of
 from typer.testing import CliRunner
 
 from seewhy import samples
 from seewhy.apps.cli.commands import app
-from seewhy.apps.cli.photographs import names_of
 
 MAIN = "from seewhy.apps.cli.commands import main; main()"
 
