@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
 
 import seewhy
 from seewhy.errors import InputError, MethodError

@@ -97,7 +97,7 @@ def test_a_loader_gives_what_its_images_give_at_once():
 
 
 def test_the_interval_is_that_of_a_slow_bootstrap():
-    """The 2.5th and 97.5th of a hundred percent of the means of 5,000 draws, one at a time; to a twentieth of an error."""
+    """The 2.5th and 97.5th percentile of the means of 5,000 draws, made one at a time."""
     values = [0.1, 0.5, 0.2, 0.9, 0.4, 0.6, 0.3]
     row = made(one=values).row("one", "road")
     assert row.mean == pytest.approx(sum(values) / 7)
@@ -156,10 +156,8 @@ def test_a_map_that_is_not_finite_gives_nan_for_its_image_alone():
 
 def test_a_constant_map_never_means_more_than_chance():
     """All pixels go in at once, so insertion less deletion is nothing: the two curves mirror each other."""
-    constant = torch.ones(2, SIZE, SIZE)
-    found = evaluate(
-        spotted(2), methods=(), maps={"flat": constant}, metrics=("sparseness", "insertion_minus_deletion")
-    )
+    maps = {"flat": torch.ones(2, SIZE, SIZE)}
+    found = evaluate(spotted(2), methods=(), maps=maps, metrics=("sparseness", "insertion_minus_deletion"))
     values = found.values["flat"]["insertion_minus_deletion"]
     assert bool((values.isnan() | (values.abs() < 0.05)).all())
 
