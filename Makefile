@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types imports unit slow bench clean
+.PHONY: demo test test-all lint types imports unit rest bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/seewhy explain --out demo
 
-test: lint types imports unit slow
+test: lint types imports unit
+
+test-all: rest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -22,10 +24,10 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not all"
 
-slow: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow
+rest: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "slow or all"
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cost.py

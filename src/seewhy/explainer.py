@@ -35,6 +35,7 @@ from seewhy.models.accepted import as_module
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
+from seewhy.results.origin import Origin
 from seewhy.targets.outputs import Output
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
@@ -280,6 +281,7 @@ class Explainer:
         """
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
+        passed = inputs
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
@@ -304,6 +306,7 @@ class Explainer:
                 frames=frames,
                 photos=photos,
                 note=forward.plan.reason if found.layered else "",
+                origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
             )
             for found in self.methods
         }

@@ -85,13 +85,12 @@ def check(
     prepared = prepare(model, inputs)
     maps = shown(explanation)
     draws = generator or Generator().manual_seed(0)
-    with asking(model, prepared, explanation.targets, of="probability") as asked:
+    with asking(model, prepared, explanation.targets, of="logit") as asked:
         if len(asked.images) != len(maps):
             raise InputError("these are other inputs.", got=f"{len(asked.images)} images", expected=f"{len(maps)}")
         meter = Meter(asked.score, asked.images, 32)
         elsewhere = [_elsewhere(maps, number, draws) for number in range(others)]
-        whole = asked.score(asked.images)
-        lost = whole - meter.left([maps, *elsewhere], _SHARE)
+        lost = meter.low + meter.reach - meter.left([maps, *elsewhere], _SHARE)
     own, chance = lost[0], lost[1:]
     p_value = (1 + (chance >= own).sum(0)) / (others + 1)
     if doubtful := (p_value > 0.05).nonzero().flatten().tolist():
@@ -99,7 +98,7 @@ def check(
         warn(f"the {explanation.method} map of image {which} cannot be told from chance (p > 0.05).")
     again = _redrawn(model, prepared, explanation, draws) if redraw else None
     correlation = None if again is None else rank_correlation(maps, again)
-    return Check(p_value, own, chance.mean(0), correlation, meter.forwards + len(maps))
+    return Check(p_value, own, chance.mean(0), correlation, meter.forwards)
 
 
 def _elsewhere(maps: Float[Tensor, "B *size"], number: int, generator: Generator) -> Float[Tensor, "B *size"]:

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from seewhy import methods as registry
-from seewhy import targets
-from seewhy.engine.session import session
-from seewhy.errors import InputError, MapWarning, SeewhyError
-from seewhy.evaluation._competitors import FLOOR, floor, shown
+from seewhy.errors import InputError
+from seewhy.evaluation import _candidates
+from seewhy.evaluation._candidates import Candidate
+from seewhy.evaluation._competitors import FLOOR, floor
 from seewhy.evaluation._evaluate import Evaluation, evaluate
+from seewhy.evaluation._halving import Trial, better, halved
 from seewhy.evaluation._meter import Meter
 from seewhy.evaluation._score import asking, prepare
 from seewhy.explainer import Explainer
-from seewhy.geometry import choose_layer
-from seewhy.geometry.observe import Seen, observe
 from seewhy.hooks.nested import rebuild
-from seewhy.images import arrays
 from seewhy.models.loaded import Loaded
 
-# formulas that cost one forward and at most one backward, tried at every resolution
-_AT_LAYERS = ("grad_cam", "grad_cam_plus_plus", "x_grad_cam", "layer_cam", "hires_cam")
-_OVER_LAYERS = ("refine_cam", "refine_layer_cam")
-_OF_ATTENTION = ("attention_relevance", "le_grad", "agcam", "grad_eclip")
-_REPLAYED = ("ablation_cam", "recipro_cam")
-_SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of the pixels, the hottest first: marks are small
-_ALIKE = 0.99  # correlation of ranks above which two candidates are one
+_SHARES = (0.02, 0.05, 0.1, 0.2)  # of the pixels, the hottest first
 _IMAGES = 8  # that choose, at most
-_KEEP = 3  # one candidate in this many goes on to the next round
+_HALF = 16  # images from which on one half chooses and the other is reported
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +61,6 @@ class Choice:
         return self.reason
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A method and where it looks, with its maps of the images."""
-
-    method: str
-    layers: tuple[str, ...]
-    maps: Float[Tensor, "B *size"]
-
-    @property
-    def name(self) -> str:
-        return f"{self.method}@{'+'.join(self.layers)}" if self.layers else self.method
-
-
 def choose(
     model: nn.Module | Loaded,
     inputs: Any,
@@ -103,9 +77,11 @@ def choose(
         choice = seewhy.choose(model, images)
         explanation = choice.explainer(images)
 
-    Each candidate's hottest pixels are inserted into a blurred image and deleted from the image. The candidate for
-    which the probability rises most and falls most is the best. Hopeless candidates are dropped early. The choice is
-    one for all images: choosing anew for each is worse.
+    Each candidate's hottest pixels are inserted into a blurred image and deleted from the image. What is measured is
+    the share of the way from the blurred image's score to the image's that the first has gone, less that of the second:
+    docs/methods/choosing.md compares this with other measures. Hopeless candidates are dropped early. Of those that
+    cannot be told apart the one that is best on most models is taken. The choice is one for all images: choosing anew
+    for each is worse.
 
     Args:
         model: any module, or what `seewhy.load` returned.
@@ -126,22 +102,32 @@ def choose(
     """
     prepared = prepare(model, inputs)
     draws = generator or Generator().manual_seed(0)
-    with asking(model, prepared, target, of="probability") as asked:
+    with asking(model, prepared, target, of="logit") as asked:
         images, definite = asked.images, asked.target
-        found = _distinct(_maps(model, prepared, definite, candidates, batch_size, generator))
+        found = _candidates.distinct(
+            _candidates.candidates(model, prepared, definite, candidates, batch_size, generator)
+        )
         if not found:
             tried = ", ".join(candidates or ("the usual ones",))
             raise InputError("no candidate gives a map of this model.", got=tried)
-        half = len(images) // 2 if len(images) >= 16 else len(images)
+        half = len(images) // 2 if len(images) >= _HALF else len(images)
+        some = min(half, _IMAGES)
         meter = Meter(asked.score, images, batch_size)
-        chance = [_Candidate(name, (), entry.maps) for name, entry in floor(images[:, 0], draws).items()]
-        chosen_on = min(half, _IMAGES)
-        finalists, measured = _halved(found, chance, meter, chosen_on, 50 * chosen_on if budget is None else budget)
-    best, scores = finalists[0], {name: float(values.mean()) for name, values in measured.items()}
-    beats = all(_above_zero(_paired(measured, best.name, name)) for name in FLOOR)
+        entries = [*found, *(Candidate(name, (), entry.maps) for name, entry in floor(images[:, 0], draws).items())]
+        order, measured = halved(
+            len(found),
+            len(FLOOR),
+            lambda numbers, trials: meter.measure([entries[number].maps for number in numbers], trials),
+            _trials(some),
+            ((50 * some if budget is None else budget) - meter.forwards) // 2,
+        )
+    finalists = [found[number] for number in order]
+    best, best_measured = finalists[0], measured[order[0]]
+    scores = {entry.name: float(values.mean()) for entry, values in zip(entries, measured, strict=True)}
+    beats = all(better(best_measured, values[: len(best_measured)], errors=2) for values in measured[len(found) :])
     layers = list(best.layers) or None
     explainer = Explainer(model, best.method, layers=layers, generator=generator, batch_size=batch_size)
-    reported = slice(half if len(images) >= 16 else 0, None)
+    reported = slice(half if half < len(images) else 0, None)
     report = partial(
         evaluate,
         model,
@@ -153,8 +139,13 @@ def choose(
         batch_size=batch_size,
         generator=generator,
     )
-    reason = _reason(best, len(found), chosen_on, scores, meter, beats)
+    reason = _reason(best, len(found), some, scores, meter.forwards, beats)
     return Choice(best.method, best.layers, explainer, reason, meter.forwards, scores, beats, report)
+
+
+def _trials(images: int) -> list[Trial]:
+    """Every image with every share, so that the first of them are of all images and all shares."""
+    return [(image, _SHARES[(image + turn) % len(_SHARES)]) for turn in range(len(_SHARES)) for image in range(images)]
 
 
 def _rows(structure: Any, rows: slice, batch: int) -> Any:
@@ -162,143 +153,11 @@ def _rows(structure: Any, rows: slice, batch: int) -> Any:
     return rebuild(structure, lambda tensor: tensor[rows] if tensor.ndim and len(tensor) == batch else tensor)
 
 
-def _reason(best: _Candidate, count: int, images: int, scores: Mapping[str, float], meter: Meter, beats: bool) -> str:
+def _reason(best: Candidate, count: int, images: int, scores: Mapping[str, float], forwards: int, beats: bool) -> str:
     """The choice in a sentence with figures."""
     chance = ", ".join(f"{name} {scores[name]:.2f}" for name in FLOOR)
     figures = (
-        f"{best.name}: insertion minus deletion of the probability {scores[best.name]:.2f} (by chance: {chance}), the "
-        f"best of {count} candidates on {images} image(s), for {meter.forwards} forwards of an image"
+        f"{best.name}: insertion minus deletion {scores[best.name]:.2f} (by chance: {chance}), the "
+        f"best of {count} candidates on {images} image(s), for {forwards} forwards of an image"
     )
     return figures if beats else f"no map of this model can be told from chance here; the best is {figures}"
-
-
-def _halved(
-    candidates: Sequence[_Candidate], chance: Sequence[_Candidate], meter: Meter, images: int, budget: int
-) -> tuple[list[_Candidate], dict[str, Float[Tensor, " trials"]]]:
-    """Successive halving (Jamieson and Talwalkar 2016): all candidates in few trials, the best third in more.
-
-    A trial is an image and a share of its pixels; all candidates that are left meet the same trials.
-
-    Returns:
-        The finalists, the best first, and what was measured of each candidate and of the floor, by name.
-    """
-    alive = list(candidates)
-    trials = [(number % images, _SHARES[number % len(_SHARES)]) for number in range(images * len(_SHARES))]
-    measured: dict[str, Tensor] = {}
-    rounds = max(1, math.ceil(math.log(max(len(alive), 2), _KEEP)))
-    for number in range(rounds):
-        affordable = budget // (rounds * (len(alive) + len(chance)) * 2)
-        now, trials = trials[: max(1, affordable)], trials[max(1, affordable) :]
-        if now:
-            entries = [*alive, *chance]
-            found = meter.measure([entry.maps for entry in entries], now)
-            for entry, values in zip(entries, found, strict=True):
-                measured[entry.name] = torch.cat([measured.get(entry.name, values[:0]), values])
-        alive.sort(key=lambda entry: -float(measured[entry.name].mean()))
-        if number < rounds - 1:
-            alive = alive[: max(2, math.ceil(len(alive) / _KEEP))]
-    return alive, measured
-
-
-def _paired(measured: Mapping[str, Tensor], one: str, other: str) -> Float[Tensor, " trials"]:
-    return measured[one] - measured[other]
-
-
-def _above_zero(differences: Float[Tensor, " trials"]) -> bool:
-    """Whether the mean is above 0 by more than two standard errors."""
-    if len(differences) < 2:
-        return bool((differences > 0).all())
-    return bool(differences.mean() > 2 * differences.std() / len(differences) ** 0.5)
-
-
-def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """Candidates without those whose maps rank the pixels as an earlier one's do."""
-    kept: list[_Candidate] = []
-    ranks: list[Tensor] = []
-    for entry in candidates:
-        coarse = arrays.resize(entry.maps, tuple(min(side, 28) for side in entry.maps.shape[1:]), "area").flatten(1)
-        order = coarse.argsort(1).argsort(1).float()
-        order = torch.nn.functional.normalize(order - order.mean(1, keepdim=True), dim=1)
-        if all(float((order * other).sum(1).mean()) < _ALIKE for other in ranks):
-            kept.append(entry)
-            ranks.append(order)
-    return kept
-
-
-def _maps(
-    model: nn.Module | Loaded,
-    inputs: Any,
-    target: targets.Target,
-    wanted: Sequence[str] | None,
-    batch_size: int,
-    generator: Generator | None,
-) -> list[_Candidate]:
-    """The maps of all candidates; what refuses the model takes no part. Candidates of one forward share it."""
-
-    def explained(names: Sequence[str], layers: Sequence[str] | None) -> Iterable[tuple[str, Any]]:
-        options: dict[str, Any] = {"layers": list(layers)} if layers else {}
-        explainer = Explainer(model, list(names), generator=generator, batch_size=batch_size, **options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MapWarning)
-            return explainer.each(inputs, target).items()
-
-    groups: list[tuple[Sequence[str], Sequence[str]]]
-    if wanted is not None:
-        pairs = [name.partition("@") for name in wanted]
-        groups = [((name,), [layer for layer in layers.split("+") if layer]) for name, _, layers in pairs]
-    else:
-        layers = resolutions(model, inputs)
-        groups = [
-            (_AT_LAYERS, layers),
-            *(((name,), ()) for name in _OVER_LAYERS),
-            *(((name,), ()) for name in _OF_ATTENTION),
-            *(((name,), layers[-1:]) for name in _REPLAYED),
-        ]
-    found: list[_Candidate] = []
-    for names, where in groups:
-        try:
-            explanations = list(explained(names, where))
-        except SeewhyError:
-            continue
-        for name, explanation in explanations:
-            method = registry.get(name)
-            if wanted is None and method.layered and where:
-                found += [
-                    _Candidate(name, (layer,), shown(replace(explanation, maps={layer: grid})))
-                    for layer, grid in explanation.maps.items()
-                ]
-            else:
-                looked_at = tuple(explanation.maps) if method.layered else ()
-                found.append(_Candidate(name, looked_at, shown(explanation)))
-    return [entry for entry in found if _says_something(entry.maps)]
-
-
-def _says_something(maps: Float[Tensor, "B *size"]) -> bool:
-    flat = maps.flatten(1)
-    return bool(flat.isfinite().all()) and bool((flat.amax(1) > flat.amin(1)).any())
-
-
-def resolutions(model: nn.Module | Loaded, inputs: Any) -> list[str]:
-    """The names of the layers to try: the last of every resolution, and of a long stage two earlier ones."""
-    module = model.module if isinstance(model, Loaded) else model
-    with session(module, inputs) as run:
-        seen, outputs = observe(run)
-        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
-        candidates = [
-            call
-            for call in choose_layer.candidates(seen, run.call.space, answers)
-            if not call.within and not call.widths & answers and call.label.number is None and not call.label.level
-        ]
-    by_grid: dict[tuple[int, ...], list[Seen]] = {}
-    for call in candidates:
-        assert call.grid is not None
-        by_grid.setdefault(call.grid.space, []).append(call)
-    chosen = {position for calls in by_grid.values() for position in _spread(calls)}
-    return [str(call.label) for call in reversed(candidates) if call.label in chosen]
-
-
-def _spread(calls: Sequence[Seen]) -> set[Any]:
-    """The labels of the last call of a grid; of a transformer's blocks also of those a third and two thirds before."""
-    tokens = len(calls[0].shape) == 3
-    steps = (0, len(calls) // 3, 2 * len(calls) // 3) if tokens else (0,)
-    return {calls[step].label for step in steps}

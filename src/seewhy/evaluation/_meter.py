@@ -29,11 +29,18 @@ class Meter:
         for dim in range(2, images.ndim):
             blurred = arrays.blur(blurred, images.shape[dim] / 8, (dim,))
         self.blank = blurred
+        everyone = range(len(images))
+        self.low = self._scores([row[None] for row in blurred], everyone)
+        self.reach = self._scores([row[None] for row in images], everyone) - self.low
 
     def measure(
         self, maps: Sequence[Float[Tensor, "B *size"]], trials: Sequence[tuple[int, float]]
     ) -> Float[Tensor, "maps trials"]:
-        """For each map and trial, the score with only the hottest share of pixels, less that without them.
+        """For each map and trial, how far the hottest share of pixels goes, less how far all others go.
+
+        How far is the share of the way from the score of the blurred image to that of the image, at least 0 and at most
+        1: so an image counts as much as any other, and a score above the image's own is worth no more. 0 for images
+        whose blurred version has the higher score.
 
         Args:
             maps: of all images.
@@ -47,7 +54,10 @@ class Meter:
                 rows += [torch.where(hot, own, blank), torch.where(hot, blank, own)]
                 numbers += [image, image]
         found = self._scores(rows, numbers).reshape(len(maps), len(trials), 2)
-        return found[..., 0] - found[..., 1]
+        shown = [image for image, _ in trials]
+        low, reach = self.low[shown][:, None], self.reach[shown][:, None]
+        way = torch.where(reach > 0, (found - low) / reach, 0).clamp(0, 1)
+        return way[..., 0] - way[..., 1]
 
     def left(self, maps: Sequence[Float[Tensor, "B *size"]], share: float) -> Float[Tensor, "maps B"]:
         """For each map and image, the score that is left when the hottest share of pixels is deleted."""

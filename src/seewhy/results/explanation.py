@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seewhy._late import late
 from seewhy._types import Frame
 from seewhy.errors import InputError
 from seewhy.geometry.placement import Placement, draw
@@ -20,6 +21,7 @@ from seewhy.hooks.nested import rebuild
 from seewhy.images import arrays
 from seewhy.methods.fuse import Fuse, fuse_maps, local_product
 from seewhy.results import _words
+from seewhy.results.origin import Origin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +56,7 @@ class Explanation:
         photos: the photographs, where those were passed instead of tensors.
         files: the names of the photographs' files, where they are known.
         note: why this layer was chosen, if it was.
+        origin: the model and inputs, held weakly, for `check`; None in an explanation that was read from a file.
     """
 
     maps: dict[str, Float[Tensor, "..."]]
@@ -71,6 +74,7 @@ class Explanation:
     photos: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] | None = None
     note: str = ""
+    origin: Origin | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -232,7 +236,36 @@ class Explanation:
             extents=self.extents and self.extents[index],
             photos=self.photos and self.photos[index],
             files=self.files and self.files[index],
+            origin=self.origin and self.origin.cut(index),
         )
+
+    def check(self, model: Any = None, inputs: Any = None, **options: Any) -> Any:
+        """How far each map is from chance, as a p-value: see `seewhy.check`.
+
+            print(explanation.check())
+
+        Args:
+            model: what was explained; None is the one that was, if it is still there.
+            inputs: of the explanation; None are those that were explained, if they are still there: an explanation does
+                not keep them.
+            **options: of `seewhy.check`.
+
+        Returns:
+            A `seewhy.evaluation.Check`.
+
+        Raises:
+            InputError: if model or inputs are gone and were not passed.
+        """
+        if (model is None or inputs is None) and self.origin is None:
+            raise InputError(
+                "this explanation does not know its model and inputs.",
+                got="one that was read from a file",
+                do="explanation.check(model, inputs)",
+            )
+        model = self.origin.model() if model is None and self.origin else model
+        if inputs is None and self.origin:
+            inputs = self.origin.inputs() if self.photos is None else list(self.photos)
+        return late("check")(self, model, inputs, **options)
 
     def overlay(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> list[Image.Image]:
         """The heatmaps over the photographs, at their own size: see `seewhy.render.overlays`."""
