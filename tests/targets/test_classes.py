@@ -854,7 +854,7 @@ def test_a_callable_object_is_a_target():
     found = targets.resolve(Second(), OUTPUTS, targets.Context(2))
     assert found(OUTPUTS).tolist() == [4, -1]
     assert targets.describe(found) == "Second"
-    assert targets.classes(found) is targets.outline(found, 0, None) is targets.probabilities(found, OUTPUTS) is None
+    assert targets.classes_of(found) is targets.outline(found, 0, None) is targets.probabilities(found, OUTPUTS) is None
     assert targets.mirrored(found) is found
 
 

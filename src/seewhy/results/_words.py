@@ -18,7 +18,7 @@ Side = Literal["positive", "negative", ""]
 
 def class_index(explanation: Explanation) -> Int[Tensor, "B *T"] | None:
     """The class that each map explains; None where the target is not about classes."""
-    index = classes(explanation.targets)
+    index = classes_of(explanation.targets)
     if isinstance(index, int) and not isinstance(index, bool):
         index = torch.tensor(index)
     if not isinstance(index, Tensor) or index.is_floating_point() or index.dtype == torch.bool or index.ndim > 2:

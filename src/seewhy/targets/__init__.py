@@ -18,7 +18,7 @@ from seewhy.targets.outputs import Output, answers, scores_tensor, select
 from seewhy.targets.regions import Pixel, Region
 from seewhy.targets.resolving import (
     as_target,
-    classes,
+    classes_of,
     describe,
     for_rows,
     mirrored,
@@ -52,7 +52,7 @@ __all__ = [
     "checked",
     "class_name",
     "class_scores",
-    "classes",
+    "classes_of",
     "declared_classes",
     "describe",
     "find_label",

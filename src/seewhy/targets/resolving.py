@@ -56,7 +56,7 @@ def for_rows(
     return as_target(target).for_rows(outputs, images, original, batch)
 
 
-def classes(target: Any) -> Any:
+def classes_of(target: Any) -> Any:
     """The classes that a resolved `target` is about, (B,) or (B, T); None for one that is about something else."""
     return as_target(target).classes()
 
