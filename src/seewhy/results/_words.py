@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from seewhy.targets import classes, describe
+from seewhy.targets import classes_of, describe
 
 if TYPE_CHECKING:
     from seewhy.results.explanation import Explanation
