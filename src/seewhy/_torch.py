@@ -16,6 +16,10 @@ from torch.nn.modules.conv import _ConvNd as Convolution
 set_grad_enabled: Any = torch._C._set_grad_enabled
 
 
+# a block in which no mode sees the functions that are called
+unwatched: Any = torch._C.DisableTorchFunction
+
+
 def lazy_clone(tensor: Tensor) -> Tensor:
     """A copy that shares memory until either side is written to. Raises `RuntimeError` for memory of others."""
     return tensor._lazy_clone()
@@ -89,4 +93,5 @@ __all__ = [
     "set_grad_enabled",
     "set_stance",
     "stance",
+    "unwatched",
 ]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy._torch import unwatched
 from seewhy.geometry.placement import Placement, Shape, Side
 from seewhy.geometry.probes import Probes, centres
 
@@ -109,21 +110,22 @@ def judge(answers: Answers, probes: Probes, known: Sequence[Placement] = ()) -> 
         return Lies(Placement(probes.space, Placement.upright(probes.space).sides[-len(answers.grid) :]))
     if not bool(answers.tiles.isfinite().all()):
         return NoPlaces("it is not finite where the image is changed")
-    verdict = _judge(answers.tiles, answers, probes, known)
-    if isinstance(verdict, NoPlaces) and math.prod(answers.grid) >= _MANY:
+    with unwatched():  # the guard watches what a model does, and not this
+        verdict = _judge(answers.tiles, answers, probes, known)
+        if not isinstance(verdict, NoPlaces) or math.prod(answers.grid) < _MANY:
+            return verdict
         apart = _judge(answers.apart, answers, probes, known)
         return verdict if verdict.agreement > apart.agreement and isinstance(apart, NoPlaces) else apart
-    return verdict
 
 
 def _judge(tiles: Tensor, answers: Answers, probes: Probes, known: Sequence[Placement]) -> Lies | NoPlaces:
     table = _Table.of(tiles, answers, probes)
     if table.live.sum() < 2:
         return NoPlaces("only one of its places changes with the image: the rest is constant or saturated")
-    found = [(table.agreement(placement), placement) for placement in table.candidates()]
+    found = table.ranked(table.candidates())
     agreement = max(found, key=_first)[0]
     best = next(placement for score, placement in found if score > agreement - _EQUAL)
-    shared = [(table.agreement(placement), placement) for placement in known if _alike(placement, best)]
+    shared = table.ranked([placement for placement in known if _alike(placement, best)])
     score, other = max(shared, key=_first, default=(-1.0, best))
     chosen = table.measured(other if score > agreement - _SAME else best)
     agreement, along = table.agreements(chosen)
@@ -204,11 +206,16 @@ class _Table:
 
     def agreement(self, placement: Placement) -> float:
         """The correlation with the answers of such a grid, with the receptive fields that suit best."""
-        return self._closest(placement)[0]
+        return self._closest([placement])[0][0]
+
+    def ranked(self, placements: Sequence[Placement]) -> list[tuple[float, Placement]]:
+        """The same for several, each with its agreement, in their order."""
+        scores = (score for score, _ in self._closest(placements))
+        return list(zip(scores, placements, strict=True))
 
     def agreements(self, placement: Placement) -> tuple[float, list[float]]:
         """That, and the same along each axis of the grid, of the mean over the tiles that lie level on it."""
-        score, expected = self._closest(placement)
+        ((score, expected),) = self._closest([placement])
         along = []
         for side, cells in zip(placement.sides, self.grid, strict=True):
             if cells > 1:
@@ -219,14 +226,19 @@ class _Table:
                 along.append(float(_correlation(one, other, self.weights)))
         return score, along
 
-    def _closest(self, placement: Placement) -> tuple[float, Tensor]:
-        tables = [self._expected(placement, share) for share in _SHARES]
-        scores = [float(_correlation(self.values, table, self.weights)) for table in tables]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return scores[best], tables[best]
+    def _closest(self, placements: Sequence[Placement]) -> list[tuple[float, Tensor]]:
+        """For each placement the best correlation over all receptive fields, and the values that it is with."""
+        if not placements:
+            return []
+        tables = torch.stack([self._expected(placement, share) for placement in placements for share in _SHARES])
+        tables = _balanced(tables + 1e-3) - 1
+        scores = _correlation(self.values, tables, self.weights).reshape(len(placements), -1)
+        best = scores.argmax(1).tolist()
+        found = tables.reshape(*scores.shape, *tables.shape[1:])
+        return [(float(scores[number, share]), found[number, share]) for number, share in enumerate(best)]
 
     def _expected(self, placement: Placement, share: float) -> Float[Tensor, "tiles places"]:
-        """The values of a grid that lies so, with Gaussian receptive fields of `share` of the side."""
+        """What a grid that lies so answers, with Gaussian receptive fields of `share` of the side."""
         by_axis = {side.axis: number for number, side in enumerate(placement.sides)}
         table = torch.ones(1, *[1] * len(self.grid), dtype=torch.float64)
         for axis, window in enumerate(self.probes.windows):
@@ -239,8 +251,7 @@ class _Table:
                 seen = _seen(window, side.centres(cells)[self.lines[number]], spread)
                 shape[1 + number] = len(self.lines[number])
             table = (table[:, None] * seen.reshape(shape)[None]).flatten(0, 1)
-        table = table.expand(-1, *map(len, self.lines)).flatten(1)[:, self.live]
-        return _balanced(table + 1e-3) - 1
+        return table.expand(-1, *map(len, self.lines)).flatten(1)[:, self.live]
 
     def focus(self) -> float:
         """How well the answers of each place suit some place of the image, whichever that is: a mean correlation."""
@@ -290,11 +301,11 @@ def _line(at: Float[Tensor, " N"], values: Float[Tensor, " N"]) -> tuple[float, 
     return float(values.mean() - slope * at.mean()), slope
 
 
-def _balanced(table: Float[Tensor, "tiles places"]) -> Float[Tensor, "tiles places"]:
+def _balanced(table: Float[Tensor, "*many tiles places"]) -> Float[Tensor, "*many tiles places"]:
     """The table with rows and columns scaled until each has the mean 1 (Sinkhorn and Knopp 1967)."""
     for _ in range(20):
-        table = table / table.mean(1, keepdim=True)
-        table = table / table.mean(0, keepdim=True)
+        table = table / table.mean(-1, keepdim=True)
+        table = table / table.mean(-2, keepdim=True)
     return table
 
 
@@ -307,9 +318,11 @@ def _seen(
     return windows @ (weights / weights.sum(1, keepdim=True)).T
 
 
-def _correlation(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """Over rows and columns, each column by its weight."""
+def _correlation(
+    one: Float[Tensor, "rows columns"], other: Float[Tensor, "*many rows columns"], weights: Float[Tensor, " columns"]
+) -> Float[Tensor, "*many"]:
+    """Over rows and columns, each column by its weight; for each of many others."""
     shares = weights / weights.sum() / one.shape[0]
-    one, other = (table - (table * shares).sum() for table in (one, other))
-    both = (one.square() * shares).sum() * (other.square() * shares).sum()
-    return (one * other * shares).sum() / both.sqrt().clamp(min=1e-30)
+    one, other = (table - (table * shares).sum((-2, -1), keepdim=True) for table in (one, other))
+    both = (one.square() * shares).sum((-2, -1)) * (other.square() * shares).sum((-2, -1))
+    return (one * other * shares).sum((-2, -1)) / both.sqrt().clamp(min=1e-30)

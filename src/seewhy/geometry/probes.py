@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Shaped
@@ -28,7 +29,7 @@ class Probes:
     def of(cls, space: Shape) -> Probes:
         return cls(space, tuple(min(pair) for pair in zip(_TILES[len(space)], space, strict=True)))
 
-    @property
+    @cached_property
     def windows(self) -> list[Float[Tensor, "count pixels"]]:
         """Along each axis how much each of its tiles covers each pixel."""
         return [_windows(pixels, count) for pixels, count in zip(self.space, self.counts, strict=True)]
