@@ -72,7 +72,8 @@ def guard(model: nn.Module) -> Iterator[None]:
         undo.later(_learn, values, ended)
         undo.later(values.put_back)
         if watched:
-            with watching(values, states), after_forward({"": model}, lambda *_: ended.append(True)):
+            hooked = {} if isinstance(model, torch.jit.ScriptModule) else {"": model}  # scripted ones take no hooks
+            with watching(values, states), after_forward(hooked, lambda *_: ended.append(True)):
                 yield
         else:
             yield
