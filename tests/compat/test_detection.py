@@ -26,7 +26,7 @@ def detector():
     [
         ("EigenCAM", {"method": "eigen_cam", "centred": True}, {}),
         ("GradCAM", {"method": "grad_cam"}, {}),
-        ("AblationCAM", {}, {"ratio": 0.05}),
+        ("AblationCAM", {}, {"ratio": 0.3}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::seewhy.errors.ReplayWarning", "ignore::seewhy.errors.MapWarning")

@@ -49,9 +49,6 @@ def _torch_moved(state: Tensor) -> bool:
     return not torch.equal(torch.get_rng_state(), state)
 
 
-_numpy_known: tuple[Any, Any] = (None, None)  # the mark that was read last, and its state
-
-
 def _numpy_mark() -> Any:
     """The memory of the Mersenne twister (624 words and a position): to ask for its state takes 100 times as long."""
     generator: Any = np.random.get_bit_generator()  # type: ignore[attr-defined]
@@ -61,14 +58,7 @@ def _numpy_mark() -> Any:
 
 
 def _numpy_read() -> Any:
-    global _numpy_known
-    mark, (known, state) = _numpy_mark(), _numpy_known
-    if mark == known:
-        return known, state
-    state = np.random.get_state(legacy=False)
-    if not state["has_gauss"]:
-        _numpy_known = mark, state
-    return mark, state
+    return _numpy_mark(), np.random.get_state(legacy=False)
 
 
 def _numpy_moved(read: Any) -> bool:
