@@ -54,9 +54,11 @@ def quietly(*args, **options):
 
 
 def passes(method, target=None, **options) -> tuple[int, int]:
-    """The forward and backward passes of one call."""
+    """The forward and backward passes of one call, once it is known how the model's layers lie."""
+    model = Counted()
+    quietly(model, images(), target, method=method, **options)
     Counting.forwards = Counting.backwards = 0
-    quietly(Counted(), images(), target, method=method, **options)
+    quietly(model, images(), target, method=method, **options)
     return Counting.forwards, Counting.backwards
 
 
