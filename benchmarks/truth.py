@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 IMAGES, SLOW_IMAGES, MOSAICS = 24, 8, 8
 LABEL_FREE_IMAGES, STEPS = 12, 16
 SLOW = {
-    *("score_cam", "ss_cam", "is_cam", "poly_cam", "gscore_cam", "group_cam", "opti_cam", "vit_cx"),
+    *("score_cam", "ss_cam", "is_cam", "poly_cam", "gscore_cam", "group_cam", "opti_cam", "vit_cx", "recipro_cam"),
     *("rise", "d_rise", "occlusion"),
 }
 AUTO = "auto"  # the method and layers that seewhy chooses by what needs no mask
