@@ -188,6 +188,14 @@ def test_methods_of_the_input_explain_graphs_and_quantised_models(method):
     torch.testing.assert_close(found.scores, rounded(IMAGES)[:, 1], atol=0.01, rtol=0)  # int8 activations: 1 / 127
 
 
+def test_a_scripted_model_in_train_mode_is_explained_in_eval_mode():
+    script = torch.jit.script(nn.Sequential(NETWORK, nn.Dropout(0.9))).train()
+    found = seewhy.explain(script, IMAGES, 1, method="occlusion")
+    torch.testing.assert_close(found.heatmap, seewhy.explain(NETWORK, IMAGES, 1, method="occlusion").heatmap)
+    assert all(module.training for module in script.modules())
+    NETWORK.eval()
+
+
 def test_a_method_without_gradients_explains_a_quantised_model():
     """Eigen-CAM of a convolution before the quantised head: that of the plain model."""
     found, expected = (

@@ -142,11 +142,10 @@ def _quieten(modules: Sequence[nn.Module], undo: Undo) -> None:
     The flag is set directly: `eval()` may be overridden, and then does more than set flags (merge adapters, say), and
     a module takes its time to set an attribute.
     """
-    training = [module for module in modules if module.training]
+    training = [module for module in modules if getattr(module, "training", False)]  # frozen scripts have no flag
     if training:
-        undo.later(_train, training)
-        for module in training:
-            module.__dict__["training"] = False
+        undo.later(_train, training, True)
+        _train(training, False)
     for flag, value in _LOUD:
         for module in [module for module in modules if flag in module.__dict__]:
             if module.__dict__[flag]:
@@ -161,9 +160,12 @@ def _quieten(modules: Sequence[nn.Module], undo: Undo) -> None:
                     table[name] = _ordinary(tensor)
 
 
-def _train(modules: Iterable[nn.Module]) -> None:
+def _train(modules: Iterable[nn.Module], mode: bool) -> None:
     for module in modules:
-        module.__dict__["training"] = True
+        if isinstance(module, torch.jit.ScriptModule):  # its flag is not Python's
+            module.training = mode
+        else:
+            module.__dict__["training"] = mode
 
 
 def _tensors(tables: Iterable[Mapping[str, Tensor | None]]) -> list[Tensor]:
