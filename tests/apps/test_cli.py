@@ -258,7 +258,7 @@ def test_two_photographs_of_one_name_are_both_kept(here):
     for folder, sample in (("a", "chelsea.png"), ("b", "coffee.png")):
         Path(folder).mkdir()
         shutil.copy(samples.path(sample), f"{folder}/photo.png")
-    result = run("explain", "a/photo.png", "b/photo.png", "--json")
+    result = run("explain", "a/photo.png", "b/photo.png", "--no-figure", "--json")
     first, second = records(result)
     assert Image.open(first["overlay"]).size == (451, 300)
     assert Image.open(second["overlay"]).size == (600, 400)

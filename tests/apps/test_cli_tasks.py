@@ -54,8 +54,7 @@ def test_a_class_of_a_segmenter_is_explained_where_it_is_seen(tmp_path):
     assert "do: say which with --target" in run.stderr
     run = explained(tmp_path, name, "--target", "fork")
     assert (
-        "no class is called 'fork'.\n  expected: one of the 3 labels, or a part of one: table, cup, spoon"
-        in run.stderr
+        "no class is called 'fork'.\n  expected: one of the 3 labels, or a part of one: table, cup, spoon" in run.stderr
     )
 
 

@@ -217,21 +217,10 @@ def explain(
         parts = [*([target] if target else []), *given, *(layer or []), *([f"top{top_k}"] if top_k else [])]
         suffix = "-".join(["", *filter(None, map(part_of_name, parts))])
         found = photographs(images or [_sample()], out)
-        paths = [entry for entry in found if isinstance(entry, Path)]
-        inputs = frozenset(path.resolve() for path in [*paths, *filter(None, (mask, labels, csv))])
-        named: dict[Path, dict[str, Files]] = {path: {} for path in paths}
-        for name in names:
-            naming = Naming(
-                out, name + suffix, {**request, "method": name}, top_k or 0, not no_overlay, not no_figure, raw
-            )
-            for path, files in zip(paths, names_of(paths, naming, inputs), strict=True):
-                named[path][name] = files
-        if skip_existing:
-            done = [path for path in paths if all(files.done for files in named[path].values())]
-            found = [entry for entry in found if entry not in done]
-            if done:
-                say(f"{len(done)} of {len(paths)} photographs were explained before and are skipped")
-        todo = [entry if isinstance(entry, Failure) else Photograph(entry, named[entry]) for entry in found]
+        read = [path for path in (mask, labels, csv) if path is not None]
+        first = Naming(out, "", request, top_k or 0, overlay=not no_overlay, figure=not no_figure, raw=raw)
+        namings = {name: replace(first, suffix=name + suffix, request={**request, "method": name}) for name in names}
+        todo = _todo(found, namings, read, skip_existing=skip_existing)
         job = Job(
             explainer, asked, where is None and region is None, batch_size or _BATCH, drawing, {"mode": mode.value}
         )
@@ -284,6 +273,24 @@ def layers(
         else:
             print_table(("", *COLUMNS), [("->" if row.label in chosen else "", *row.cells) for row in found.rows])
         say(f"-> {note}" if chosen else note)
+
+
+def _todo(
+    found: list[Path | Failure], namings: dict[str, Naming], read: list[Path], *, skip_existing: bool
+) -> list[Photograph | Failure]:
+    """The photographs with the files of each method; without those that are done, if these are to be skipped."""
+    paths = [entry for entry in found if isinstance(entry, Path)]
+    inputs = frozenset(path.resolve() for path in [*paths, *read])
+    named: dict[Path, dict[str, Files]] = {path: {} for path in paths}
+    for method, naming in namings.items():
+        for path, files in zip(paths, names_of(paths, naming, inputs), strict=True):
+            named[path][method] = files
+    done = {path for path in paths if skip_existing and all(files.done for files in named[path].values())}
+    if done:
+        say(f"{len(done)} of {len(paths)} photographs were explained before and are skipped")
+    return [
+        entry if isinstance(entry, Failure) else Photograph(entry, named[entry]) for entry in found if entry not in done
+    ]
 
 
 def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_json: bool, stop: CtrlC) -> bool:
