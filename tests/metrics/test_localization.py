@@ -157,7 +157,7 @@ def test_boxes_as_masks():
 
 
 def test_the_same_pixels_as_an_explanations_boxes():
-    from seewhy import arrays
+    from seewhy.images import arrays
 
     heat = torch.zeros(5, 6)
     heat[1:3, 2:5] = 1

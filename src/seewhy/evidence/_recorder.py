@@ -188,7 +188,8 @@ class Recorder:
         """What decides where to look: the methods, what the caller said, the inputs' shape, the kind of target."""
         grid = self.settings.grid if isinstance(self.settings.grid, tuple) else callable(self.settings.grid)
         kinds = any(found.layered for found in self.methods), any(found.staged for found in self.methods)
-        return call.signature, self.layers, grid, kinds, getattr(target, "__code__", type(target))
+        asked = getattr(target, "__code__", type(target)) if self._chooses else None  # named layers are what they are
+        return call.signature, self.layers, grid, kinds, asked
 
     def _fold(self, run: Session, plan: Plan, label: CallLabel, kept: Tensor, call: Inputs) -> Fold:
         """How the tensors of a call lie over the input: as the caller says, or worked out once."""
