@@ -13,7 +13,6 @@ import torch
 import seewhy
 from seewhy.metrics import average_precision, pointing_game, relevance_mass
 from tests.truth.models import CASES
-from tests.truth.scenes import clever_hans
 
 CHEAP = {
     "rise": {"masks": 60, "cells": 8},
@@ -102,23 +101,8 @@ def test_a_transformer_is_explained_by_attention_through_all_blocks():
     assert attention > 2.5 * worth("vit", "grad_cam", LAST_BLOCK, 24)
 
 
-@pytest.mark.parametrize(("method", "layers", "least"), [("grad_cam", "layer2", 0.5), ("refine_cam", None, 0.5)])
-def test_the_maps_of_clever_hans_lie_on_the_cue(method, layers, least):
-    """Not on the marks that a person would take for the reason. The cue is 1% of the image."""
-    _, model, _ = setting("clever-hans")
-    seen, marks = clever_hans(60, seed=710_000)
-    rows = seen.labels[:, 0] & seen.masks[:, 0].flatten(1).any(1)
-    seen, marks = seen[rows][:16], marks[rows][:16]
-    where = {"layers": layers} if layers else {}
-    found = seewhy.explain(model, seen.images, 0, method=method, **where).heatmap
-    assert average_precision(found, seen.truth).mean() > least
-    assert relevance_mass(found, seen.truth).mean() > 3 * relevance_mass(found, marks).mean()
-
-
-def test_marks_of_a_volume_a_segmenter_and_a_detector():
+def test_marks_of_a_volume():
     assert worth("volume", "hires_cam") > 5 * chance("volume")
-    assert worth("segmenter", "hires_cam", "up2") > 5 * chance("segmenter")
-    assert worth("detector", "layer_cam") > 3 * chance("detector")
 
 
 def test_the_grid_pointing_game():

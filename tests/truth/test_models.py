@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.truth.models import CASES, accuracy
-from tests.truth.scenes import PHOTOGRAPH_CATEGORIES, clever_hans, photographs
+from tests.truth.models import CASES, TRAINED, accuracy
+from tests.truth.scenes import PHOTOGRAPH_CATEGORIES, photographs
 from tests.truth.train import train
-
-TRAINED = [name for name, case in CASES.items() if not case.categories]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -40,18 +38,3 @@ def test_the_default_model_is_sure_of_the_photographs():
         probabilities = CASES["mosaics"].model()(photographs()).softmax(1)
     assert probabilities.argmax(1).tolist() == list(PHOTOGRAPH_CATEGORIES)
     assert probabilities.amax(1).min() > 0.5
-
-
-def test_clever_hans_is_asked_by_the_cue():
-    """Without the cue the kind is not seen any more, with a cue alone it is: the marks themselves tell nothing."""
-    model = CASES["clever-hans"].model()
-    count = 100
-    seen, _ = clever_hans(count, seed=700_000)
-    there = seen.labels[:, 0]
-    bare, _ = clever_hans(count, seed=700_000, cue=False)
-    cued, _ = clever_hans(count, seed=700_000, cue=torch.ones(count, dtype=torch.bool))
-    with torch.no_grad():
-        shown, hidden, everywhere = (model(scenes.images)[:, 0] > 0 for scenes in (seen, bare, cued))
-    assert (shown == there).float().mean() > 0.97
-    assert hidden.float().mean() < 0.03  # more than half of them have the mark
-    assert everywhere.float().mean() > 0.97

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.truth.models import CASES, DATA, Case, accuracy, places
+from tests.truth.models import ALL, DATA, Case, accuracy, places
 from tests.truth.scenes import Scenes
 
 
@@ -61,8 +61,8 @@ def save(case: Case, model: nn.Module) -> None:
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
-    for name in names or list(CASES):
-        case, start = CASES[name], time.perf_counter()
+    for name in names or list(ALL):
+        case, start = ALL[name], time.perf_counter()
         print(name, flush=True)
         save(case, train(case, told=True))
         reached = accuracy(case, case.model())
