@@ -55,7 +55,8 @@ _LOCAL = frozenset(
         *("mean", "sum", "amax", "amin", "var", "std", "contiguous", "clone", "detach", "to", "float", "half"),
         *("bfloat16", "type", "type_as", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point"),
         *("requires_grad_", "__get__", "__set__", "expand_as", "_assert", "is_complex", "data_ptr", "is_inference"),
-        *("_set_grad_enabled", "is_grad_enabled"),
+        *("_set_grad_enabled", "is_grad_enabled", "__len__", "__bool__", "__float__", "__int__", "item", "isfinite"),
+        *("any", "all", "max", "min"),
     }
 )
 
