@@ -30,7 +30,7 @@ def test_the_code_on_the_page_runs(page: str, monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.slow
 def test_the_site_builds_from_the_repository_alone(tmp_path: Path) -> None:
-    """A link that leads nowhere, a page that the navigation leaves out and a docstring that cannot be read are errors."""
+    """Errors are a link that leads nowhere, a page outside the navigation, a docstring that cannot be read."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
