@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, NamedTuple, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -30,11 +30,11 @@ from seewhy.hooks.wrappers import unwrap
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
-from seewhy.methods.registry import Method
+from seewhy.methods.registry import Accounted, Method
 from seewhy.models.accepted import as_module
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation, Explanations
-from seewhy.results.checks import warn_of_blanks
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
 from seewhy.targets.outputs import Output
 
@@ -43,6 +43,13 @@ _ATTENTION = CallLabel("attention")  # what a map of all attention over the imag
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
+
+
+class _Drawn(NamedTuple):
+    """What methods drew: maps by method and layer, (B, [T,] *grid), and the gaps (B, [T]) of those that add up."""
+
+    maps: dict[str, dict[CallLabel, Tensor]]
+    gaps: dict[str, Tensor]
 
 
 @overload
@@ -285,15 +292,15 @@ class Explainer:
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
-            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
-            if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
-                forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
+            forward, asked, drawn = self._drawn_at(self.recorder.first(run, target))
+            if remembered and _some_blank(drawn.maps, len(run.call.space)):  # the plan was made for another target
+                forward, asked, drawn = self._drawn_at(self.recorder.first(run, target, afresh=True))
             likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = Explanations(
             {
                 found.name: Explanation(
-                    maps={str(label): drawn for label, drawn in maps[found.name].items()},
+                    maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
                     scores=asked[found.ask].scores.detach(),
                     probabilities=None if likely is None else likely.detach(),
                     outputs=outputs,
@@ -301,13 +308,14 @@ class Explainer:
                     method=found.name,
                     size=call.size,
                     extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                    placements=_placements(maps[found.name], forward) if found.layered else {},
+                    placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
                     fuse=self.fuse or found.fuse,
                     labels=self.labels,
                     frames=frames,
                     photos=photos,
                     files=_files(passed) if photos else None,
                     note=forward.plan.reason if found.layered else "",
+                    gap=drawn.gaps.get(found.name),
                     origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
                 )
                 for found in self.methods
@@ -315,6 +323,7 @@ class Explainer:
         )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
+            warn_of_gaps(explanation)
         return explanations
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
@@ -397,61 +406,72 @@ class Explainer:
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
 
-    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
-        """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], _Drawn]:
+        """The forward, the same for each kind of target that the methods explain, and what they drew."""
         self._check_alignment(forward)
         asked = {found.ask: forward.asked(found.ask) for found in self.methods}
         return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
-    def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
+    def _maps(self, asked: Mapping[Any, Forward]) -> _Drawn:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
-        drawn: dict[str, dict[CallLabel, Tensor]] = {}
+        every = _Drawn({}, {})
         for number, (ask, forward) in enumerate(asked.items(), 1):
             methods = [found for found in self.methods if found.ask == ask]
-            drawn |= self._drawn(forward, methods, last=number == len(asked))
-        return drawn
+            drawn = self._drawn(forward, methods, last=number == len(asked))
+            every = _Drawn(every.maps | drawn.maps, every.gaps | drawn.gaps)
+        return every
 
-    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> dict[str, dict[CallLabel, Tensor]]:
+    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> _Drawn:
         """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
         needs = {need for found in methods for need in found.needs}
         generator = forward.settings.generator
         state = generator.get_state()
         drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
+        gaps: dict[str, list[Tensor]] = {}
         for request in requests(forward, needs, keep_graph=not last):
             for found in methods:
                 for label in _labels(found, forward):
                     generator.set_state(state)
                     here = request.at(label)
                     values = {need: here.give(need) for need in found.needs}
-                    drawn[found.name].setdefault(label, []).append(found.function(**values))
+                    result = found.function(**values)
+                    if isinstance(result, Accounted):
+                        gaps.setdefault(found.name, []).append(result.gap)
+                        result = result.maps
+                    drawn[found.name].setdefault(label, []).append(result)
         if self.generator is None:
             generator.set_state(state)
         elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
             generator.set_state(state)
             generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         several = forward.scores.ndim == 2
-        return {
-            name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
-            for name, layers in drawn.items()
-        }
 
-    def _smoothed(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
-        """The mean of the maps over all views of the inputs, each put back in place.
+        def together(found: list[Tensor]) -> Tensor:
+            return torch.stack(found, 1) if several else found[0]
+
+        maps = {name: {label: together(found) for label, found in layers.items()} for name, layers in drawn.items()}
+        return _Drawn(maps, {name: together(found) for name, found in gaps.items()})
+
+    def _smoothed(self, asked: Mapping[Any, Forward]) -> _Drawn:
+        """The mean of the maps over all views of the inputs, each put back in place. It adds up to no score.
 
         The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
         """
-        totals = self._maps(asked)
+        totals = self._maps(asked).maps
         views = smooth.views()
         first = next(iter(asked.values()))
         for view in views[1:]:
             turned = targets.mirrored if view.mirrored else _as_it_is
             again = first.again(first.call.seen_as(view.apply), turned(first.target))
-            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()})
+            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()}).maps
             totals = {
                 name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
                 for name, layers in totals.items()
             }
-        return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+        means = {
+            name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
+        }
+        return _Drawn(means, {})
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import MethodError
@@ -28,6 +29,7 @@ Need = Literal[
     "noisy_gradients",
     "inputs",
     "input_gradients",
+    "gradients_at",
     "guided_gradients",
     "bias_gradients",
     "attentions",
@@ -50,6 +52,9 @@ _FILES = (
     "cam.gradient",
     "cam.decomposition",
     "attribution.pixel",
+    "attribution.slope",
+    "attribution.noisy",
+    "attribution.path",
     "perturbation.replayed",
     "perturbation.channel_masks",
     "perturbation.channel_gains",
@@ -62,9 +67,22 @@ _FILES = (
     "cam.combined",
 )
 _methods: dict[str, Method] = {}
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what a method can be given that is the same whatever the score
 _UNSCORED = frozenset[str]({"activations", "inputs", "generator"})
+
+
+class Accounted(NamedTuple):
+    """What a method returns whose map adds up to a change of the score.
+
+    Attributes:
+        maps: signed.
+        gap: the share of that change which a map does not add up to.
+    """
+
+    maps: Float[Tensor, "B *space"]
+    gap: Float[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +97,11 @@ class Method:
     attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
+    gradients_at: the gradients of the score at changed images (see `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
-    generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
-    which weighted channels (B, C, *space) become one map.
+    generator: a `torch.Generator`. Returns (B, *space), signed, or an `Accounted`. `reduces` says that it also takes
+    `reduce`, the way in which weighted channels (B, C, *space) become one map.
 
     cost: forward and backward passes for each target, in words. staged: it looks at the last layer of every resolution
     unless told where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is
@@ -92,7 +111,7 @@ class Method:
 
     name: str
     family: str
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     needs: tuple[Need, ...]
     source: str
     cost: str
@@ -142,12 +161,12 @@ def method(
     fuse: Fuse = "mean",
     ask: Callable[[Target, Any], Target] | None = None,
     checked: str = "",
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+) -> Callable[[Function], Function]:
     """Enter a function under `name`; see `Method`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
-    def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def enter(function: Function) -> Function:
         family = function.__module__.split(".")[-2]
-        passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
+        passes = cost or ("1 forward, 1 backward" if {"gradients", "input_gradients"} & {*needs} else "1 forward")
         add(Method(name, family, function, needs, source, passes, staged, fuse, ask, checked))
         return function
 
