@@ -30,7 +30,7 @@ from seewhy.hooks.wrappers import unwrap
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
-from seewhy.methods.registry import Accounted, Method
+from seewhy.methods.registry import Accounted, Attribution, Method
 from seewhy.models.accepted import as_module
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation, Explanations
@@ -58,7 +58,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method = ...,
+    method: str | Method | Attribution = ...,
     **options: Any,
 ) -> Explanation: ...
 @overload
@@ -67,7 +67,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: list[str | Method] | list[str] | tuple[str | Method, ...],
+    method: list[str | Method | Attribution] | list[str] | tuple[str | Method | Attribution, ...],
     **options: Any,
 ) -> dict[str, Explanation]: ...
 def explain(
@@ -75,7 +75,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method | Sequence[str | Method] = "grad_cam",
+    method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     fuse: Fuse | None = None,
@@ -102,7 +102,8 @@ def explain(
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
         method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
-            that measures best on this model, at the layers where it does.
+            that measures best on this model, at the layers where it does; or a function (model, inputs, target) ->
+            maps (B, *space), such as `seewhy.methods.of_captum` makes.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -138,7 +139,7 @@ def explain(
         progress=progress,
         **options,
     )
-    return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
+    return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
 
 
 def concepts(
@@ -161,7 +162,8 @@ class Explainer:
 
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
-        method: a name from `seewhy.methods.available()`, or several of them for `each`. "auto" measures methods and
+        method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
+            several of them for `each`. "auto" measures methods and
             layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
@@ -193,7 +195,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str | Method | Sequence[str | Method] = "grad_cam",
+        method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
         *,
         layers: Layers | None = None,
         grid: Fold | tuple[int, ...] | None = None,
@@ -316,7 +318,7 @@ class Explainer:
                     files=_files(passed) if photos else None,
                     note=forward.plan.reason if found.layered else "",
                     gap=drawn.gaps.get(found.name),
-                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
+                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch, found),
                 )
                 for found in self.methods
             }

@@ -10,12 +10,15 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
-from seewhy.errors import MethodError
+from seewhy.engine.randomness import seeded
+from seewhy.errors import InputTypeError, MethodError
+from seewhy.hooks.kept import keeping_hooks
 from seewhy.methods.fuse import Fuse
-from seewhy.targets import Target
+from seewhy.targets import BaseTarget, Target
 
 Need = Literal[
     "activations",
@@ -45,7 +48,10 @@ Need = Literal[
     "block_inputs",
     "value_attention",
     "token_scores",
+    "call",
 ]
+# (model, inputs, target) -> maps (B, *space)
+Attribution = Callable[[nn.Module, Any, Any], Tensor]
 
 # the files that hold methods, in the order in which they are listed; a family is a folder
 _FILES = (
@@ -100,6 +106,7 @@ class Method:
     gradients_at: the gradients of the score at changed images (see `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
+    call: of a function from outside (see `Call`).
     generator: a `torch.Generator`. Returns (B, *space), signed, or an `Accounted`. `reduces` says that it also takes
     `reduce`, the way in which weighted channels (B, C, *space) become one map.
 
@@ -185,12 +192,13 @@ def available() -> dict[str, Method]:
     return dict(_methods)
 
 
-def get(name: str | Method, **options: Any) -> Method:
+def get(name: str | Method | Attribution, **options: Any) -> Method:
     """The method called `name`; case, spaces, hyphens and underscores do not count, and "++" is "plus_plus".
 
-    `options` are the method's own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
+    A function (model, inputs, target) -> maps (B, *space) is a method too: see `outside`. `options` are the method's
+    own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
     """
-    found = name if isinstance(name, Method) else _find(name)
+    found = name if isinstance(name, Method) else outside(name) if callable(name) else _find(name)
     if unknown := options.keys() - found.options.keys():
         raise MethodError(
             f"{found.name} has no option {', '.join(sorted(unknown))}.",
@@ -199,9 +207,55 @@ def get(name: str | Method, **options: Any) -> Method:
     return replace(found, function=partial(found.function, **options)) if options else found
 
 
+class Call(NamedTuple):
+    """What a function from outside is called with.
+
+    Attributes:
+        model: in eval mode, inside a session: what a function attaches to it is taken off again.
+        inputs: copies of what the caller passed.
+        target: what is explained, definite: from the model's outputs to scores (B,).
+        batch: the number of images.
+        size: of the images.
+    """
+
+    model: nn.Module
+    inputs: Any
+    target: BaseTarget
+    batch: int
+    size: tuple[int, ...]
+
+
+def outside(function: Attribution) -> Method:
+    """The method that a function (model, inputs, target) -> maps (B, *space) is. Its maps lie on the input.
+
+    Args:
+        function: gives a signed map for each image, of any resolution. It draws from the process's random numbers,
+            which are seeded by `generator` as long. `seewhy.targets.classes_of(target)` are the classes explained.
+    """
+    name = str(getattr(function, "__name__", type(function).__name__))
+
+    def drawn(call: Call, generator: Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with seeded(seed), keeping_hooks(call.model):
+            maps = function(call.model, call.inputs, call.target)
+        if not isinstance(maps, Tensor):
+            raise InputTypeError(f"{name} did not return a tensor.", got=type(maps).__name__, expected="maps (B, H, W)")
+        if len(maps) != call.batch or maps.ndim != 1 + len(call.size):
+            raise MethodError(
+                f"{name} did not return a map for each image.",
+                got=f"shape {tuple(maps.shape)}",
+                expected=f"{(call.batch, *call.size)}, or another resolution",
+                do="sum over the channels: maps.sum(1)",
+            )
+        return maps.detach()
+
+    drawn.__doc__ = f"What {name} returns."
+    return Method(name, "outside", drawn, ("call", "generator"), "passed by the caller", "1 forward, and its own")
+
+
 def _find(name: str) -> Method:
     if not isinstance(name, str):
-        raise MethodError("a method is given by its name.", got=repr(name), do='method="grad_cam"')
+        raise MethodError("a method is given by its name.", got=repr(name), do='method="grad_cam", or a function')
     by_key = {_key(known): found for known, found in available().items()}
     if found := by_key.get(_key(name)):
         return found
