@@ -34,6 +34,10 @@ CHEAP = {
     "smooth_grad": {"samples": 3},
     "smooth_grad_squared": {"samples": 3},
     "var_grad": {"samples": 3},
+    "lime": {"samples": 20, "regions": 9},
+    "kernel_shap": {"samples": 20, "regions": 9},
+    "sobol": {"designs": 4, "cells": 2},
+    "hsic": {"samples": 16, "cells": 2},
 }
 
 

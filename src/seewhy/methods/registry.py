@@ -67,6 +67,8 @@ _FILES = (
     "perturbation.optimised",
     "perturbation.input_masks",
     "perturbation.token_masks",
+    "perturbation.region_masks",
+    "perturbation.sensitivity",
     "attention.flow",
     "attention.slopes",
     "attention.surgery",
