@@ -21,7 +21,7 @@ from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, LayerError, MethodError
-from seewhy.evidence import Forward, Recorder, Settings, requests
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -86,6 +86,7 @@ def explain(
     output: Output = None,
     batch_size: int = 32,
     precision: Precision = "full",
+    gradients: Gradients = "plain",
     progress: bool = False,
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
@@ -114,6 +115,7 @@ def explain(
         output: which part of the model's output counts, where there are several.
         batch_size: how many changed inputs or activations run at once.
         precision: "full" or "bf16".
+        gradients: "plain", or "libra" for those that balance a transformer's account.
         progress: whether a bar is shown.
         **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
@@ -136,6 +138,7 @@ def explain(
         output=output,
         batch_size=batch_size,
         precision=precision,
+        gradients=gradients,
         progress=progress,
         **options,
     )
@@ -181,6 +184,8 @@ class Explainer:
         batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
         precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
             digits.
+        gradients: "libra" runs a method of gradients on those of LibraGrad (arXiv:2411.16760): through attention, norms
+            and gates they keep the account of what each part added to the score; see `libra_grad`.
         progress: a bar for methods that run the model often.
         **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
@@ -207,6 +212,7 @@ class Explainer:
         output: Output = None,
         batch_size: int = 32,
         precision: Precision = "full",
+        gradients: Gradients = "plain",
         progress: bool = False,
         **options: Any,
     ) -> None:
@@ -229,7 +235,16 @@ class Explainer:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
+        if gradients not in get_args(Gradients):
+            raise InputError("unknown gradients.", got=repr(gradients), expected='"plain" or "libra"')
         for found in self.methods:
+            if gradients == "libra" and (found.attends or not found.differentiates):
+                why = "gradients at attention weights, which libra cuts off" if found.attends else "no gradients"
+                raise MethodError(
+                    f"{found.name} takes {why}.",
+                    got='gradients="libra"',
+                    do='method="libra_grad", or gradients="plain"',
+                )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
             if layers is not None and not found.layered:
@@ -245,6 +260,7 @@ class Explainer:
             tuple(grid) if isinstance(grid, list) else grid,
             generator or Generator().manual_seed(0),
             Limits(batch_size, progress, precision),
+            gradients,
         )
         context = partial(
             targets.Context,
@@ -253,7 +269,7 @@ class Explainer:
             encode=self.loaded.embed_text if self.loaded else None,
             regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
             num_classes=targets.declared_classes(self.model),
-            differentiable=any("gradients" in need for found in self.methods for need in found.needs),
+            differentiable=any(found.differentiates for found in self.methods),
             features={},
         )
         self.recorder = Recorder(self.methods, named, settings, context)
@@ -264,6 +280,7 @@ class Explainer:
             "labels": labels,
             "output": output,
             "precision": precision,
+            "gradients": gradients,
             "progress": progress,
         }
 

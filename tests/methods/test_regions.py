@@ -13,7 +13,7 @@ from torch.quasirandom import SobolEngine
 import seewhy
 from seewhy.errors import InputError
 from seewhy.images.absent import absent, grid_cells, superpixels
-from seewhy.methods.perturbation.region_masks import kernel_shap
+from seewhy.methods.perturbation.region_masks import _segments, kernel_shap
 from seewhy.methods.perturbation.sensitivity import hsic, sobol
 from tests.methods.test_perturbation import CLASSES, images, slow, small
 from tests.oracles import arrays
@@ -146,6 +146,16 @@ def test_the_parts_of_kernel_shap_add_up():
     for parts, regions, expected in zip(found.maps["input"], superpixels(batch, count=9), change, strict=True):
         sizes = regions.flatten().bincount()[regions]
         torch.testing.assert_close((parts / sizes).sum(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_without_superpixels_is_cut_into_cells():
+    """SLIC makes one region of noise; two flat halves stay two regions beside it."""
+    image = torch.rand(2, 3, 32, 32, generator=seeded())
+    image[1] = (torch.arange(32) < 16).float() * 0.8
+    assert superpixels(image, count=4).flatten(1).amax(1).tolist()[0] == 0
+    found = _segments(image, None, 4)
+    assert torch.equal(found[0], grid_cells(image, count=4)[0])
+    assert torch.equal(found[1], superpixels(image, count=4)[1])
 
 
 def test_an_image_of_one_region_has_all_of_the_change():

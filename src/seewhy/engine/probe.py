@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -104,8 +105,12 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
-    def slopes(self) -> Callable[[int], AskSlopes]:
-        """For each target: the gradients of its scores at changed images (N, C, *space)."""
+    def slopes(self, recorded: Callable[[], AbstractContextManager[Any]]) -> Callable[[int], AskSlopes]:
+        """For each target: the gradients of its scores at changed images (N, C, *space).
+
+        Args:
+            recorded: makes what is entered while a forward is recorded.
+        """
         call = self.run.call
         rows_at_once: list[int] = []
 
@@ -122,7 +127,8 @@ class Probe:
             parts = _parts(torch.arange(len(images), device=call.images[0].device), rows_at_once[0])
             for rows in tqdm(parts, unit="batch", leave=False, disable=not self.limits.progress):
                 changed = of_rows(make(rows).to(call.images[0].dtype), images[rows])
-                tape = self.run.record({}, changed, from_input=True)
+                with recorded():
+                    tape = self.run.record({}, changed, from_input=True)
                 scores = self.score(tape.outputs, images[rows])[:, column, None]
                 assert tape.image is not None
                 (found,) = gradients(scores, {"the input": tape.image})

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy._types import AskSlopes, Slopes
-from seewhy.engine.tape import guided
+from seewhy.engine.libra import Libra
+from seewhy.engine.tape import gradients, guided
 from seewhy.evidence import _forward
 from seewhy.evidence._forward import Forward, at_least_float32
 from seewhy.evidence._provider import provides
@@ -56,4 +57,20 @@ def gradients_at(request: Request) -> AskSlopes:
 
 
 def _slopes(forward: Forward) -> Any:
-    return forward.once(_forward.probe).slopes()
+    settings = forward.settings
+    return forward.once(_forward.probe).slopes(lambda: settings.balance)
+
+
+@provides("libra_gradients")
+def libra_gradients(request: Request) -> Float[Tensor, "B C *size"]:
+    """The gradient of the score at the images by LibraGrad, from a forward of its own."""
+    return request.forward.once(_balanced)[request.number]
+
+
+def _balanced(forward: Forward) -> list[Float[Tensor, "B C *size"]]:
+    """For each target."""
+    with Libra():
+        tape = forward.run.record({}, forward.call, from_input=True)
+    assert tape.image is not None
+    again = forward.rescored(tape.outputs)
+    return [at_least_float32(found[""]) for found in gradients(again.columns, {"": tape.image}, of="the input")]

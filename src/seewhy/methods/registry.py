@@ -33,6 +33,7 @@ Need = Literal[
     "inputs",
     "input_gradients",
     "gradients_at",
+    "libra_gradients",
     "guided_gradients",
     "bias_gradients",
     "attentions",
@@ -105,7 +106,8 @@ class Method:
     attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
-    gradients_at: the gradients of the score at changed images (see `AskSlopes`).
+    libra_gradients: as input_gradients, by LibraGrad. gradients_at: the gradients of the score at changed images (see
+    `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
     call: of a function from outside (see `Call`).
@@ -143,6 +145,11 @@ class Method:
     def attends(self) -> bool:
         """Whether it looks at attention; its map lies on the grid of the tokens."""
         return "places" in self.needs
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients of the score."""
+        return any("gradients" in need for need in self.needs)
 
     @property
     def reduces(self) -> bool:

@@ -38,3 +38,26 @@ def input_x_gradient(inputs: Image, input_gradients: Image, *, low_pass: float |
         low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     return filtered((inputs * input_gradients).sum(1), low_pass)
+
+
+@method(
+    "libra_grad",
+    needs=("inputs", "libra_gradients"),
+    source="arXiv:2411.16760",
+    cost="2 forwards, 1 backward",
+    checked=(
+        "Each rule by hand in float64: the same to 1e-10. On transformers without biases the parts add up to the "
+        "score, to 1e-4 of it. No authors' code was at hand."
+    ),
+)
+def libra_grad(inputs: Image, libra_gradients: Image, *, low_pass: float | None = None) -> Map:
+    """Each pixel times the gradient there by LibraGrad, summed over colours (Mehri et al. 2025).
+
+    Attention weights, what norms divide by, and the gates of GELU and SiLU are constants on the way back, and of a
+    product each factor has half. Then pixels and biases account for all of a transformer's score. `gradients="libra"`
+    runs any other method of gradients in this way.
+
+    Args:
+        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
+    """
+    return filtered((inputs * libra_gradients).sum(1), low_pass)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from seewhy._types import Ask
 from seewhy.errors import InputError
-from seewhy.images.absent import Absent, absent, superpixels
+from seewhy.images.absent import Absent, absent, grid_cells, superpixels
 from seewhy.methods.perturbation.asking import Images, Map, asked
 from seewhy.methods.registry import method
 
@@ -48,7 +48,8 @@ def lime(
 
     Args:
         samples: how many sets of regions are shown.
-        regions: about how many there are: superpixels if scikit-image is installed, else the cells of a grid.
+        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter as many
+            in the image, else the cells of a grid.
         segments: the number of each pixel's region, (B, *size), instead.
         baseline: what hidden regions are filled with: "zero", "mean", "blur", or images of the inputs' shape.
         width: of the kernel that says how near a sample is.
@@ -98,7 +99,8 @@ def kernel_shap(
 
     Args:
         samples: how many sets of regions are shown.
-        regions: about how many there are: superpixels if scikit-image is installed, else the cells of a grid.
+        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter as many
+            in the image, else the cells of a grid.
         segments: the number of each pixel's region, (B, *size), instead.
         baseline: what hidden regions are filled with: "zero", "mean", "blur", or images of the inputs' shape.
     """
@@ -157,7 +159,9 @@ def _fitted(
 def _segments(inputs: Images, segments: Tensor | None, regions: int) -> Segments:
     """The regions, numbered from 0 without gaps in each image."""
     if segments is None:
-        segments = superpixels(inputs, count=regions)
+        found, cells = superpixels(inputs, count=regions), grid_cells(inputs, count=regions)
+        few = found.flatten(1).amax(1) + 1 <= regions / 4
+        segments = torch.where(few.reshape(-1, *[1] * (inputs.ndim - 2)), cells, found)
     if segments.shape != (len(inputs), *inputs.shape[2:]) or segments.is_floating_point():
         raise InputError(
             "the segments do not fit the images.",
