@@ -247,3 +247,27 @@ def shapley(model, image, nothing, segments):
             total[region] += after - before
             before = after
     return (total / len(orders))[segments]
+
+
+def caap(model, neutral, A, N):
+    """Izadi et al. 2026, of one layer. `N`: what the layer returned for the neutral image."""
+    start = model(neutral)
+    gained = np.zeros(A.shape[1:])
+    for place in np.ndindex(gained.shape):
+
+        def patched(activations, place=place):
+            changed = N.copy()
+            changed[(slice(None), *place)] = A[(slice(None), *place)]
+            return changed
+
+        gained[place] = model(neutral, patched) - start
+    return gained
+
+
+def diff_cam(A, references):
+    """Li et al. 2025: sum_k (mean A_k - the references' mean) A_k."""
+    total = np.zeros(A.shape[1:])
+    for k, channel in enumerate(A):
+        usual = math.fsum(reference[k].mean() for reference in references) / len(references)
+        total += (channel.mean() - usual) * channel
+    return total

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from seewhy._types import Ask
 from seewhy.engine.randomness import seeded
 from seewhy.errors import InputTypeError, MethodError
 from seewhy.hooks.kept import keeping_hooks
@@ -28,6 +29,8 @@ Need = Literal[
     "scores",
     "score",
     "replay",
+    "neutral_replay",
+    "references",
     "curvatures",
     "noisy_gradients",
     "inputs",
@@ -58,6 +61,7 @@ Attribution = Callable[[nn.Module, Any, Any], Tensor]
 _FILES = (
     "cam.gradient",
     "cam.decomposition",
+    "cam.reference",
     "attribution.pixel",
     "attribution.slope",
     "attribution.noisy",
@@ -79,7 +83,21 @@ _methods: dict[str, Method] = {}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what a method can be given that is the same whatever the score
-_UNSCORED = frozenset[str]({"activations", "inputs", "generator"})
+_UNSCORED = frozenset[str]({"activations", "inputs", "references", "generator"})
+
+
+class Neutral(NamedTuple):
+    """A run on images made absent.
+
+    Attributes:
+        activations: what the layer returned.
+        scores: of the images made absent.
+        replay: what the score becomes for changed activations in this run.
+    """
+
+    activations: Float[Tensor, "B C *space"]
+    scores: Float[Tensor, " B"]
+    replay: Ask
 
 
 class Accounted(NamedTuple):
@@ -110,6 +128,7 @@ class Method:
     `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
+    neutral_replay: a baseline -> the run on images made absent (`Neutral`). references: images -> their activations.
     call: of a function from outside (see `Call`).
     generator: a `torch.Generator`. Returns (B, *space), signed, or an `Accounted`. `reduces` says that it also takes
     `reduce`, the way in which weighted channels (B, C, *space) become one map.

@@ -48,8 +48,8 @@ def lime(
 
     Args:
         samples: how many sets of regions are shown.
-        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter as many
-            in the image, else the cells of a grid.
+        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter of
+            them in the image, else the cells of a grid.
         segments: the number of each pixel's region, (B, *size), instead.
         baseline: what hidden regions are filled with: "zero", "mean", "blur", or images of the inputs' shape.
         width: of the kernel that says how near a sample is.
@@ -99,8 +99,8 @@ def kernel_shap(
 
     Args:
         samples: how many sets of regions are shown.
-        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter as many
-            in the image, else the cells of a grid.
+        regions: about how many there are: superpixels if scikit-image is installed and finds more than a quarter of
+            them in the image, else the cells of a grid.
         segments: the number of each pixel's region, (B, *size), instead.
         baseline: what hidden regions are filled with: "zero", "mean", "blur", or images of the inputs' shape.
     """
