@@ -85,6 +85,7 @@ def test_the_last_layer_with_space_is_chosen_and_says_so(case: Case) -> None:
     assert explanation.note.startswith(f"{case.layer} (")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("build", "layer"),
     [

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import seewhy
 
-
 CLOCK = [0.0]  # seconds, as the test lets them pass
 
 
