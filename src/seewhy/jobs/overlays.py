@@ -47,16 +47,24 @@ def save(table: Table, which: str, source: Any = None) -> list[Path]:
 
 def select(table: Table, which: str) -> Table:
     """The rows that `which` means: see `save`."""
-    kind, _, number = which.partition(":")
-    if (kind, number) != ("all", "") and not (kind in ("wrong", "worst") and number.isdecimal()):
-        raise InputError("these are no rows.", got=repr(which), expected='"all", "worst:200" or "wrong:200"')
+    kind, count = parse(which)
     table = table.filter(status="ok")
     if kind == "all":
         return table
     if kind == "wrong":
         known = np.array([label is not None for label in table["label"]], bool)
-        return table.filter(known & (table["predicted"] != table["label"])).sort("probability", descending=True)[
-            : int(number)
-        ]
+        return table.filter(known & (table["predicted"] != table["label"])).sort("probability", descending=True)[:count]
     by = "in_box" if np.isfinite(table["in_box"].astype(float)).any() else "probability"
-    return table.sort(by)[: int(number)]
+    return table.sort(by)[:count]
+
+
+def parse(which: str) -> tuple[str, int]:
+    """The word and the number in "worst:200"; 0 for "all".
+
+    Raises:
+        InputError: for anything else.
+    """
+    kind, _, number = which.partition(":")
+    if which != "all" and not (kind in ("wrong", "worst") and number.isdecimal()):
+        raise InputError("these are no rows.", got=repr(which), expected='"all", "worst:200" or "wrong:200"')
+    return kind, int(number or 0)

@@ -23,6 +23,7 @@ from seewhy.jobs.events import Events, Listener, line_on, log_in
 from seewhy.jobs.explaining import Explained
 from seewhy.jobs.interrupt import Interrupt
 from seewhy.jobs.lock import locked
+from seewhy.jobs.overlays import parse
 from seewhy.jobs.plan import Plan
 from seewhy.jobs.sources import source_of
 from seewhy.jobs.table import Table
@@ -121,6 +122,8 @@ def run(
         raise InputError("there is no such engine.", got=repr(engine), expected='"local", "ray" or "ray://host:10001"')
     if "://" in os.fspath(out):
         raise InputError("the results go into a folder of this machine.", got=out, do='out="why/"')
+    if overlays is not None:
+        parse(overlays)
     folder = Path(out)
     sink.folder_of_parts(folder).mkdir(parents=True, exist_ok=True)
     with locked(folder), Interrupt() as interrupt:

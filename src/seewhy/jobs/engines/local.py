@@ -94,7 +94,13 @@ def batch_of(plan: Plan, source: Source, number: int, preprocess: Preprocess) ->
 
 def _loaded(plan: Plan, source: Source, done: Container[int], workers: int) -> Generator[Batch, None, None]:
     batches = _Batches(plan, source, plan.missing(done))
-    loader = DataLoader(batches, batch_size=None, num_workers=workers, worker_init_fn=_ignore_ctrl_c)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_ignore_ctrl_c,
+        generator=torch.Generator(),  # a loader draws a seed for its workers: not from the caller's random state
+    )
     yield from loader
 
 
