@@ -168,7 +168,7 @@ def test_another_plan_is_refused_and_the_line_is_named(tmp_path, change, line):
 def test_another_source_is_refused(folder, tmp_path):
     run(folder, tmp_path / "why")
     (folder / "cat" / "003.png").unlink()
-    with pytest.raises(InputError, match="source.samples: 15 there, 14 now"):
+    with pytest.raises(InputError, match=r"source\.samples: 15 there, 14 now"):
         run(folder, tmp_path / "why")
 
 

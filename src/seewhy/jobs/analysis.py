@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,9 @@ class Clusters:
 
     def __getitem__(self, number: int) -> Cluster:
         return self.groups[number]
+
+    def __iter__(self) -> Iterator[Cluster]:
+        return iter(self.groups)
 
     def __str__(self) -> str:
         return "\n".join(
