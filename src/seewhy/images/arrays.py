@@ -140,12 +140,21 @@ def _connected(masks: Tensor) -> Tensor:
 
     Each place takes the highest number around it, then that number's own number, until nothing changes.
     """
-    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[masks.ndim - 1]
     labels = torch.where(masks, torch.arange(1, masks.numel() + 1, device=masks.device).reshape(masks.shape), 0)
     while True:
-        spread = pool(labels[:, None].double(), 3, stride=1, padding=1)[:, 0].long()
+        spread = labels
+        for dim in range(1, masks.ndim):
+            spread = _highest_of_three(spread, dim)
         spread = torch.where(masks, spread, 0)
         chained = torch.where(masks, spread.flatten()[(spread - 1).clamp(min=0)], 0)
         if torch.equal(chained, labels):
             return labels
         labels = chained
+
+
+def _highest_of_three(values: Tensor, dim: int) -> Tensor:
+    """For each place along `dim` the highest value of it and its two neighbours: much faster than a pooling layer."""
+    found, length = values.clone(), values.shape[dim] - 1
+    for here, there in ((found.narrow(dim, 1, length), 0), (found.narrow(dim, 0, length), 1)):
+        torch.maximum(here, values.narrow(dim, there, length), out=here)
+    return found

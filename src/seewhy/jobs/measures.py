@@ -14,21 +14,22 @@ from seewhy.images import arrays
 from seewhy.jobs.sources.base import Box
 from seewhy.results import Explanation
 
-LONGEST = 64  # places along the longer side of a map that is kept, and of the one that boxes are looked for in
+KEPT = 64  # places along the longer side of a map that is kept, at most
+LOOKED_AT = 32  # places along the longer side of the heatmap that boxes are looked for in, at most
 
 
 def grids(explanation: Explanation) -> Float[Tensor, "B *T_grid"]:
     """The maps of an explanation in one grid, each divided by its largest absolute value.
 
     A single layer's map is kept in its own grid. Several layers are fused as in the heatmap, at the finest one's grid.
-    A map that does not lie over the whole input is drawn on it. No grid is longer than `LONGEST`.
+    A map that does not lie over the whole input is drawn on it. No grid is longer than `KEPT`.
 
     Returns:
         (B, [T,] *grid), float32, from -1 to 1; zero for a map that is not finite.
     """
     dimensions = len(explanation.size)
     shapes = [tuple(grid.shape[-dimensions:]) for grid in explanation.maps.values()]
-    grid = _shrunk(max(shapes, key=math.prod))
+    grid = _shrunk(max(shapes, key=math.prod), KEPT)
     moved = any(extent != (1, 1) for extent in explanation.extents or ()) or bool(explanation.placements)
     if len(shapes) > 1:
         found = explanation.scaled("per_image", size=grid)
@@ -45,9 +46,9 @@ def grids(explanation: Explanation) -> Float[Tensor, "B *T_grid"]:
 
 
 def heat(maps: Float[Tensor, "N *grid"], size: tuple[int, ...]) -> Float[Tensor, "N *places"]:
-    """The maps as heatmaps in [0, 1] of the input's proportions, at most `LONGEST` places long."""
+    """The maps as heatmaps in [0, 1] of the input's proportions, at most `LOOKED_AT` places long."""
     dims = tuple(range(1, maps.ndim))
-    return arrays.rescale(arrays.resize(maps.clamp(min=0), _shrunk(size)), dims)
+    return arrays.rescale(arrays.resize(maps.clamp(min=0), _shrunk(size, LOOKED_AT)), dims)
 
 
 def in_photo(
@@ -93,6 +94,6 @@ def _covered(count: int, start: float, end: float) -> Float[Tensor, " count"]:
     return ((edges + 1).clamp(max=end * count) - edges.clamp(min=start * count)).clamp(0, 1)
 
 
-def _shrunk(size: tuple[int, ...]) -> tuple[int, ...]:
-    factor = max(1, math.ceil(max(size) / LONGEST))
+def _shrunk(size: tuple[int, ...], longest: int) -> tuple[int, ...]:
+    factor = max(1, math.ceil(max(size) / longest))
     return tuple(max(1, round(side / factor)) for side in size)
