@@ -14,9 +14,9 @@ from PIL import Image
 
 import seewhy
 from seewhy import samples
-from seewhy.apps.studio import desk as desks
+from seewhy.apps.studio import _desk as desks
 from seewhy.apps.studio import serve
-from seewhy.apps.studio.desk import AUTO, Desk, Wish
+from seewhy.apps.studio._desk import AUTO, Desk, Wish
 from seewhy.errors import InputError, SeewhyError
 from seewhy.images.preprocess import Preprocess
 from seewhy.models import Loaded

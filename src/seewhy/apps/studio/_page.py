@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from seewhy import methods
-from seewhy.apps.studio import desk as desks
-from seewhy.apps.studio.desk import AUTO, Desk, Wish
+from seewhy.apps.studio import _desk as desks
+from seewhy.apps.studio._desk import AUTO, Desk, Wish
 from seewhy.errors import InputError, MissingExtra, SeewhyError
 from seewhy.images.photo import open_photo
 from seewhy.models import Loaded
@@ -56,7 +56,7 @@ def page(models: Sequence[Loaded]) -> Any:
                     first.labels, value=None, label="Explain (empty: the predicted class)", allow_custom_value=True,
                     elem_id="target",
                 )  # fmt: skip
-                box = gr.Number(None, label="Number of a detected box", precision=0, minimum=0)
+                box = gr.Textbox("", label="Number of a detected box (empty: the best)", elem_id="box")
                 clicked = gr.Markdown()
             with gr.Column(scale=2):
                 chosen = gr.Dropdown(
@@ -102,7 +102,7 @@ def page(models: Sequence[Loaded]) -> Any:
         ) -> Any:  # fmt: skip
             with _told(), warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                wish = Wish(tuple(names), str(what or ""), where, pixel, None if number is None else int(number))
+                wish = Wish(tuple(names), str(what or ""), where, pixel, _number(number))
                 found = at[name].explain(_opened(path), wish)
                 texts = [f"*{explanation.note}*" for explanation in found.values() if explanation.note]
                 texts += [f"**{warning.message}**" for warning in caught]
@@ -190,6 +190,12 @@ def _told() -> Iterator[None]:
         yield
     except SeewhyError as error:
         raise gr.Error(str(error), print_exception=False) from error
+
+
+def _number(text: str) -> int | None:
+    if text.strip() and not text.strip().isdecimal():
+        raise InputError("the number of a box is a whole number.", got=repr(text), expected="0 for the first one")
+    return int(text) if text.strip() else None
 
 
 def _opened(path: str | None) -> Image.Image:
