@@ -27,10 +27,10 @@ def seeded(seed=0):
 
 
 def small(dimensions):
-    """Smooth, not linear anywhere: two convolutions with tanh, a dense head on all places."""
+    """Smooth, not linear anywhere: two convolutions with SiLU, a dense head on all places."""
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
     torch.manual_seed(3)
-    body = [kind(2, 4, 3, padding=1), nn.Tanh(), kind(4, 3, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten()]
+    body = [kind(2, 4, 3, padding=1), nn.SiLU(), kind(4, 3, 3, stride=2, padding=1), nn.SiLU(), nn.Flatten()]
     return nn.Sequential(*body, nn.Linear(3 * (9 if dimensions == 2 else 8), 3)).eval()
 
 

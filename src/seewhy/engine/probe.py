@@ -123,7 +123,8 @@ class Probe:
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[Slopes]:
             if not rows_at_once:
-                rows_at_once.append(self.limits.batch_size if self._rows_are_independent(score) else 1)
+                independent = self._rows_are_independent(score, self.scores[0])
+                rows_at_once.append(self.limits.batch_size if independent else 1)
             parts = _parts(torch.arange(len(images), device=call.images[0].device), rows_at_once[0])
             for rows in tqdm(parts, unit="batch", leave=False, disable=not self.limits.progress):
                 changed = of_rows(make(rows).to(call.images[0].dtype), images[rows])
@@ -178,12 +179,19 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
-    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
-        """Whether an image's scores stay the same beside another companion; a warning if not."""
+    def _rows_are_independent(
+        self, run: Callable[[Tensor, Tensor], Tensor], known: Float[Tensor, " T"] | None = None
+    ) -> bool:
+        """Whether an image's scores stay the same beside another companion; a warning if not.
+
+        Args:
+            run: (images, which image each row is of) -> scores.
+            known: those of the first image, where the forward ran as `run` does; None asks for them.
+        """
         image = self.run.call.image[:1]
         companion = image.flip(-1) + image.std(correction=0) if image.is_floating_point() else image.flip(-1)
         first = torch.zeros(2, dtype=torch.long, device=image.device)
-        with_itself = run(image.repeat_interleave(2, 0), first)[0]
+        with_itself = run(image.repeat_interleave(2, 0), first)[0] if known is None else known
         with_another = run(torch.cat([image, companion]), first)[0]
         tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
         if self.limits.precision == "bf16":
