@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from seewhy.errors import InputError
 from seewhy.images.files import written_whole
@@ -162,17 +158,6 @@ def check_same(before: Plan, now: Mapping[str, Any], out: Path) -> None:
             got="; ".join(differing),
             do="the same command again goes on; for another plan name another folder",
         )
-
-
-def digest(module: nn.Module) -> str:
-    """A digest of all parameters and buffers of a model: names, shapes, types and bits."""
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
-            found.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-    return found.hexdigest()
 
 
 def _lines(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,12 +22,13 @@ from seewhy.explainer import Explainer
 from seewhy.images.preprocess import Preprocess
 from seewhy.jobs import targets
 from seewhy.jobs.explaining import Job
-from seewhy.jobs.plan import NAME, Found, Plan, check_same, digest
+from seewhy.jobs.plan import NAME, Found, Plan, check_same
 from seewhy.jobs.reading import Batch, read
 from seewhy.jobs.sources.base import Sample, Source
 from seewhy.jobs.sources.datasets import Stream
 from seewhy.methods.registry import get
 from seewhy.models.accepted import as_module
+from seewhy.models.fingerprint import weights_hash
 from seewhy.models.loaded import Loaded
 from seewhy.models.loading import load
 from seewhy.targets import class_scores, matching_labels
@@ -82,7 +83,7 @@ def planned(
     asked = {
         "source": dict(source.described()),
         "model": name,
-        "weights": digest(model.module),
+        "weights": weights_hash(model.module),
         "method": method,
         "target": targets.written(target),
         "options": {

@@ -13,9 +13,10 @@ import torch
 from seewhy.errors import InputError, MissingExtra, ModelError
 from seewhy.jobs.engines.local import batch_of
 from seewhy.jobs.explaining import Explained, Job, Worker
-from seewhy.jobs.plan import Plan, digest
+from seewhy.jobs.plan import Plan
 from seewhy.jobs.sources.base import Source
 from seewhy.jobs.sources.datasets import Stream
+from seewhy.models.fingerprint import weights_hash
 from seewhy.models.loaded import Loaded
 
 
@@ -89,7 +90,7 @@ class _Explain:
 
     def __init__(self, job: Job, model: Callable[[], Loaded], device: str) -> None:
         loaded = model()
-        if digest(loaded.module) != job.plan.weights:
+        if weights_hash(loaded.module) != job.plan.weights:
             raise ModelError(
                 "the model on this worker has other weights than the plan's.",
                 got=job.plan.model,
