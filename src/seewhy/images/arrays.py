@@ -103,6 +103,28 @@ def blur(
     return maps
 
 
+def low_pass(
+    maps: Float[Tensor, "*batch_and_grid"], cutoff: float, dimensions: int
+) -> Float[Tensor, "*batch_and_grid"]:
+    """Maps without their high frequencies, by an ideal filter: phi_s = F^-1(F(phi) w_s). Their sum stays.
+
+    FORGrad (Muzellec et al. 2024, arXiv:2307.09591).
+
+    Args:
+        maps: (..., *grid).
+        cutoff: how many frequencies are kept along the shortest side, of 2 for each cycle: all of them at its length.
+        dimensions: of the grid.
+    """
+    dims = tuple(range(-dimensions, 0))
+    sides = maps.shape[-dimensions:]
+    spectrum = torch.fft.fftn(maps, dim=dims)
+    for dim, side in zip(dims, sides, strict=True):
+        low = torch.fft.fftfreq(side, device=maps.device).abs() * min(sides) * 2 <= cutoff + 1e-4
+        spectrum = spectrum * low.reshape(-1, *[1] * (-1 - dim))
+    kept: Tensor = torch.fft.ifftn(spectrum, dim=dims).real
+    return kept
+
+
 def boxes(heatmap: Float[Tensor, "*space"], threshold: float = 0.5) -> Int[Tensor, "N sides"]:
     """Boxes around the connected hot regions of one map, the one with most heat in it first: see `boxes_of_each`."""
     return boxes_of_each(heatmap[None], threshold)[0]
