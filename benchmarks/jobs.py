@@ -30,6 +30,7 @@ import seewhy
 from seewhy.jobs import sink
 from seewhy.jobs.events import Event
 from seewhy.jobs.plan import Plan
+from seewhy.jobs.planning import _part_size
 from seewhy.models import Loaded, Preprocess
 
 BATCH, WORKERS, ROUNDS = 32, 1, 4
@@ -166,10 +167,7 @@ def memory(count: int, out: Path) -> str:
             seen[event["done"]] = resident()
 
     begin = time.perf_counter()
-    part = 5120 if count >= 100_000 else 1024
-    found = seewhy.jobs.run(
-        Generated(count), out, model=tiny(), device="cpu", batch_size=256, part_size=part, workers=1, listener=look
-    )
+    found = seewhy.jobs.run(Generated(count), out, model=tiny(), device="cpu", batch_size=256, workers=1, listener=look)
     spent = time.perf_counter() - begin
     early, late = list(seen.values())
     sizes = [path.stat().st_size for path in sorted(out.glob("parts/*.parquet"))[:-1]]
@@ -181,9 +179,10 @@ def asked(rows: int, out: Path) -> str:
     """A row: seconds to open a table of so many rows, and to filter it by class. Its parts are copies of a real one."""
     template = next(iter(sorted((out.parent / "many").glob("parts/*.parquet"))))
     read = pq.read_table(template)
-    each = len(read)
+    each = _part_size(rows, 32)  # as a run over so many images has them
+    read = read.take([row % len(read) for row in range(each)])
     found = Plan.read(out.parent / "many")
-    plan = Plan(**{**vars(found), "source": {**found.source, "samples": rows // each * each}})
+    plan = Plan(**{**vars(found), "source": {**found.source, "samples": rows // each * each}, "part_size": each})
     sink.folder_of_parts(out).mkdir(parents=True)
     plan.write(out)
     for number in range(rows // each):
@@ -204,8 +203,10 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000, help="JPEGs for the throughput")
-    parser.add_argument("--many", type=int, default=100_000, help="generated images for the memory")
+    parser.add_argument("--images", type=int, default=1000, help="JPEGs for the throughput; 0 leaves it out")
+    parser.add_argument(
+        "--many", type=int, default=100_000, help="generated images for the memory; 0 leaves it and the table out"
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table that is asked")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -219,13 +220,18 @@ def main() -> None:
             platform.processor(),
         )
         print(f"{hardware}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}\n")
-        print(
-            "| images | memory after 10,000 | at the end | ratio | parts | images/s |\n|---:|---:|---:|---:|---:|---:|"
-        )
-        print(memory(given.many, scratch / "many"), flush=True)
-        print("\n| rows | parts | s to open | s to filter by class | rows found | s to read one as an explanation |")
-        print("|---:|---:|---:|---:|---:|---:|")
-        print(asked(given.rows, scratch / "asked"), flush=True)
+        if given.many:
+            print(
+                "| images | memory after 10,000 | at the end | ratio | parts | images/s |\n|---:|---:|---:|---:|---:|---:|"
+            )
+            print(memory(given.many, scratch / "many"), flush=True)
+            print(
+                "\n| rows | parts | s to open | s to filter by class | rows found | s to read one as an explanation |"
+            )
+            print("|---:|---:|---:|---:|---:|---:|")
+            print(asked(given.rows, scratch / "asked"), flush=True)
+        if not given.images:
+            return
         folders = [photographs(scratch / "photos" / str(n), given.images // ROUNDS) for n in range(ROUNDS)]
         photographs(scratch / "photos" / "first", BATCH)
         start = [sys.executable, "-c", START, str(folders[0].parent / "first"), str(scratch / "start")]

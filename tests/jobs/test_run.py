@@ -62,7 +62,7 @@ def test_a_row_holds_what_explain_gives(tmp_path):
         torch.testing.assert_close(table[number].maps["3"][0], grid / grid.abs().max(), atol=1e-3, rtol=0)
         shares = grid.clamp(min=0).flatten() / grid.clamp(min=0).sum()
         assert row["entropy"] == pytest.approx(float(torch.special.entr(shares).sum()), abs=1e-3)
-        (x0, y0, x1, y1) = torch.tensor(explanation.boxes(0.5)[number][0]).tolist()
+        (x0, y0, x1, y1) = explanation.boxes(0.5)[number][0].tolist()
         frame = PREPROCESS.frame((48, 40))  # the photograph is 48 x 40, the input its middle
         scale = (frame[2] - frame[0]) / 32
         expected = [frame[0] + x0 * scale, frame[1] + y0 * scale, frame[0] + x1 * scale, frame[1] + y1 * scale]

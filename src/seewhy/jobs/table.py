@@ -287,6 +287,15 @@ class Table:
         )
 
 
+def opened(out: str | Path) -> Table:
+    """The table in a run's folder: `seewhy.jobs.open("why/")`. The run may be going on, or have been stopped.
+
+    Raises:
+        InputError: if no run has written there.
+    """
+    return Table.of(out)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Part:
     """A file of the table: its number, and how many rows and samples are in it."""
