@@ -246,9 +246,7 @@ class Explainer:
             differentiable=any("gradients" in need for found in self.methods for need in found.needs),
             features={},
         )
-        self.recorder = Recorder(
-            self.methods, named, settings, lambda call: known(batch=call.batch, sizes=call.sizes)
-        )
+        self.recorder = Recorder(self.methods, named, settings, lambda call: known(batch=call.batch, sizes=call.sizes))
         self._choosing = {"batch_size": batch_size, "generator": generator}
         self._options: dict[str, Any] = self._choosing | {
             "fuse": fuse,
@@ -490,4 +488,3 @@ def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
 
 def _as_it_is(target: targets.Target) -> targets.Target:
     return target
-

@@ -16,6 +16,7 @@ from seewhy.geometry.placement import Placement, placed
 from seewhy.images.preprocess import Preprocess
 from seewhy.methods.fuse import Fuse
 
+PREDICTED, INPUT = "predicted", "input"  # targets that are chosen when a program runs
 KEY = "seewhy"  # under which a file has its card, in JSON
 
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,13 @@ from seewhy.engine.session import session
 from seewhy.errors import InputError, MethodError, MissingExtra, ModelError
 from seewhy.explainer import Explainer
 from seewhy.exporting import _program
-from seewhy.exporting._card import KEY, Card, weights_hash
+from seewhy.exporting._card import INPUT, KEY, PREDICTED, Card, weights_hash
 from seewhy.exporting._forms import FORMS
 from seewhy.exporting._program import Program
-from seewhy.exporting._trace import INPUT, PREDICTED, Traced, traced
+from seewhy.exporting._trace import Traced, traced
 from seewhy.hooks.select import Layers
 from seewhy.images.files import written_whole
+from seewhy.methods import Method
 from seewhy.models.loaded import Loaded
 
 Format = Literal["onnx", "torch"]
@@ -44,7 +45,7 @@ class Export:
         example: Any,
         path: str | Path,
         *,
-        method: str = "grad_cam",
+        method: str | Method = "grad_cam",
         layers: Layers | None = None,
         target: Any = PREDICTED,
         format: Format = "onnx",  # noqa: A002
@@ -93,8 +94,8 @@ class Export:
         forms = FORMS if format == "onnx" else {}
         with session(explainer.model, inputs) as run:
             made = traced(explainer, run, target, dynamic_batch=dynamic_batch, forms=forms)
-            card = _card(explainer, made, target, None if dynamic_batch else run.call.batch)
-            program = _exported(made, dynamic=dynamic_batch)
+        card = _card(explainer, made, target, dynamic=dynamic_batch)
+        program = _exported(made, dynamic=dynamic_batch)
         with written_whole(path) as aside:
             if format == "torch":
                 torch.export.save(program, aside, extra_files={KEY: card.json()})
@@ -127,7 +128,7 @@ def _check(path: Path, format_: str) -> None:
             raise MissingExtra.of(library, "export") from error
 
 
-def _card(explainer: Explainer, made: Traced, target: Any, batch: int | None) -> Card:
+def _card(explainer: Explainer, made: Traced, target: Any, *, dynamic: bool) -> Card:
     explained, loaded = made.explanation, explainer.loaded
     free = target in (PREDICTED, INPUT)
     always = explained.index if isinstance(made.definite, targets.Category) and not free else None
@@ -142,7 +143,7 @@ def _card(explainer: Explainer, made: Traced, target: Any, batch: int | None) ->
         index=None if always is None else int(always[0]),
         kind=getattr(made.definite, "kind", None),
         size=explained.size,
-        batch=batch,
+        batch=None if dynamic else len(explained),
         names=made.names,
         layout=made.layout,
         fuse=explained.fuse,
@@ -154,8 +155,6 @@ def _card(explainer: Explainer, made: Traced, target: Any, batch: int | None) ->
 
 
 def _version(library: str) -> str:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version(library)
     except PackageNotFoundError:
@@ -203,7 +202,7 @@ def _unsupported(error: BaseException) -> ModelError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter talks to its log and warns of its own parts."""
+    """Torch's exporter talks to its log and warns of its own parts."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -40,7 +40,11 @@ def _convolution_backward(
     if output_mask[1] or output_mask[2]:
         raise ModelError("the gradient at a convolution's weights is not exported.", got="aten.convolution_backward")
     if transposed:
-        return aten.convolution(slope, weight, None, stride, padding, dilation, False, [0] * len(stride), groups), None, None
+        return (
+            aten.convolution(slope, weight, None, stride, padding, dilation, False, [0] * len(stride), groups),
+            None,
+            None,
+        )
     sides = zip(image.shape[2:], slope.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     missing = [
         size - ((out - 1) * step - 2 * pad + apart * (kernel - 1) + 1) for size, out, kernel, step, pad, apart in sides
@@ -73,9 +77,7 @@ def _transposed(slope: Tensor, size: Sequence[int], along: Callable[[Tensor, int
 
 def _adaptive_avg_pool2d_backward(slope: Tensor, image: Tensor) -> Tensor:
     """Each mean's gradient, shared out over what it was the mean of."""
-    return _transposed(
-        slope, image.shape, lambda units, axis: F.adaptive_avg_pool1d(units, slope.shape[axis])
-    )
+    return _transposed(slope, image.shape, lambda units, axis: F.adaptive_avg_pool1d(units, slope.shape[axis]))
 
 
 def _avg_pool2d_backward(
@@ -90,10 +92,14 @@ def _avg_pool2d_backward(
 ) -> Tensor:
     """Each mean's gradient, shared out over what it was the mean of."""
     if divisor_override is not None:
-        raise ModelError("a mean over windows with a divisor of its own is not exported.", got="aten.avg_pool2d_backward")
+        raise ModelError(
+            "a mean over windows with a divisor of its own is not exported.", got="aten.avg_pool2d_backward"
+        )
 
     def along(units: Tensor, axis: int) -> Tensor:
-        kernel, step, pad = ([*each] * 2 if len(each) == 1 else each for each in (kernel_size, stride or kernel_size, padding))
+        kernel, step, pad = (
+            [*each] * 2 if len(each) == 1 else each for each in (kernel_size, stride or kernel_size, padding)
+        )
         return F.avg_pool1d(units, kernel[axis], step[axis], pad[axis], ceil_mode, count_include_pad)
 
     return _transposed(slope, image.shape, along)
@@ -111,13 +117,16 @@ def _upsample_bilinear2d_backward(
     scales = scales_h, scales_w
 
     def along(units: Tensor, axis: int) -> Tensor:
-        return aten.upsample_linear1d(units, [output_size[axis]], align_corners, scales[axis])
+        enlarged: Tensor = aten.upsample_linear1d(units, [output_size[axis]], align_corners, scales[axis])
+        return enlarged
 
     return _transposed(slope, input_size, along)
 
 
 def _linalg_eigh(
-    symmetric: Float[Tensor, "*B n n"], UPLO: str = "L", compute_v: bool = True  # noqa: ARG001, N803
+    symmetric: Float[Tensor, "*B n n"],
+    UPLO: str = "L",  # noqa: ARG001, N803
+    compute_v: bool = True,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor]:
     """The last eigenvalue, the largest, and its eigenvector; all others are NaN.
 
@@ -136,6 +145,12 @@ def _linalg_eigh(
     return torch.cat([others[..., 0, :], value], -1), torch.cat([others, vector], -1)
 
 
+def _sort(values: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """All of them by size; of equal ones ONNX's TopK has the first first, as a stable sort has."""
+    found: tuple[Tensor, Tensor] = aten.topk(values, values.shape[dim], dim, descending)
+    return found
+
+
 # what stands for an operation while a program for ONNX is traced
 FORMS: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
@@ -144,4 +159,5 @@ FORMS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d_backward.default: _avg_pool2d_backward,
     aten.upsample_bilinear2d_backward.default: _upsample_bilinear2d_backward,
     aten._linalg_eigh.default: _linalg_eigh,
+    aten.sort.stable: _sort,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 
 from seewhy import targets
 from seewhy.errors import InputError, MissingExtra, TargetError
-from seewhy.exporting._card import KEY, Card
-from seewhy.exporting._trace import INPUT, PREDICTED
+from seewhy.exporting._card import INPUT, KEY, PREDICTED, Card
 from seewhy.hooks.nested import rebuild
 from seewhy.models.loaded import Loaded, are_photos
 from seewhy.results import Explanation
@@ -181,6 +181,8 @@ def _onnx(path: Path) -> Program:
 
 
 def _torch(path: Path) -> Program:
+    if not is_zipfile(path):
+        raise InputError(f"{path}: torch cannot read it.", got="a file that is no archive", expected="a .pt2 file")
     said: dict[str, Any] = {KEY: ""}
     try:
         module = torch.export.load(path, extra_files=said).module()
@@ -193,5 +195,3 @@ def _torch(path: Path) -> Program:
         return list(module(*given))
 
     return Program(card, run)
-
-

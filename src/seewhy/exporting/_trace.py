@@ -8,28 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    GuardOnDataDependentSymNode,
-    ShapeEnv,
-    StatelessSymbolicContext,
-)
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from seewhy import targets
+from seewhy import _torch, targets
 from seewhy.engine.session import Session
-from seewhy.errors import InputError, MethodError, TargetError
-from seewhy.evidence import Forward, Recorder
+from seewhy.errors import InputError, MethodError, SeewhyError, TargetError
+from seewhy.evidence import Recorder
 from seewhy.explainer import Explainer
+from seewhy.exporting._card import INPUT, PREDICTED
 from seewhy.hooks.nested import rebuild, tensors
-from seewhy.inputs import Inputs
 from seewhy.results import Explanation
-
-PREDICTED, INPUT = "predicted", "input"
 
 # what a program cannot hold: the model run again and again, as often as the values say, and draws
 _ASKING = frozenset({"score", "scores", "replay", "token_scores"})
@@ -41,7 +33,7 @@ class Traced:
     """A program, and what the library made of the example.
 
     Attributes:
-        graph: takes images (B, C, *space), for `INPUT` class indices (B,) too, and returns a tensor for each of `names`.
+        graph: from images (B, C, *space), for `INPUT` class indices (B,) too, to a tensor for each of `names`.
         names: of what it returns.
         layout: the model's outputs, with a name in place of each tensor.
         explanation: of the example.
@@ -77,7 +69,8 @@ class _Asked(targets.BaseTarget):
             kind = getattr(self.definite, "kind", None)
             index = targets.class_scores(outputs, kind).predicted if self.given is None else self.given
             return targets.Category(index, kind)
-        return rebuild(self.definite, lambda rows: rows[:1].expand(context.batch, *rows.shape[1:]))
+        same: targets.BaseTarget = rebuild(self.definite, lambda rows: rows[:1].expand(context.batch, *rows.shape[1:]))
+        return same
 
 
 def traced(
@@ -107,14 +100,18 @@ def traced(
     """
     (method,) = explainer.methods
     if needed := {*method.needs} & (_ASKING | _DRAWING):
-        why = "draws random numbers" if needed & _DRAWING else "runs the model again and again"
+        why = "runs the model again and again" if needed & _ASKING else "draws random numbers"
         raise MethodError(
             f"{method.name} cannot be exported: it {why}.",
             got=", ".join(sorted(needed)),
             expected="a method of one forward and the gradients of it",
             do='method="grad_cam", or "layer_cam"',
         )
-    if not isinstance(run.call.images, Tensor) or run.call.canvas or len([*tensors((run.call.args, run.call.kwargs))]) > 1:
+    if (
+        not isinstance(run.call.images, Tensor)
+        or run.call.canvas
+        or len([*tensors((run.call.args, run.call.kwargs))]) > 1
+    ):
         raise InputError(
             "a program takes one batch of images.",
             got="a model that is called with more than that, or lays its images out itself",
@@ -124,14 +121,12 @@ def traced(
     definite = targets.as_target(first.target)
     (explanation,) = explainer.explained(first).values()
     if target not in (PREDICTED, INPUT):
-        _check_alike(definite)
+        _check_the_same(definite, target, first.outputs, explainer.recorder.context(run.call))
     images = run.call.image
     if dynamic_batch and len(images) == 1:
         images = images.expand(2, *images.shape[1:]).contiguous()  # a size of 1 is never taken for open
-    examples = (images,)
-    if target == INPUT:
-        classes = targets.classes_of(definite)
-        examples = images, classes.expand(len(images)).clone()
+    given = [targets.classes_of(definite)[:1].expand(len(images)).clone()] if target == INPUT else []
+    examples = (images, *given)
     recorder = Recorder(explainer.methods, None, explainer.recorder.settings, lambda call: targets.Context(call.batch))
     found: list[Any] = []
 
@@ -170,15 +165,21 @@ def named(outputs: Any) -> tuple[Any, dict[str, Tensor]]:
     return walk(outputs, "outputs"), flat
 
 
-def _check_alike(target: targets.BaseTarget) -> None:
-    """Refuse what asks something else of each image of the example."""
-    for rows in tensors(target):
-        if rows.ndim and not bool((rows == rows[:1]).all()):
-            raise TargetError(
-                "the target differs from image to image, and a program asks the same of all.",
-                got=type(target).__name__,
-                do='pass one class for all images, or target="input" and the classes to the program',
-            )
+def _check_the_same(definite: targets.BaseTarget, target: Any, outputs: Any, context: targets.Context) -> None:
+    """Refuse what asks something else of another image: another class of each, or what the model finds in it."""
+    try:
+        again = targets.resolve(target, rebuild(outputs, lambda tensor: -tensor.detach()), context)
+    except SeewhyError:  # it looks for something that other outputs do not have
+        again = None
+    pairs = list(zip(tensors(definite), tensors(again), strict=True)) if again else []
+    same = all(torch.equal(rows, others) for rows, others in pairs)
+    if again is None or not same or not all(bool((rows == rows[:1]).all()) for rows, _ in pairs):
+        raise TargetError(
+            "a program asks the same of every image, and this target does not.",
+            got=type(definite).__name__,
+            expected="one class, or a mask, a prompt or a function for all images",
+            do='target="predicted", or target="input" and the classes to the program',
+        )
 
 
 def _graph(
@@ -188,31 +189,40 @@ def _graph(
     forms: Mapping[Any, Callable[..., Any]],
     method: str,
 ) -> GraphModule:
-    shapes = ShapeEnv(duck_shape=False)
-    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)  # the weights have their values
-    fakes = []
-    for example in examples:
-        open_ = DimDynamic.DYNAMIC if dynamic and not fakes else DimDynamic.STATIC
-        sizes = [open_] + [DimDynamic.STATIC] * (example.ndim - 1)
-        if fakes:  # as many classes as images
-            fakes.append(fakes[0].new_zeros(fakes[0].shape[0], dtype=example.dtype))
-            continue
-        fakes.append(mode.from_tensor(example, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes)))
+    """The operations that `program` runs, on tensors without values; the first size of all stays open if `dynamic`."""
+    from torch.fx.experimental.proxy_tensor import make_fx  # this and the next bring sympy
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, GuardOnDataDependentSymNode, StatelessSymbolicContext
+
+    mode = _torch.without_values()
+    images = examples[0]
+    fixed = [DimDynamic.STATIC] * (images.ndim - 1)
+    first = DimDynamic.DYNAMIC if dynamic else DimDynamic.STATIC
+    bare = mode.from_tensor(images, symbolic_context=StatelessSymbolicContext(dynamic_sizes=[first, *fixed]))
+    classes = [bare.new_zeros(bare.shape[0], dtype=given.dtype) for given in examples[1:]]  # as many as images
     try:
-        with mode, sdpa_kernel(SDPBackend.MATH), _without_fast_path():
-            return make_fx(program, dict(forms), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*fakes)
+        with mode, sdpa_kernel(SDPBackend.MATH), _without_fast_path(), _InRows():
+            traces = make_fx(program, dict(forms), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+            return traces(bare, *classes)
     except GuardOnDataDependentSymNode as error:
-        where = next((line.strip() for line in str(error).splitlines() if line.strip().startswith("Caused by")), "")
         raise MethodError(
             f"{method} on this model cannot be exported: what is computed depends on values, not only on shapes.",
-            got=where or str(error).splitlines()[0],
+            got=str(error).splitlines()[0],
             expected="a forward, a target and a method that are the same operations for every image",
         ) from error
 
 
+class _InRows(TorchFunctionMode):
+    """Pools what lies in rows: of channels last, torch sets the strides of the result, and no program has strides."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.adaptive_avg_pool2d:
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def _without_fast_path() -> Iterator[None]:
-    """torch's own fused transformer layers have no gradient and no form in ONNX."""
+    """Torch's own fused transformer layers have no gradient and no form in ONNX."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
