@@ -221,9 +221,7 @@ def main() -> None:
         )
         print(f"{hardware}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}\n")
         if given.many:
-            print(
-                "| images | memory after 10,000 | at the end | ratio | parts | images/s |\n|---:|---:|---:|---:|---:|---:|"
-            )
+            print("| images | memory after 10,000 | at the end | ratio | parts | images/s |\n" + "|---:" * 6 + "|")
             print(memory(given.many, scratch / "many"), flush=True)
             print(
                 "\n| rows | parts | s to open | s to filter by class | rows found | s to read one as an explanation |"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from seewhy import errors, inspect, integrations, jobs, methods, metrics, models, render, results, samples, targets
     from seewhy.evaluation import check, choose, evaluate
     from seewhy.explainer import Explainer, concepts, explain
+    from seewhy.exporting import export
     from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
     from seewhy.inspect import features, summary
     from seewhy.models import load
@@ -36,6 +37,7 @@ _MODULES = frozenset(
 _HOMES = {
     **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
     **dict.fromkeys(("Explainer", "concepts", "explain"), "explainer"),
+    **dict.fromkeys(("export",), "exporting"),
     **dict.fromkeys(("capture", "clip", "edit", "mask", "noise", "replace", "scale", "zero"), "hooks"),
     **dict.fromkeys(("features", "summary"), "inspect"),
     **dict.fromkeys(("load",), "models"),
@@ -64,6 +66,7 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "export",
     "features",
     "inspect",
     "integrations",

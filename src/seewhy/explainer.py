@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, get_args, overload
 
 import torch
@@ -32,7 +31,7 @@ from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
 from seewhy.models.accepted import as_module
-from seewhy.models.loaded import Loaded, own_labels
+from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.results import Concepts, Explanation, Explanations
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
@@ -262,7 +261,7 @@ class Explainer:
             Limits(batch_size, progress, precision),
             gradients,
         )
-        context = partial(
+        known = partial(
             targets.Context,
             labels=self.labels,
             embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
@@ -272,7 +271,7 @@ class Explainer:
             differentiable=any(found.differentiates for found in self.methods),
             features={},
         )
-        self.recorder = Recorder(self.methods, named, settings, context)
+        self.recorder = Recorder(self.methods, named, settings, lambda call: known(batch=call.batch, sizes=call.sizes))
         self._choosing = {"batch_size": batch_size, "generator": generator}
         self._options: dict[str, Any] = self._choosing | {
             "fuse": fuse,
@@ -308,47 +307,61 @@ class Explainer:
         if self.auto:
             return Explanations(auto=self._chosen(inputs, target))
         passed = inputs
-        inputs, photos, frames = self._prepared(inputs)
+        inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
-            forward, asked, drawn = self._drawn_at(self.recorder.first(run, target))
-            if remembered and _some_blank(drawn.maps, len(run.call.space)):  # the plan was made for another target
-                forward, asked, drawn = self._drawn_at(self.recorder.first(run, target, afresh=True))
-            likely = forward.probabilities
-        outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
-        explanations = Explanations(
-            {
-                found.name: Explanation(
-                    maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
-                    scores=asked[found.ask].scores.detach(),
-                    probabilities=None if likely is None else likely.detach(),
-                    outputs=outputs,
-                    targets=asked[found.ask].target,
-                    method=found.name,
-                    size=call.size,
-                    extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                    placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
-                    fuse=self.fuse or found.fuse,
-                    labels=self.labels,
-                    frames=frames,
-                    photos=photos,
-                    files=_files(passed) if photos else None,
-                    note=forward.plan.reason if found.layered else "",
-                    gap=drawn.gaps.get(found.name),
-                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch, found),
-                )
-                for found in self.methods
-            }
-        )
+            found = self.explained(self.recorder.first(run, target))
+            if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
+                found = self.explained(self.recorder.first(run, target, afresh=True))
+        files = _files(passed) if photos else None
+        explanations = Explanations()
+        for method in self.methods:
+            origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
+            explanations[method.name] = replace(
+                found[method.name], frames=frames, photos=photos, files=files, origin=origin
+            )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
             warn_of_gaps(explanation)
         return explanations
 
+    def explained(self, forward: Forward) -> dict[str, Explanation]:
+        """What each method makes of a recorded forward, by its name: a closed computation, which `export` traces.
+
+        Args:
+            forward: recorded for these methods, inside a session.
+
+        Returns:
+            Explanations that know nothing of the caller's photographs and model.
+        """
+        self._check_alignment(forward)
+        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
+        drawn = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
+        likely, call = forward.probabilities, forward.call
+        outputs = rebuild(forward.outputs, Tensor.detach)
+        return {
+            found.name: Explanation(
+                maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
+                scores=asked[found.ask].scores.detach(),
+                probabilities=None if likely is None else likely.detach(),
+                outputs=outputs,
+                targets=asked[found.ask].target,
+                method=found.name,
+                size=call.size,
+                extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
+                placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
+                fuse=self.fuse or found.fuse,
+                labels=self.labels,
+                note=forward.plan.reason if found.layered else "",
+                gap=drawn.gaps.get(found.name),
+            )
+            for found in self.methods
+        }
+
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
         model = self.loaded or self.model
-        kept, key = _choices.of(self.model), _shape(self._prepared(inputs)[0])
+        kept, key = _choices.of(self.model), _shape(self.prepared(inputs)[0])
         if key not in kept:
             choice = late("choose")(model, inputs, target, **self._choosing)
             kept[key] = choice.method, choice.layers, choice.reason
@@ -373,7 +386,7 @@ class Explainer:
         Raises:
             LayerError: for more than one layer.
         """
-        inputs, photos, frames = self._prepared(inputs)
+        inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             forward = self.recorder.first(run, None)
             if len(forward.activations) != 1:
@@ -400,9 +413,9 @@ class Explainer:
             outputs = run.run(rows)
         return targets.class_scores(outputs).values
 
-    def _prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
+    def prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
         """What the model is called with; and where photographs were passed, these and what the model sees of them."""
-        if self.loaded is None or not _are_photos(inputs):
+        if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))
 
@@ -424,12 +437,6 @@ class Explainer:
                     got=f"images of {call.size} on a canvas of {call.canvas.space}",
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
-
-    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], _Drawn]:
-        """The forward, the same for each kind of target that the methods explain, and what they drew."""
-        self._check_alignment(forward)
-        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
-        return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
     def _maps(self, asked: Mapping[Any, Forward]) -> _Drawn:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
@@ -504,10 +511,10 @@ def _shape(inputs: Any) -> tuple[int, ...]:
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
 
 
-def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:
+def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:
     """Whether some method's maps of an image and target are zero at all layers."""
     anywhere = [
-        torch.stack([grid.flatten(-dimensions).any(-1) for grid in layers.values()]) for layers in maps.values()
+        torch.stack([grid.flatten(-dimensions).any(-1) for grid in found.maps.values()]) for found in explanations
     ]
     return not all(bool(found.any(0).all()) for found in anywhere)
 
@@ -522,10 +529,6 @@ def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
 
 def _as_it_is(target: targets.Target) -> targets.Target:
     return target
-
-
-def _are_photos(inputs: Any) -> bool:
-    return isinstance(_listed(inputs)[0], str | Path | Image.Image)
 
 
 def _files(photos: Any) -> tuple[str, ...] | None:

@@ -48,6 +48,12 @@ class ClassScores:
             return self.values
         return self.values.sigmoid() if self.single else self.values.softmax(1)
 
+    @property
+    def predicted(self) -> Int[Tensor, " B"]:
+        """The class with the highest score; a regression has a value and no other side."""
+        highest = self.values.argmax(1)
+        return torch.ones_like(highest) if self.kind == "one value" else highest
+
     def names(self, labels: Sequence[str] | None) -> list[str]:
         """What the columns are called: see `class_name`."""
         return [class_name(index, self.kind, labels) for index in range(self.values.shape[1])]
@@ -272,7 +278,7 @@ def finer(target: Any, outputs: Any, *, count: int = 3, strength: float = 1.0) -
     scores = class_scores(outputs, target.kind)
     values = scores.values.detach()
     index = torch.as_tensor(target.index)
-    chosen = index.reshape(len(values), -1)
+    chosen = index.reshape(values.shape[0], -1)
     distance = (values[:, None] - values.gather(1, chosen)[..., None]).abs()
     nearest = distance.scatter(2, chosen[..., None], torch.inf).sort(dim=-1, stable=True).indices
     nearest = nearest[..., : min(count, values.shape[1] - 1)].reshape(*index.shape, -1)
@@ -376,8 +382,7 @@ def _definite(target: ClassTarget, outputs: Any, context: Context) -> tuple[Int[
         return index, scores.kind
     if _has_unit_length(scores):
         raise _is_an_embedding(outputs)
-    predicted = scores.values.argmax(1)
-    return torch.ones_like(predicted) if scores.kind == "one value" else predicted, scores.kind
+    return scores.predicted, scores.kind
 
 
 def _is_an_embedding(outputs: Any) -> OutputError:

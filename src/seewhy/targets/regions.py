@@ -62,7 +62,7 @@ class Region(BaseTarget):
         index, weights = self.category, self.mask
         assert isinstance(index, Tensor)
         assert isinstance(weights, Tensor)
-        images = torch.arange(len(index), device=index.device).reshape(-1, *[1] * (index.ndim - 1))
+        images = torch.arange(index.shape[0], device=index.device).reshape(-1, *[1] * (index.ndim - 1))
         weights = weights / weights.flatten(index.ndim).sum(-1).reshape(*index.shape, *[1] * (values.ndim - 2))
         return (values[images, index] * weights).flatten(index.ndim).sum(-1)
 
