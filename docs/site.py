@@ -23,6 +23,7 @@ REFERENCE = {
     "render": ("Pictures", ["seewhy.render"]),
     "hooks": ("Hooks", ["seewhy.hooks"]),
     "inspect": ("Looking into a model", ["seewhy.inspect"]),
+    "jobs": ("Whole datasets", ["seewhy.jobs.running", "seewhy.jobs.table", "seewhy.jobs.analysis"]),
     "integrations": ("Training", ["seewhy.integrations"]),
     "models": ("Models", ["seewhy.models"]),
     "errors": ("Errors", ["seewhy.errors"]),

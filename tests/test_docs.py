@@ -12,7 +12,7 @@ from seewhy import errors, methods
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-PAGES = ["hooks.md", "metrics.md", "migration.md", "tasks.md", "tutorials/first.md", "tutorials/wrong.md"]
+PAGES = ["hooks.md", "jobs.md", "metrics.md", "migration.md", "tasks.md", "tutorials/first.md", "tutorials/wrong.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -199,8 +199,8 @@ class Explanation:
         if not 0 < threshold <= 1:
             raise InputError("the threshold is out of range.", got=threshold, expected="a number in (0, 1]")
         if self.scores.ndim == 1:
-            return [arrays.boxes(heat, threshold) for heat in self.heatmap]
-        return [[arrays.boxes(heat, threshold) for heat in targets] for targets in self.heatmap]
+            return arrays.boxes_of_each(self.heatmap, threshold)
+        return [arrays.boxes_of_each(heat, threshold) for heat in self.heatmap]
 
     def to(self, device: torch.device | str) -> Explanation:
         """The same with all tensors on `device`."""
