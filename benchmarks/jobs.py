@@ -33,7 +33,7 @@ from seewhy.jobs.plan import Plan
 from seewhy.jobs.planning import _part_size
 from seewhy.models import Loaded, Preprocess
 
-BATCH, WORKERS, ROUNDS = 32, 1, 4
+BATCH, WORKERS = 32, 1
 SIZE = (375, 500)  # of the photographs, as most of ImageNet's
 
 START = """
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument(
         "--many", type=int, default=100_000, help="generated images for the memory; 0 leaves it and the table out"
     )
+    parser.add_argument("--rounds", type=int, default=4, help="turns that both loops take over them")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table that is asked")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -221,7 +222,8 @@ def main() -> None:
         )
         print(f"{hardware}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}\n")
         if given.many:
-            print("| images | memory after 10,000 | at the end | ratio | parts | images/s |\n" + "|---:" * 6 + "|")
+            print("| images | memory after 10,000 | at the end | ratio | parts | images/s |")
+            print("|---:|---:|---:|---:|---:|---:|")
             print(memory(given.many, scratch / "many"), flush=True)
             print(
                 "\n| rows | parts | s to open | s to filter by class | rows found | s to read one as an explanation |"
@@ -230,7 +232,7 @@ def main() -> None:
             print(asked(given.rows, scratch / "asked"), flush=True)
         if not given.images:
             return
-        folders = [photographs(scratch / "photos" / str(n), given.images // ROUNDS) for n in range(ROUNDS)]
+        folders = [photographs(scratch / "photos" / str(n), given.images // given.rounds) for n in range(given.rounds)]
         photographs(scratch / "photos" / "first", BATCH)
         start = [sys.executable, "-c", START, str(folders[0].parent / "first"), str(scratch / "start")]
         planned, first = subprocess.run(start, check=True, capture_output=True, text=True).stdout.split()
