@@ -305,6 +305,7 @@ class Explainer:
                 labels=self.labels,
                 frames=frames,
                 photos=photos,
+                axes=call.axes,
                 note=forward.plan.reason if found.layered else "",
                 origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
             )
