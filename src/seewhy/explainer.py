@@ -31,8 +31,9 @@ from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Method
-from seewhy.models.accepted import as_module
+from seewhy.models.accepted import as_module, with_preprocessing
 from seewhy.models.loaded import Loaded, own_labels
+from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
 from seewhy.results.origin import Origin
@@ -201,12 +202,13 @@ class Explainer:
         progress: bool = False,
         **options: Any,
     ) -> None:
-        self.loaded = model if isinstance(model, Loaded) else None
+        found = with_preprocessing(model)
+        self.loaded = found if isinstance(found, Loaded) else None
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
-        self._select = partial(targets.select, output=output)
+        self._select = partial(targets.select, output=reading(self.model) if output is None else output)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)

@@ -163,3 +163,21 @@ def test_raw_boxes_of_one_image_have_their_own_maps():
     for method in ("odam", "hires_cam"):
         (apart,) = seewhy.explain(Yolo(), image, best, method=method).maps.values()
         assert float(torch.cosine_similarity(*apart[0].flatten(1), dim=0)) < 0.1
+
+
+def test_boxes_of_older_heads_are_read_alike():
+    """YOLOv5's and YOLOX's: (B, N, 5 + K), a score of there being any object before those of the classes."""
+
+    class Older(Yolo):
+        def forward(self, images):
+            boxes, scores = super().forward(images).split([4, 2], 1)
+            return torch.cat([boxes, torch.full_like(scores[:, :1], 0.5), scores], 1).mT
+
+    image = torch.zeros(1, 3, 64, 96)
+    image[0, 0, 8:16, 16:24] = 1
+    image[0, 1, 40:48, 72:80] = 0.5
+    boxes = torch.tensor([[[12.0, 4, 28, 20], [68, 36, 84, 52]]])
+    found = seewhy.explain(Older(), image, Box([[0, 1]], boxes, num_classes=2), method="layer_cam")
+    assert found.scores.tolist() == [[0.5, 0.25]]
+    newer = seewhy.explain(Yolo(), image, Box([[0, 1]], boxes, num_classes=2), method="layer_cam")
+    assert torch.equal(found.heatmap, newer.heatmap)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.errors import InputTypeError
 from seewhy.hooks.nested import described
 from seewhy.hooks.wrappers import unwrap
+from seewhy.models import yolo
 from seewhy.models.loaded import Loaded
 
 
@@ -23,12 +24,14 @@ def as_module(model: object) -> nn.Module:
         model: a module, or what `seewhy.load` returned.
 
     Returns:
-        The module; compilation and data parallelism still stand around it.
+        The module; compilation and data parallelism still stand around it. Of ultralytics' objects that predict it is
+        the network inside.
 
     Raises:
         InputTypeError: for anything else: a function that builds models, a name, a state dict, a pipeline. The message
             says what to do.
     """
+    model = with_preprocessing(model)
     if isinstance(model, Loaded):
         return model.module
     if not isinstance(model, nn.Module):
@@ -45,6 +48,13 @@ def as_module(model: object) -> nn.Module:
             if isinstance(network, nn.Module)
             else "make it from weights of PyTorch: an exported file has no layers and no gradients",
         )
+    return model
+
+
+def with_preprocessing(model: object) -> object:
+    """`model` as it is; of ultralytics' objects that predict, with how they prepare photographs and name classes."""
+    if isinstance(model, nn.Module) and _predicts(model) and yolo.is_network(getattr(model, "model", None)):
+        return yolo.loaded(model)
     return model
 
 
