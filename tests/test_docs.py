@@ -10,7 +10,7 @@ from seewhy import methods
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "metrics.md", "migration.md", "signals.md", "tasks.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "metrics.md", "migration.md", "signals.md", "tasks.md", "volumes.md"])
 def test_the_code_on_the_page_runs(page: str) -> None:
     text = (DOCS / page).read_text()
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))

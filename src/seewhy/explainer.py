@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, LayerError, MethodError
+from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
 from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
@@ -37,6 +38,7 @@ from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation
 from seewhy.results.checks import warn_of_blanks
 from seewhy.results.origin import Origin
+from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
@@ -81,6 +83,9 @@ def explain(
     batch_size: int = 32,
     precision: Precision = "full",
     progress: bool = False,
+    window: Any = None,
+    overlap: float | None = None,
+    pool: Pool = "mean",
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
     """Show why `model` answered as it did on `inputs`.
@@ -108,6 +113,9 @@ def explain(
         batch_size: how many changed inputs or activations run at once.
         precision: "full" or "bf16".
         progress: whether a bar is shown.
+        window: the size of windows that slide over large images; see `Explainer` for it, overlap and pool.
+        overlap: of the windows.
+        pool: of the windows' scores.
         **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Returns:
@@ -130,6 +138,9 @@ def explain(
         batch_size=batch_size,
         precision=precision,
         progress=progress,
+        window=window,
+        overlap=overlap,
+        pool=pool,
         **options,
     )
     return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
@@ -174,6 +185,12 @@ class Explainer:
         precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
             digits.
         progress: a bar for methods that run the model often.
+        window: for volumes and pictures that are larger than the model takes: the size of windows that slide over a
+            tensor (B, C, *space), or MONAI's `SlidingWindowInferer`. Their maps are blended, by a Gaussian's weight,
+            and memory is that of one window. Of a `Region` with a mask it is the map of the stitched output.
+        overlap: the share of a window that the next one covers again; None is 0.5, or the inferer's own.
+        pool: how the windows' class scores become the image's, "mean" or "max". Of "max" the map is that of the window
+            of the largest score.
         **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Raises:
@@ -200,8 +217,12 @@ class Explainer:
         batch_size: int = 32,
         precision: Precision = "full",
         progress: bool = False,
+        window: Any = None,
+        overlap: float | None = None,
+        pool: Pool = "mean",
         **options: Any,
     ) -> None:
+        self.windows = None if window is None else Windows.of(window, overlap, pool)
         found = with_preprocessing(model)
         self.loaded = found if isinstance(found, Loaded) else None
         self.model = unwrap(as_module(model))
@@ -281,6 +302,8 @@ class Explainer:
         Returns:
             An explanation by the name of each method.
         """
+        if self.windows is not None:
+            return self._by_windows(self.windows, inputs, target)
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
         passed = inputs
@@ -316,6 +339,21 @@ class Explainer:
         for explanation in explanations.values():
             warn_of_blanks(explanation)
         return explanations
+
+    def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> dict[str, Explanation]:
+        """The explanations of large images, a window at a time."""
+        if not isinstance(inputs, Tensor) or inputs.ndim < 3:
+            raise InputTypeError(
+                "windows slide over a tensor of images.", got=type(inputs).__name__, expected="(B, C, *space)"
+            )
+        within = copy.copy(self)
+        within.windows = None
+
+        def scores(part: Tensor) -> Tensor:
+            with session(self.model, part, select=self._select) as run, torch.no_grad():
+                return targets.class_scores(run.run()).values.cpu()
+
+        return explained(windows, inputs, target, within.each, scores)
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""

@@ -120,16 +120,20 @@ def readings(
     return found
 
 
-def read(shape: Shape, space: Shape, batch: int, like: Grid) -> Grid | None:
+def read(shape: Shape, space: Shape, batch: int, like: Grid | None = None) -> Grid | None:
     """The grid that the same layer has for inputs of another size: by the shape alone; None for tokens of images.
 
     Args:
         shape: of what the layer returned.
         space: of those inputs.
         batch: how many they are.
-        like: its grid for the inputs that it is known for. Of a signal it tells which axis the places are on.
+        like: its grid for the inputs that it is known for. Of a signal it tells which axis the places are on; None
+            takes the last one.
     """
+    if len(space) == 1 and len(shape) < 3:
+        return None
     if len(space) == 1:
+        like = like or Grid(())
         (length,) = _places(shape, like.batch_axis, like.channel_axis)
         return replace(like, space=(length - like.prefix,)) if 1 < length - like.prefix <= space[0] else None
     found = readings(shape, space, batch) if len(shape) > 3 else []

@@ -83,5 +83,4 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
         levels = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
         drawn = F.interpolate(levels, size=size[::-1], mode="bilinear", align_corners=False)
         return drawn[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
-    found: NDArray[np.uint8] = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
-    return found
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -54,7 +54,7 @@ def reading(network: nn.Module) -> Callable[[Any], Any] | None:
         return None
     if getattr(network, "task", "") == "classify":
         return _logits
-    head = next(reversed(list(network.model.children())))  # type: ignore[union-attr,operator]
+    head = next(reversed(list(network.model.children())))  # type: ignore[union-attr]
     return lambda outputs: _boxes(outputs, head)
 
 

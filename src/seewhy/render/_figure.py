@@ -41,6 +41,7 @@ def figure(
     slice_index: int | None = None,
     frame: Frame | Sequence[Frame] | None = None,
     axes: tuple[str, ...] | None = None,
+    planes: bool = False,
     max_rows: int = 8,
 ) -> Figure:
     """Photograph, heatmap with its values, and overlay side by side: a row for each image and target.
@@ -55,6 +56,7 @@ def figure(
             spectrograms it is these, (B, C, L) or (B, *size); None takes what was explained, if it is still there.
         axes: ("time",), ("time", "frequency") or ("frequency", "time") draws time to the right and frequency upwards,
             over the signal or spectrogram. None is what the explanation knows.
+        planes: of volumes, three slices through the hottest place, one along each axis, over the photographs' own.
         max_rows: how many rows to draw; the figure says how many there are.
 
     Returns:
@@ -68,17 +70,16 @@ def figure(
     if max_rows < 1:
         raise InputError("a figure needs a row.", got=f"max_rows={max_rows}", expected="1 or more")
     colours = find_colormap(default_colormap(scaling) if colormap is None else colormap)
+    options: dict[str, Any] = {"colours": colours, "alpha": alpha, "scaling": scaling, "target": target}
+    options |= {"max_rows": max_rows, "title": partial(_title, explanation)}
     if axes := axes or explanation.axes:
         from seewhy.render._time import in_time
 
-        options: dict[str, Any] = {
-            "colours": colours,
-            "alpha": alpha,
-            "scaling": scaling,
-            "target": target,
-            "max_rows": max_rows,
-        }
-        return in_time(explanation, photos, axes, title=partial(_title, explanation), **options)
+        return in_time(explanation, photos, axes, **options)
+    if planes:
+        from seewhy.render._planes import in_planes
+
+        return in_planes(explanation, photos, **options)
     every = drawings(explanation, photos, scaling=scaling, target=target, slice_index=slice_index, frame=frame)
     rows = [_reduced(drawn) for drawn in itertools.islice(every, max_rows)]
     if not rows:
