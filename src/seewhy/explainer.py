@@ -35,7 +35,7 @@ from seewhy.methods.registry import Method
 from seewhy.models.accepted import as_module, with_preprocessing
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.models.yolo import reading
-from seewhy.results import Concepts, Explanation
+from seewhy.results import Concepts, Explanation, Explanations
 from seewhy.results.checks import warn_of_blanks
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
@@ -292,7 +292,7 @@ class Explainer:
         (explanation,) = self.each(inputs, target).values()
         return explanation
 
-    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
+    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanations:
         """Explain a batch with every method, from one forward wherever they share it.
 
         Args:
@@ -300,12 +300,12 @@ class Explainer:
             target: what to explain; see `seewhy.targets`. None is the predicted class.
 
         Returns:
-            An explanation by the name of each method.
+            An explanation by the name of each method: a dict that a notebook shows as a picture.
         """
         if self.windows is not None:
             return self._by_windows(self.windows, inputs, target)
         if self.auto:
-            return {"auto": self._chosen(inputs, target)}
+            return Explanations(auto=self._chosen(inputs, target))
         passed = inputs
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
@@ -315,32 +315,35 @@ class Explainer:
                 forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
             likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
-        explanations = {
-            found.name: Explanation(
-                maps={str(label): drawn for label, drawn in maps[found.name].items()},
-                scores=asked[found.ask].scores.detach(),
-                probabilities=None if likely is None else likely.detach(),
-                outputs=outputs,
-                targets=asked[found.ask].target,
-                method=found.name,
-                size=call.size,
-                extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                placements=_placements(maps[found.name], forward) if found.layered else {},
-                fuse=self.fuse or found.fuse,
-                labels=self.labels,
-                frames=frames,
-                photos=photos,
-                axes=call.axes,
-                note=forward.plan.reason if found.layered else "",
-                origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
-            )
-            for found in self.methods
-        }
+        explanations = Explanations(
+            {
+                found.name: Explanation(
+                    maps={str(label): drawn for label, drawn in maps[found.name].items()},
+                    scores=asked[found.ask].scores.detach(),
+                    probabilities=None if likely is None else likely.detach(),
+                    outputs=outputs,
+                    targets=asked[found.ask].target,
+                    method=found.name,
+                    size=call.size,
+                    extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
+                    placements=_placements(maps[found.name], forward) if found.layered else {},
+                    fuse=self.fuse or found.fuse,
+                    labels=self.labels,
+                    frames=frames,
+                    photos=photos,
+                    files=_files(passed) if photos else None,
+                    axes=call.axes,
+                    note=forward.plan.reason if found.layered else "",
+                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
+                )
+                for found in self.methods
+            }
+        )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
         return explanations
 
-    def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> dict[str, Explanation]:
+    def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> Explanations:
         """The explanations of large images, a window at a time."""
         if not isinstance(inputs, Tensor) or inputs.ndim < 3:
             raise InputTypeError(
@@ -353,7 +356,7 @@ class Explainer:
             with session(self.model, part, select=self._select) as run, torch.no_grad():
                 return targets.class_scores(run.run()).values.cpu()
 
-        return explained(windows, inputs, target, within.each, scores)
+        return Explanations(explained(windows, inputs, target, within.each, scores))
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -414,7 +417,7 @@ class Explainer:
         """What the model is called with; and where photographs were passed, these and what the model sees of them."""
         if self.loaded is None or not _are_photos(inputs):
             return inputs, None, None
-        return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
+        return self.loaded.prepare(_listed(inputs))
 
     def _check_alignment(self, forward: Forward) -> None:
         """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
@@ -524,5 +527,14 @@ def _as_it_is(target: targets.Target) -> targets.Target:
 
 
 def _are_photos(inputs: Any) -> bool:
-    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
-    return isinstance(first, str | Path | Image.Image)
+    return isinstance(_listed(inputs)[0], str | Path | Image.Image)
+
+
+def _files(photos: Any) -> tuple[str, ...] | None:
+    """The names of the photographs' files; None if one of them was not read from a file."""
+    names = [getattr(photo, "filename", "") if isinstance(photo, Image.Image) else photo for photo in _listed(photos)]
+    return tuple(map(str, names)) if all(names) else None
+
+
+def _listed(inputs: Any) -> Sequence[Any]:
+    return inputs if isinstance(inputs, list | tuple) and inputs else [inputs]

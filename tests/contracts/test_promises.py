@@ -29,7 +29,6 @@ METHODS = [name for name in seewhy.methods.available() if name != "d_rise"]
 BY_NAME = {case.name: case for case in CASES}
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def explain(case: Case, method: str, model: nn.Module, *args, **options) -> seewhy.Explanation:
@@ -55,8 +54,11 @@ def mechanism(method: str) -> tuple[object, ...]:
 FIRST_OF_MECHANISM = {
     method for number, method in enumerate(METHODS) if mechanism(method) not in map(mechanism, METHODS[:number])
 }
+every_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in FIRST_OF_MECHANISM else [pytest.mark.all]) for name in METHODS]
+)
 EVERY_FORMULA = ("small_cnn", "volumes")  # the others of a mechanism: enough to tell a formula's own mistakes
-CORE = ("resnet", "volumes", "class_token", "called_twice")  # in `make test`; the others in `make test-all`
+CORE = ("resnet", "class_token")  # in `make test`; the others in `make test-all`
 
 
 def applies(case: Case, method: str) -> bool:
@@ -352,6 +354,7 @@ def test_frozen_no_grad_and_inference_mode_change_nothing(case: Case, method: st
     assert_same(baseline(case, method).maps, found)
 
 
+@pytest.mark.few(4)
 @every_case
 def test_a_model_made_under_inference_mode_can_be_explained(case: Case) -> None:
     expected = explain(case, "grad_cam", case.model(), case.inputs()).maps
@@ -668,6 +671,7 @@ def test_cam_is_refused_without_a_global_average(case: Case) -> None:
         seewhy.explain(case.model(), case.inputs(), method="cam")
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("method", [name for name in METHODS if seewhy.methods.get(name).attends])
 @pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)
 def test_attention_is_refused_where_it_does_not_run_over_the_whole_image(case: Case, method: str) -> None:

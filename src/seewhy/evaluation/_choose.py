@@ -85,7 +85,8 @@ def choose(
 
     Args:
         model: any module, or what `seewhy.load` returned.
-        inputs: some eight images or more, as for `explain`. Of sixteen or more one half chooses, the other is reported.
+        inputs: some eight images or more, as for `explain`. Where there are sixteen or more, one half chooses, and the
+            other is reported.
         target: what is explained; None is the predicted class.
         candidates: "method" or "method@layer"; None is the cheap methods at the last layer of every resolution, their
             products, and for transformers those of attention.
