@@ -21,7 +21,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, InputTypeError, LayerError, MethodError
+from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError
 from seewhy.evidence import Forward, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
@@ -32,7 +32,7 @@ from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Method
-from seewhy.models.accepted import as_module, with_preprocessing
+from seewhy.models.accepted import as_module, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations
@@ -246,6 +246,11 @@ class Explainer:
         for found in self.methods:
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
+            slopes = any("gradients" in need for need in found.needs)
+            if slopes and not found.layered and (why := limits_of(self.model).gradients):
+                raise GradientError(
+                    f"{found.name} needs the gradient of all layers.", got=why, do='method="rise", which needs none'
+                )
             if layers is not None and not found.layered:
                 where = "all attention" if found.attends else "the input"
                 raise MethodError(

@@ -96,8 +96,12 @@ def _is_closed(module: nn.Module) -> bool:
 
 
 def _is_quantised(module: nn.Module) -> bool:
-    """Whether it is one of torch's quantised layers, dynamic ones included. Their package need not be imported."""
-    return "quantized" in type(module).__module__.split(".")
+    """Whether it is one of torch's quantised layers, dynamic ones included, or has torchao quantise what it is given.
+
+    torchao's weights of 8 bits alone let gradients through. Neither package need be imported.
+    """
+    rounds = (getattr(weight, "act_quant_kwargs", None) is not None for weight in module.parameters(recurse=False))
+    return "quantized" in type(module).__module__.split(".") or any(rounds)
 
 
 def _predicts(module: nn.Module) -> bool:
