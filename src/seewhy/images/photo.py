@@ -237,7 +237,8 @@ def false_colours(bands: NDArray[Any], colours: tuple[int, int, int] | None = No
         values = bands[band].astype(np.float64)
         low, high = np.nanpercentile(values, (_DARK, _LIGHT))
         drawn.append(np.nan_to_num((values - low) / (high - low if high > low else 1)).clip(0, 1))
-    return np.rint(255 * np.stack(drawn, -1)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(255 * np.stack(drawn, -1)).astype(np.uint8)
+    return levels
 
 
 def _band_axis(shape: tuple[int, ...]) -> int | None:
