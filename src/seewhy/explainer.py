@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, NamedTuple, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError
-from seewhy.evidence import Forward, Recorder, Settings, requests
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -31,12 +31,12 @@ from seewhy.hooks.wrappers import unwrap
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
-from seewhy.methods.registry import Method
+from seewhy.methods.registry import Accounted, Attribution, Method
 from seewhy.models.accepted import as_module, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations
-from seewhy.results.checks import warn_of_blanks
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
@@ -48,13 +48,20 @@ _ATTENTION = CallLabel("attention")  # what a map of all attention over the imag
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
 
 
+class _Drawn(NamedTuple):
+    """What methods drew: maps by method and layer, (B, [T,] *grid), and the gaps (B, [T]) of those that add up."""
+
+    maps: dict[str, dict[CallLabel, Tensor]]
+    gaps: dict[str, Tensor]
+
+
 @overload
 def explain(
     model: nn.Module | Loaded,
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method = ...,
+    method: str | Method | Attribution = ...,
     **options: Any,
 ) -> Explanation: ...
 @overload
@@ -63,7 +70,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: list[str | Method] | list[str] | tuple[str | Method, ...],
+    method: list[str | Method | Attribution] | list[str] | tuple[str | Method | Attribution, ...],
     **options: Any,
 ) -> dict[str, Explanation]: ...
 def explain(
@@ -71,7 +78,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method | Sequence[str | Method] = "grad_cam",
+    method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     fuse: Fuse | None = None,
@@ -82,6 +89,7 @@ def explain(
     output: Output = None,
     batch_size: int = 32,
     precision: Precision = "full",
+    gradients: Gradients = "plain",
     progress: bool = False,
     window: Any = None,
     overlap: float | None = None,
@@ -101,7 +109,8 @@ def explain(
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
         method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
-            that measures best on this model, at the layers where it does.
+            that measures best on this model, at the layers where it does; or a function (model, inputs, target) ->
+            maps (B, *space), such as `seewhy.methods.of_captum` makes.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -112,6 +121,7 @@ def explain(
         output: which part of the model's output counts, where there are several.
         batch_size: how many changed inputs or activations run at once.
         precision: "full" or "bf16".
+        gradients: "plain", or "libra" for those that balance a transformer's account.
         progress: whether a bar is shown.
         window: the size of windows that slide over large images; see `Explainer` for it, overlap and pool.
         overlap: of the windows.
@@ -137,13 +147,14 @@ def explain(
         output=output,
         batch_size=batch_size,
         precision=precision,
+        gradients=gradients,
         progress=progress,
         window=window,
         overlap=overlap,
         pool=pool,
         **options,
     )
-    return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
+    return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
 
 
 def concepts(
@@ -166,7 +177,8 @@ class Explainer:
 
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
-        method: a name from `seewhy.methods.available()`, or several of them for `each`. "auto" measures methods and
+        method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
+            several of them for `each`. "auto" measures methods and
             layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
@@ -184,6 +196,8 @@ class Explainer:
         batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
         precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
             digits.
+        gradients: "libra" runs a method of gradients on those of LibraGrad (arXiv:2411.16760): through attention, norms
+            and gates they keep the account of what each part added to the score; see `libra_grad`.
         progress: a bar for methods that run the model often.
         window: for volumes and pictures that are larger than the model takes: the size of windows that slide over a
             tensor (B, C, *space), or MONAI's `SlidingWindowInferer`. Their maps are blended, by a Gaussian's weight,
@@ -204,7 +218,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str | Method | Sequence[str | Method] = "grad_cam",
+        method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
         *,
         layers: Layers | None = None,
         grid: Fold | tuple[int, ...] | None = None,
@@ -216,6 +230,7 @@ class Explainer:
         output: Output = None,
         batch_size: int = 32,
         precision: Precision = "full",
+        gradients: Gradients = "plain",
         progress: bool = False,
         window: Any = None,
         overlap: float | None = None,
@@ -243,7 +258,16 @@ class Explainer:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
+        if gradients not in get_args(Gradients):
+            raise InputError("unknown gradients.", got=repr(gradients), expected='"plain" or "libra"')
         for found in self.methods:
+            if gradients == "libra" and (found.attends or not found.differentiates):
+                why = "gradients at attention weights, which libra cuts off" if found.attends else "no gradients"
+                raise MethodError(
+                    f"{found.name} takes {why}.",
+                    got='gradients="libra"',
+                    do='method="libra_grad", or gradients="plain"',
+                )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
             slopes = any("gradients" in need for need in found.needs)
@@ -264,6 +288,7 @@ class Explainer:
             tuple(grid) if isinstance(grid, list) else grid,
             generator or Generator().manual_seed(0),
             Limits(batch_size, progress, precision),
+            gradients,
         )
         context = partial(
             targets.Context,
@@ -272,7 +297,7 @@ class Explainer:
             encode=self.loaded.embed_text if self.loaded else None,
             regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
             num_classes=targets.declared_classes(self.model),
-            differentiable=any("gradients" in need for found in self.methods for need in found.needs),
+            differentiable=any(found.differentiates for found in self.methods),
             features={},
         )
         self.recorder = Recorder(self.methods, named, settings, context)
@@ -283,6 +308,7 @@ class Explainer:
             "labels": labels,
             "output": output,
             "precision": precision,
+            "gradients": gradients,
             "progress": progress,
         }
 
@@ -315,15 +341,15 @@ class Explainer:
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
-            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
-            if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
-                forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
+            forward, asked, drawn = self._drawn_at(self.recorder.first(run, target))
+            if remembered and _some_blank(drawn.maps, len(run.call.space)):  # the plan was made for another target
+                forward, asked, drawn = self._drawn_at(self.recorder.first(run, target, afresh=True))
             likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = Explanations(
             {
                 found.name: Explanation(
-                    maps={str(label): drawn for label, drawn in maps[found.name].items()},
+                    maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
                     scores=asked[found.ask].scores.detach(),
                     probabilities=None if likely is None else likely.detach(),
                     outputs=outputs,
@@ -331,7 +357,7 @@ class Explainer:
                     method=found.name,
                     size=call.size,
                     extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                    placements=_placements(maps[found.name], forward) if found.layered else {},
+                    placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
                     fuse=self.fuse or found.fuse,
                     labels=self.labels,
                     frames=frames,
@@ -339,13 +365,15 @@ class Explainer:
                     files=_files(passed) if photos else None,
                     axes=call.axes,
                     note=forward.plan.reason if found.layered else "",
-                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
+                    gap=drawn.gaps.get(found.name),
+                    origin=Origin(self.loaded or self.model, None if photos else passed, call.batch, found),
                 )
                 for found in self.methods
             }
         )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
+            warn_of_gaps(explanation)
         return explanations
 
     def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> Explanations:
@@ -443,61 +471,72 @@ class Explainer:
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
 
-    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
-        """The forward, the same for each kind of target that the methods explain, and each method's maps."""
+    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], _Drawn]:
+        """The forward, the same for each kind of target that the methods explain, and what they drew."""
         self._check_alignment(forward)
         asked = {found.ask: forward.asked(found.ask) for found in self.methods}
         return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
 
-    def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
+    def _maps(self, asked: Mapping[Any, Forward]) -> _Drawn:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
-        drawn: dict[str, dict[CallLabel, Tensor]] = {}
+        every = _Drawn({}, {})
         for number, (ask, forward) in enumerate(asked.items(), 1):
             methods = [found for found in self.methods if found.ask == ask]
-            drawn |= self._drawn(forward, methods, last=number == len(asked))
-        return drawn
+            drawn = self._drawn(forward, methods, last=number == len(asked))
+            every = _Drawn(every.maps | drawn.maps, every.gaps | drawn.gaps)
+        return every
 
-    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> dict[str, dict[CallLabel, Tensor]]:
+    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> _Drawn:
         """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
         needs = {need for found in methods for need in found.needs}
         generator = forward.settings.generator
         state = generator.get_state()
         drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
+        gaps: dict[str, list[Tensor]] = {}
         for request in requests(forward, needs, keep_graph=not last):
             for found in methods:
                 for label in _labels(found, forward):
                     generator.set_state(state)
                     here = request.at(label)
                     values = {need: here.give(need) for need in found.needs}
-                    drawn[found.name].setdefault(label, []).append(found.function(**values))
+                    result = found.function(**values)
+                    if isinstance(result, Accounted):
+                        gaps.setdefault(found.name, []).append(result.gap)
+                        result = result.maps
+                    drawn[found.name].setdefault(label, []).append(result)
         if self.generator is None:
             generator.set_state(state)
         elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
             generator.set_state(state)
             generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         several = forward.scores.ndim == 2
-        return {
-            name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
-            for name, layers in drawn.items()
-        }
 
-    def _smoothed(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
-        """The mean of the maps over all views of the inputs, each put back in place.
+        def together(found: list[Tensor]) -> Tensor:
+            return torch.stack(found, 1) if several else found[0]
+
+        maps = {name: {label: together(found) for label, found in layers.items()} for name, layers in drawn.items()}
+        return _Drawn(maps, {name: together(found) for name, found in gaps.items()})
+
+    def _smoothed(self, asked: Mapping[Any, Forward]) -> _Drawn:
+        """The mean of the maps over all views of the inputs, each put back in place. It adds up to no score.
 
         The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
         """
-        totals = self._maps(asked)
+        totals = self._maps(asked).maps
         views = smooth.views()
         first = next(iter(asked.values()))
         for view in views[1:]:
             turned = targets.mirrored if view.mirrored else _as_it_is
             again = first.again(first.call.seen_as(view.apply), turned(first.target))
-            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()})
+            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()}).maps
             totals = {
                 name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
                 for name, layers in totals.items()
             }
-        return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+        means = {
+            name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
+        }
+        return _Drawn(means, {})
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

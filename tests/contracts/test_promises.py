@@ -26,6 +26,7 @@ from tests.contracts.zoo import CASES, CHEAP, CLASSES, Case, LeftInTrainMode
 
 # d_rise explains boxes, which these models do not give: tests/methods/test_d_rise.py
 METHODS = [name for name in seewhy.methods.available() if name != "d_rise"]
+REPLAYED = ("replay", "neutral_replay")
 BY_NAME = {case.name: case for case in CASES}
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -65,7 +66,7 @@ def applies(case: Case, method: str) -> bool:
     if method == "cam":
         return case.averaged
     found = seewhy.methods.get(method)
-    if case.name == "tokens_first" and {"replay", "layer_attention_gradients", "token_scores"} & set(found.needs):
+    if case.name == "tokens_first" and {*REPLAYED, "layer_attention_gradients", "token_scores"} & set(found.needs):
         return False
     if found.attends and not case.tokens:
         return False
@@ -309,7 +310,7 @@ def test_a_generator_decides_what_is_drawn(method: str) -> None:
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
     """Need 16: true batches."""
     together, inputs = baseline(case, method), case.inputs()
-    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    asks = {"score", *REPLAYED} & set(seewhy.methods.get(method).needs)
     for number in range(len(inputs)):
         alone = explain(case, method, case.model(), inputs[number : number + 1])
         assert alone.layers == together.layers
@@ -387,7 +388,7 @@ def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method:
     inputs = case.inputs()
     expected = explain(case, method, case.model(), inputs, 1)
     found = explain(case, method, case.model().bfloat16(), inputs.bfloat16(), 1).maps
-    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    asks = {"score", *REPLAYED} & set(seewhy.methods.get(method).needs)
     resolved = 2 * 2**-8 * float(expected.outputs.abs().max()) if asks else 0
     for name, grid in expected.maps.items():
         assert found[name].dtype == torch.float32
@@ -690,7 +691,7 @@ def test_what_needs_blocks_is_refused_where_these_are_no_modules(method: str) ->
         seewhy.explain(case.model(), case.inputs(), method=method)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if "replay" in seewhy.methods.get(name).needs])
+@pytest.mark.parametrize("method", [name for name in METHODS if {*REPLAYED} & set(seewhy.methods.get(name).needs)])
 def test_replay_is_refused_where_the_images_do_not_come_first(method: str) -> None:
     case = BY_NAME["tokens_first"]
     with pytest.raises(MethodError, match=r"cannot be replayed(.|\n)*score_cam"):

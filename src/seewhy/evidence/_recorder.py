@@ -98,6 +98,7 @@ class Recorder:
         with ExitStack() as stack:
             watches = {each.watch for each in self.providers if each.watch}
             watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
         context = self.context(batch=call.batch, sizes=call.sizes)

@@ -159,6 +159,7 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
         files=texts("files"),
         axes=texts("axes") or (),
         note=str(read["note"]),
+        gap=tensor("gap"),
     )
 
 
@@ -199,6 +200,7 @@ def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
         "size": explanation.size,
         "fuse": explanation.fuse,
         "note": explanation.note,
+        "gap": explanation.gap,
         "outputs": explanation.outputs if isinstance(explanation.outputs, Tensor) else None,
         "probabilities": explanation.probabilities,
         "index": explanation.index,

@@ -73,6 +73,12 @@ class ClassTarget(BaseTarget):
         """The indices of the classes; for a single output 1 is the output itself and 0 its other side."""
         return self.index
 
+    def one_of(self, number: int) -> ClassTarget:
+        """The same about the class number `number` of each image."""
+        of_any: Any = self  # its subclasses are dataclasses
+        one: ClassTarget = replace(of_any, index=self.index[:, number])
+        return one
+
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:
         """See `Probability`; None for a regression."""
         return None if self.kind == "one value" else Probability(self.index, kind=self.kind)(outputs)
