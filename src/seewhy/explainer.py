@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -201,7 +202,8 @@ class Explainer:
         progress: a bar for methods that run the model often.
         window: for volumes and pictures that are larger than the model takes: the size of windows that slide over a
             tensor (B, C, *space), or MONAI's `SlidingWindowInferer`. Their maps are blended, by a Gaussian's weight,
-            and memory is that of one window. Of a `Region` with a mask it is the map of the stitched output.
+            and memory is that of one window. Of a `Region` with a mask it is the map of the stitched output. For a
+            method with such an option of its own (occlusion) it is that.
         overlap: the share of a window that the next one covers again; None is 0.5, or the inferer's own.
         pool: how the windows' class scores become the image's, "mean" or "max". Of "max" the map is that of the window
             of the largest score.
@@ -237,6 +239,8 @@ class Explainer:
         pool: Pool = "mean",
         **options: Any,
     ) -> None:
+        if window is not None and isinstance(method, str | Method) and _has_a_window(method):
+            options, window = {**options, "window": window}, None
         self.windows = None if window is None else Windows.of(window, overlap, pool)
         found = with_preprocessing(model)
         self.loaded = found if isinstance(found, Loaded) else None
@@ -537,6 +541,11 @@ class Explainer:
             name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
         }
         return _Drawn(means, {})
+
+
+def _has_a_window(method: str | Method) -> bool:
+    """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
+    return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

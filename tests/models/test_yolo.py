@@ -102,7 +102,9 @@ def test_methods_of_boxes_run_on_it(method: str, street: str) -> None:
     options = {"masks": 60, "cells": 6} if "rise" in method else {}
     found = seewhy.explain(detector("yolov8n"), street, seewhy.Box(index=[[0, 3]]), method=method, **options)
     assert found.heatmap.shape == (1, 2, *found.size)
-    assert (found.heatmap.flatten(2).amax(-1) == 1).all()
+    assert all(bool(grid.isfinite().all()) for grid in found.maps.values())
+    for number in (0, 1):  # of random weights the map may be of one sign
+        assert any(bool(grid[0, number].any()) for grid in found.maps.values())
 
 
 @pytest.mark.slow
