@@ -13,14 +13,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 PAGES = [
-    "export.md",
-    "hooks.md",
-    "jobs.md",
-    "metrics.md",
-    "migration.md",
-    "tasks.md",
-    "tutorials/first.md",
-    "tutorials/wrong.md",
+    *("export.md", "hooks.md", "jobs.md", "metrics.md", "migration.md", "signals.md", "tasks.md", "volumes.md"),
+    *("tutorials/first.md", "tutorials/wrong.md"),
 ]
 
 

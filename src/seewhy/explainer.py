@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +21,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, LayerError, MethodError
+from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError
 from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
@@ -30,11 +32,13 @@ from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
-from seewhy.models.accepted import as_module
+from seewhy.models.accepted import as_module, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
+from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
+from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
@@ -87,6 +91,9 @@ def explain(
     precision: Precision = "full",
     gradients: Gradients = "plain",
     progress: bool = False,
+    window: Any = None,
+    overlap: float | None = None,
+    pool: Pool = "mean",
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
     """Show why `model` answered as it did on `inputs`.
@@ -116,6 +123,9 @@ def explain(
         precision: "full" or "bf16".
         gradients: "plain", or "libra" for those that balance a transformer's account.
         progress: whether a bar is shown.
+        window: the size of windows that slide over large images; see `Explainer` for it, overlap and pool.
+        overlap: of the windows.
+        pool: of the windows' scores.
         **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Returns:
@@ -139,6 +149,9 @@ def explain(
         precision=precision,
         gradients=gradients,
         progress=progress,
+        window=window,
+        overlap=overlap,
+        pool=pool,
         **options,
     )
     return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
@@ -186,6 +199,13 @@ class Explainer:
         gradients: "libra" runs a method of gradients on those of LibraGrad (arXiv:2411.16760): through attention, norms
             and gates they keep the account of what each part added to the score; see `libra_grad`.
         progress: a bar for methods that run the model often.
+        window: for volumes and pictures that are larger than the model takes: the size of windows that slide over a
+            tensor (B, C, *space), or MONAI's `SlidingWindowInferer`. Their maps are blended, by a Gaussian's weight,
+            and memory is that of one window. Of a `Region` with a mask it is the map of the stitched output. For a
+            method with such an option of its own (occlusion) it is that.
+        overlap: the share of a window that the next one covers again; None is 0.5, or the inferer's own.
+        pool: how the windows' class scores become the image's, "mean" or "max". Of "max" the map is that of the window
+            of the largest score.
         **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Raises:
@@ -213,14 +233,21 @@ class Explainer:
         precision: Precision = "full",
         gradients: Gradients = "plain",
         progress: bool = False,
+        window: Any = None,
+        overlap: float | None = None,
+        pool: Pool = "mean",
         **options: Any,
     ) -> None:
-        self.loaded = model if isinstance(model, Loaded) else None
+        if window is not None and isinstance(method, str | Method) and _has_a_window(method):
+            options, window = {**options, "window": window}, None
+        self.windows = None if window is None else Windows.of(window, overlap, pool)
+        found = with_preprocessing(model)
+        self.loaded = found if isinstance(found, Loaded) else None
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
-        self._select = partial(targets.select, output=output)
+        self._select = partial(targets.select, output=reading(self.model) if output is None else output)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -246,6 +273,11 @@ class Explainer:
                 )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
+            slopes = any("gradients" in need for need in found.needs)
+            if slopes and not found.layered and (why := limits_of(self.model).gradients):
+                raise GradientError(
+                    f"{found.name} needs the gradient of all layers.", got=why, do='method="rise", which needs none'
+                )
             if layers is not None and not found.layered:
                 where = "all attention" if found.attends else "the input"
                 raise MethodError(
@@ -304,6 +336,8 @@ class Explainer:
         Returns:
             An explanation by the name of each method: a dict that a notebook shows as a picture.
         """
+        if self.windows is not None:
+            return self._by_windows(self.windows, inputs, target)
         if self.auto:
             return Explanations(auto=self._chosen(inputs, target))
         passed = inputs
@@ -352,11 +386,27 @@ class Explainer:
                 placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
+                axes=call.axes,
                 note=forward.plan.reason if found.layered else "",
                 gap=drawn.gaps.get(found.name),
             )
             for found in self.methods
         }
+
+    def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> Explanations:
+        """The explanations of large images, a window at a time."""
+        if not isinstance(inputs, Tensor) or inputs.ndim < 3:
+            raise InputTypeError(
+                "windows slide over a tensor of images.", got=type(inputs).__name__, expected="(B, C, *space)"
+            )
+        within = copy.copy(self)
+        within.windows = None
+
+        def scores(part: Tensor) -> Tensor:
+            with session(self.model, part, select=self._select) as run, torch.no_grad():
+                return targets.class_scores(run.run()).values.cpu()
+
+        return Explanations(explained(windows, inputs, target, within.each, scores))
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -498,6 +548,11 @@ class Explainer:
             name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
         }
         return _Drawn(means, {})
+
+
+def _has_a_window(method: str | Method) -> bool:
+    """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
+    return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

@@ -110,7 +110,7 @@ class Recorder:
         """The forward recorded at the best layer, and the plan to look there again."""
         with run.aside():
             seen, outputs = observe(run)
-        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim >= 2 + len(run.call.space)}
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
         refused: list[tuple[Seen, NoPlaces]] = []

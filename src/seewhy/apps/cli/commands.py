@@ -180,6 +180,7 @@ def explain(
         from seewhy.explainer import Explainer
         from seewhy.images.photo import open_photo
         from seewhy.methods import get
+        from seewhy.models import Preprocess
         from seewhy.render._colormap import colours
         from seewhy.targets import Text, find_label
 
@@ -189,7 +190,9 @@ def explain(
         loaded = _load(model, weights, device)
         if labels is not None:
             loaded = replace(loaded, labels=labels_in(labels))
-        loaded = replace(loaded, preprocess=seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std))
+        assert isinstance(loaded.preprocess, Preprocess)  # of what `load` made
+        seen = seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std)
+        loaded = replace(loaded, preprocess=seen)
         explainer = _explainer(Explainer, loaded, names, layer, batch_size)
         index = None
         if loaded.embed_text is not None and (given or top_k):
@@ -204,7 +207,7 @@ def explain(
             if target is not None and loaded.embed_text is not None:
                 return Text(target)
             place = None if where is None else place_of(where, loaded.preprocess.frame(photo.size))
-            inside = None if region is None else region_of(region, photo, loaded.preprocess)
+            inside = None if region is None else region_of(region, photo, seen)
             return Asked(index, box, place, inside, top_k or 0)
 
         _make_folder(out)
