@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seewhy.geometry.grid import Grid
-from seewhy.targets import BaseTarget, Category, Contrast, Finer, Probability
+from seewhy.targets import Category, Contrast, Finer, Probability, Target
 
 DEFAULT = "default"
 PLAIN = "grad_cam"
@@ -14,7 +14,7 @@ FOR_CLASS_TOKENS = "attention_relevance"
 _CLASSES = (Category, Contrast, Finer, Probability)
 
 
-def reads_class_token(target: BaseTarget, grids: Iterable[Grid]) -> bool:
+def reads_class_token(target: Target, grids: Iterable[Grid]) -> bool:
     """Whether it is classes of images, not volumes, that are read from a token before those of the places.
 
     Args:
