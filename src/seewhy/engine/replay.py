@@ -6,13 +6,14 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy._torch import is_alias_of
 from seewhy._types import CallLabel
 from seewhy.errors import ReplayWarning, warn
 from seewhy.hooks.activations import activations_in, call_labels
@@ -29,13 +30,14 @@ class Memory:
 
     Of nested calls only the outermost is kept: it answers for those inside it. The layer's call is the last of its own
     answers; `call` is its number among all calls of the layer, from 0; `level` says which of several activations in
-    what it returned is meant.
+    what it returned is meant. in_place: the model writes to what the layer returned and was given, and reads both.
     """
 
     layer: nn.Module
     call: int
     answers: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
     level: str = ""
+    in_place: bool = False
 
 
 @contextmanager
@@ -78,9 +80,13 @@ def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Call
 def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activations: Tensor) -> Any:
     """What the model returns when the call of the layer in `memory` gives `activations`, which it may overwrite.
 
+    A layer that returns what it was given has them written there where `memory.in_place`.
+
     forward: runs the model on inputs lent by `lend`. Call it inside `guard`.
     """
     waiting = {module: iter(outputs) for module, outputs in memory.answers.items()}
+    if memory.in_place and memory.answers:  # its own answer would be another tensor than what it is given
+        waiting[memory.layer] = iter(memory.answers[memory.layer][:-1])
     nothing = object()
 
     def answer(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -91,10 +97,13 @@ def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activatio
     place = len(memory.answers[memory.layer]) - 1 if memory.answers else memory.call
     calls = itertools.count()
 
-    def splice(_: str, __: tuple[Any, ...], output: Any) -> Any:
+    def splice(_: str, args: tuple[Any, ...], output: Any) -> Any:
         if next(calls) != place:
             return None
         original = activations_in(output)[memory.level]
+        if memory.in_place and any(is_alias_of(given, original) for given in tensors(args)):
+            original.copy_(activations)
+            return None
         return rebuild(output, lambda tensor: activations if tensor is original else tensor)
 
     with (
@@ -174,6 +183,8 @@ def replayer(
         return way(memory, _view), None
     if not (reason := fault(way(memory, _copy))):
         return way(memory, _copy), None
+    if not fault(way(replace(memory, in_place=True), _copy)):
+        return way(replace(memory, in_place=True), _copy), None
     whole = way(Memory(memory.layer, memory.call, level=memory.level), _copy)
     once, again, beside = (first_row(whole, 0, companion) for companion in (_COMPANIONS[0], *_COMPANIONS))
     if bool(((once - again).abs() <= tolerance).all()) and not bool(((once - beside).abs() <= tolerance).all()):
