@@ -20,8 +20,8 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, LayerError, MethodError
-from seewhy.evidence import Forward, Recorder, Settings, requests
+from seewhy.errors import InputError, LayerError, MethodError, ReplayWarning, warn
+from seewhy.evidence import Forward, Recorder, Settings, requests, see_each_other
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -33,7 +33,7 @@ from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Method
 from seewhy.models.accepted import as_module
 from seewhy.models.loaded import Loaded, own_labels
-from seewhy.results import Concepts, Explanation
+from seewhy.results import Concepts, Explanation, cat
 from seewhy.results.checks import warn_of_blanks
 from seewhy.results.origin import Origin
 from seewhy.targets.outputs import Output
@@ -285,7 +285,15 @@ class Explainer:
         inputs, photos, frames = self._prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
-            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
+            forward = self.recorder.first(run, target)
+            if see_each_other(forward):
+                explanations = self._one_by_one(forward, target)
+                origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch)
+                return {
+                    name: replace(found, photos=photos, frames=frames, origin=origin)
+                    for name, found in explanations.items()
+                }
+            forward, asked, maps = self._drawn_at(forward)
             if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
                 forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
             likely = forward.probabilities
@@ -313,6 +321,23 @@ class Explainer:
         for explanation in explanations.values():
             warn_of_blanks(explanation)
         return explanations
+
+    def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
+        """The explanations of each image alone, joined: for models whose images see each other in a batch."""
+        warn(
+            "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
+            "running statistics, attention over the batch or experts with a capacity do this.",
+            ReplayWarning,
+        )
+        call, asked, outputs = forward.call, targets.as_target(forward.target), rebuild(forward.outputs, Tensor.detach)
+        found = []
+        for row in range(call.batch):
+            alone = call.with_rows(partial(_row, row))
+            found.append(self.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
+        if target is None:
+            return {name: cat([one[name] for one in found]) for name in found[0]}
+        joined = {name: cat([replace(one[name], targets=None) for one in found]) for name in found[0]}
+        return {name: replace(one, targets=asked) for name, one in joined.items()}
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -460,6 +485,10 @@ def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str,
 def _shape(inputs: Any) -> tuple[int, ...]:
     """The shape of one of the images among the inputs."""
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
+
+
+def _row(row: int, tensor: Tensor) -> Tensor:
+    return tensor[row : row + 1]
 
 
 def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:

@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,17 @@ class BaseTarget(ABC):
         """
         of_rows: BaseTarget = rebuild(self, lambda per_image: per_image[images.to(per_image.device)])
         return of_rows(outputs)
+
+    def of_row(self, row: int, original: Any, batch: int) -> BaseTarget:  # noqa: ARG002
+        """The same question about one image of the batch, for outputs of that image alone.
+
+        Args:
+            row: which image.
+            original: what the model returned for the caller's images.
+            batch: the number of the caller's images.
+        """
+        alone: BaseTarget = rebuild(self, lambda per_image: per_image[row : row + 1])
+        return alone
 
     def mirrored(self) -> BaseTarget:
         """The same question about the same images with left and right exchanged."""
@@ -172,6 +183,15 @@ class FunctionTarget(BaseTarget):
             scores.append(found[images[rows]])
             order.append(rows)
         return torch.cat(scores)[torch.cat(order).argsort()]
+
+    def of_row(self, row: int, original: Any, batch: int) -> FunctionTarget:
+        """The same, asked for in a batch like the original one."""
+
+        @wraps(self.function)
+        def alone(outputs: Any) -> Tensor:
+            return self.for_rows(outputs, torch.tensor([row]), original, batch)
+
+        return FunctionTarget(alone, tried=True)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
         """The function's name, and where it is written."""
