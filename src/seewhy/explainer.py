@@ -31,7 +31,7 @@ from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Method
-from seewhy.models.accepted import as_module
+from seewhy.models.accepted import as_module, is_closed, limits_of
 from seewhy.models.loaded import Loaded, own_labels
 from seewhy.results import Concepts, Explanation, cat
 from seewhy.results.checks import warn_of_blanks
@@ -228,6 +228,7 @@ class Explainer:
                 raise MethodError(
                     f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
+        _check_limits(self.model, self.methods)
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
@@ -474,6 +475,20 @@ class Explainer:
                 for name, layers in totals.items()
             }
         return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+
+
+def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
+    """Refuse methods that need what the model cannot do because of how it was made."""
+    limits = limits_of(model)
+    for found in methods:
+        inside = found.layered or found.attends or "bias_gradients" in found.needs
+        if limits.layers and inside and (is_closed(model) or "bias_gradients" in found.needs):
+            others = [other.name for other in registry.available().values() if not (other.layered or other.attends)]
+            able = ", ".join(name for name in others if "full_grad" not in name)
+            raise MethodError(f"{limits.layers}.", got=f"{found.name}, which looks at layers", do=f"one of {able}")
+        if limits.gradients and found.differentiates:
+            able = ", ".join(other.name for other in registry.available().values() if not other.differentiates)
+            raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

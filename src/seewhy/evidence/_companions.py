@@ -22,7 +22,8 @@ def see_each_other(forward: Forward) -> bool:
 
     BatchNorm without running statistics, attention over the batch and experts with a capacity do this. Costs a forward
     of one image, once for a model and shape; more where the answers differ, as a model that draws or counts has to be
-    told from one that mixes. Lists of images that a model lays out itself are not tried.
+    told from one that mixes. Lists of images that a model lays out itself are not tried, nor are models that take
+    one size of batch only.
     """
     call, known = forward.call, _found.of(forward.run.model)
     if call.batch == 1 or call.canvas is not None:
@@ -31,8 +32,14 @@ def see_each_other(forward: Forward) -> bool:
         last = call.batch - 1
         alone = call.with_rows(lambda tensor: tensor[last:])
         with torch.no_grad():
-            known[call.signature] = not _same(_run(forward.run, alone), forward.outputs, call.image) and not _same(
-                _run(forward.run, alone), _run(forward.run, call), call.image
+            try:
+                answer = _run(forward.run, alone)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # of whatever kind: it ran on the batch, so what it cannot do is another size of it
+                return False
+            known[call.signature] = not _same(answer, forward.outputs, call.image) and not _same(
+                answer, _run(forward.run, call), call.image
             )
     return known[call.signature]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,21 @@ class BaseTarget(ABC):
             number: which of its T targets; None where there is one per image.
         """
         return ""
+
+
+@dataclass(frozen=True)
+class Unasked(BaseTarget):
+    """No question: for methods whose map is the same for every score, where the output has none to take by itself."""
+
+    batch: int
+
+    def __call__(self, outputs: Any) -> Float[Tensor, " B"]:  # noqa: ARG002
+        """As many times NaN as there are images."""
+        return torch.full((self.batch,), math.nan)
+
+    def of_row(self, row: int, original: Any, batch: int) -> Unasked:  # noqa: ARG002
+        """No question about one image."""
+        return Unasked(1)
 
 
 @dataclass(frozen=True)
