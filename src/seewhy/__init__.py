@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import errors, inspect, integrations, methods, metrics, models, render, results, samples, targets
+    from seewhy import errors, inspect, integrations, jobs, methods, metrics, models, render, results, samples, targets
     from seewhy.evaluation import check, choose, evaluate
     from seewhy.explainer import Explainer, concepts, explain
     from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
@@ -19,7 +19,19 @@ __version__ = "0.1.0"
 
 # Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
 _MODULES = frozenset(
-    {"errors", "inspect", "integrations", "methods", "metrics", "models", "render", "results", "samples", "targets"}
+    {
+        "errors",
+        "inspect",
+        "integrations",
+        "jobs",
+        "methods",
+        "metrics",
+        "models",
+        "render",
+        "results",
+        "samples",
+        "targets",
+    }
 )
 _HOMES = {
     **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
@@ -55,6 +67,7 @@ __all__ = [
     "features",
     "inspect",
     "integrations",
+    "jobs",
     "load",
     "mask",
     "methods",

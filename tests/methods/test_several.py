@@ -109,6 +109,7 @@ def test_cost_tells_what_is_counted():
         assert passes(name, 1, **options) == expected, name
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["vgg_like", "volumes", "called_twice"])
 @pytest.mark.parametrize("target", [None, "several"])
 def test_maps_are_those_of_one_by_one(name, target):

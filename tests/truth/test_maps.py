@@ -72,6 +72,7 @@ def test_every_method_is_better_than_chance_on_a_resnet(method):
     assert worth("resnet", method, layers) > 1.5 * chance("resnet")
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("method", sorted(seewhy.methods.available().keys() - FLOOR - ELSEWHERE - POOLED))
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_every_method_on_a_transformer(method):
@@ -105,6 +106,7 @@ def test_marks_of_a_volume():
     assert worth("volume", "hires_cam") > 5 * chance("volume")
 
 
+@pytest.mark.slow
 def test_the_grid_pointing_game():
     """A quarter of the mosaic shows what was asked for; the share of the heat there is 1 / 4 by chance."""
     _, _, seen = setting("mosaics", 4)

@@ -98,6 +98,7 @@ class Recorder:
         with ExitStack() as stack:
             watches = {each.watch for each in self.providers if each.watch}
             watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
         context = self.context(batch=call.batch, sizes=call.sizes)
@@ -128,7 +129,7 @@ class Recorder:
             names = tuple(dict.fromkeys(call.label.name for call in group))
             known = {call.label: call.grid for call in group if call.grid is not None}
             forward = self.record(run, run.call, target, Plan(names, grids=known))
-            reached = _reached(forward, known, needed=any(found.differentiates for found in self.methods))
+            reached = _reached(forward, known, needed=any(found.runs_backward for found in self.methods))
             possible = [call for call in group if bool(reached[call.label].any())]
             verdicts = self._verdicts(run, possible, seen)
             refused += [(call, verdict) for call in possible if isinstance(verdict := verdicts[call.label], NoPlaces)]

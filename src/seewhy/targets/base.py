@@ -88,6 +88,10 @@ class BaseTarget(ABC):
         alone: BaseTarget = rebuild(self, lambda per_image: per_image[row : row + 1])
         return alone
 
+    def one_of(self, number: int) -> BaseTarget:
+        """The question that is number `number` of the T that are asked about each image."""
+        return _OneOf(self, number)
+
     def mirrored(self) -> BaseTarget:
         """The same question about the same images with left and right exchanged."""
         return self
@@ -133,6 +137,24 @@ class Unasked(BaseTarget):
     def of_row(self, row: int, original: Any, batch: int) -> Unasked:  # noqa: ARG002
         """No question about one image."""
         return Unasked(1)
+
+
+@dataclass(frozen=True)
+class _OneOf(BaseTarget):
+    """One of the T questions of a target."""
+
+    target: BaseTarget
+    number: int
+
+    def __call__(self, outputs: Any) -> Float[Tensor, " B"]:
+        return self.target(outputs)[:, self.number]
+
+    def for_rows(self, outputs: Any, images: Int[Tensor, " N"], original: Any, batch: int) -> Float[Tensor, " N"]:
+        return self.target.for_rows(outputs, images, original, batch)[:, self.number]
+
+    def of_row(self, row: int, original: Any, batch: int) -> _OneOf:
+        """The same question about one image."""
+        return _OneOf(self.target.of_row(row, original, batch), self.number)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,12 @@ class ClassTarget(BaseTarget):
         """The indices of the classes; for a single output 1 is the output itself and 0 its other side."""
         return self.index
 
+    def one_of(self, number: int) -> ClassTarget:
+        """The same about the class number `number` of each image."""
+        of_any: Any = self  # its subclasses are dataclasses
+        one: ClassTarget = replace(of_any, index=self.index[:, number])
+        return one
+
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:
         """See `Probability`; None for a regression."""
         return None if self.kind == "one value" else Probability(self.index, kind=self.kind)(outputs)
@@ -115,7 +121,7 @@ class Category(ClassTarget):
         return _pick(scores.values, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Category:
-        """With the index of each image, and what the scores are."""
+        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         return Category(index, kind)
 
@@ -151,7 +157,7 @@ class Probability(ClassTarget):
         return _pick(scores.values.sigmoid() if sigmoid else scores.likely, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Probability:
-        """With the index of each image, and what the scores are."""
+        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         if kind == "one value":
             raise TargetError("a regression gives a value, not a probability.", do="leave target out, or pass 0")
@@ -200,7 +206,7 @@ class Contrast(ClassTarget):
         return picked - values.gather(1, self.against).mean(1).reshape(-1, *ones)
 
     def resolved(self, outputs: Any, context: Context) -> Contrast:
-        """With the classes to compare with for each image: (B, A)."""
+        """The same, with the classes to compare with for each image: (B, A)."""
         index, kind = _definite(self, outputs, context)
         if self.against is None or self.kind is not None:
             return replace(self, index=index, kind=kind)
@@ -314,7 +320,7 @@ def class_name(index: int, kind: Kind | None, labels: Sequence[str] | None) -> s
     Args:
         index: the class; of a single output 1 for the output itself, 0 for the other side.
         kind: what the model's scores are.
-        labels: a name per class. Of a single output one name is that of the positive side, two are those of both.
+        labels: a name per class. For a single output, one name is that of the positive side, and two are those of both.
 
     Example:
         >>> class_name(1, "scores", ["cat", "dog"]), class_name(7, "scores", None)

@@ -67,7 +67,7 @@ class Region(BaseTarget):
         return (values[images, index] * weights).flatten(index.ndim).sum(-1)
 
     def resolved(self, outputs: Any, context: Context) -> Region:
-        """With the class of each image, and the weight of each place of the output: (B, [T,] *space)."""
+        """The same, with the class of each image and the weight of each place of the output: (B, [T,] *space)."""
         scores = place_scores(outputs, self.kind)
         single, labels = (scores.single, context.labels) if self.kind is None else (False, None)
         index = columns(self.category, scores.values, labels, single=single, distinct=self.mask is None)
