@@ -255,7 +255,8 @@ class Explainer:
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         told = bool(options) or layers is not None or grid is not None or eigen_smooth or gradients != "plain"
-        self.by_default = method == default.DEFAULT and not told
+        self.named = method != default.DEFAULT
+        self.by_default = not (self.named or told)
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         names = [default.PLAIN] if method == default.DEFAULT else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
@@ -362,7 +363,7 @@ class Explainer:
         for method in taken:
             origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
             note = " ".join(filter(None, (why, found[method.name].note)))
-            explanations[default.DEFAULT if self.by_default else method.name] = replace(
+            explanations[method.name if self.named else default.DEFAULT] = replace(
                 found[method.name], frames=frames, photos=photos, files=files, origin=origin, note=note
             )
         for explanation in explanations.values():
