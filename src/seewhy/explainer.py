@@ -615,7 +615,7 @@ class Explainer:
 
 def _has_a_window(method: str | Method) -> bool:
     """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
-    return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
+    return method not in ("auto", default.DEFAULT) and "window" in inspect.signature(registry.get(method).function).parameters
 
 
 def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:

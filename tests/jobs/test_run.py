@@ -284,6 +284,14 @@ def test_what_a_killed_run_began_to_write_is_removed(folder, tmp_path):
     assert sorted(path.name for path in parts.iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(event):
     if event["event"] == "batch" and event["done"] == 4:
         os.kill(os.getpid(), signal.SIGINT)

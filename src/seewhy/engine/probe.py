@@ -166,7 +166,9 @@ class Probe:
         def of_rows(image: int, outputs: Any, rows: int) -> Tensor:
             return self.score(outputs, torch.full((rows,), image, device=self.scores.device))
 
-        replay, at_once = replayer(memory, forward, kept, of_rows, self.scores, rounding(self.outputs, kept))
+        trial = min(4, self.limits.batch_size)
+        tolerance = rounding(self.outputs, kept)
+        replay, at_once = replayer(memory, forward, kept, of_rows, self.scores, tolerance, trial)
         size = self.limits.batch_size if at_once is None else at_once
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -200,7 +202,7 @@ class Probe:
                 ReplayWarning,
             )
         same = True
-        for rows, unchanged in companions(image):
+        for rows, unchanged in companions(image, min(4, self.limits.batch_size)):
             with self.run.aside():
                 beside = scores(rows)[unchanged]
             same = same and bool(((beside - alone).abs() <= tolerance).all())

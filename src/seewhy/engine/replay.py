@@ -121,6 +121,7 @@ def replayer(
     score: Callable[[int, Any, int], Float[Tensor, "rows T"]],
     expected: Float[Tensor, "B T"],
     tolerance: Tensor,
+    rows_at_once: int = 4,
 ) -> tuple[Replay, int | None]:
     """The cheapest way to run on changed activations that gives the original's results on the unchanged ones.
 
@@ -137,6 +138,7 @@ def replayer(
         score: (image, outputs, rows) -> the scores of the rows, by what is asked of that image.
         expected: the original scores.
         tolerance: how far rounding alone may move a score.
+        rows_at_once: how many rows a trial may have.
 
     Returns:
         The way, and how many rows may run at once; None for any number.
@@ -156,7 +158,7 @@ def replayer(
     def agrees(run: Replay, alone: bool) -> bool:
         for image in range(batch):
             own = activations[image : image + 1]
-            for rows, unchanged in [(own.clone(), slice(None))] if alone else companions(own):
+            for rows, unchanged in [(own.clone(), slice(None))] if alone else companions(own, rows_at_once):
                 found = score(image, run(image, rows), len(rows))[unchanged]
                 if not bool(((found - expected[image]).abs() <= tolerance).all()):
                     return False
@@ -203,14 +205,16 @@ def replayer(
     return whole, 1
 
 
-def companions(own: Tensor) -> list[tuple[Tensor, slice]]:
+def companions(own: Tensor, rows: int = 4) -> list[tuple[Tensor, slice]]:
     """Batches by which a model is tried whose rows may depend on each other, and which of their rows are `own`.
 
     Args:
         own: one row, (1, ...).
+        rows: how many rows a batch may have, 2 to 4.
     """
     others = (own.flip(-1) * 2 + 1, -own, own.flip(-1)) if own.is_floating_point() else (own.flip(-1),) * 3
-    return [(own.repeat_interleave(4, 0), slice(None)), (torch.cat([*others, own]), slice(3, None))]
+    several = others[: rows - 1]
+    return [(own.repeat_interleave(rows, 0), slice(None)), (torch.cat([*several, own]), slice(rows - 1, None))]
 
 
 def warn_of_mixing(what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.replay import rounding
 from seewhy.engine.session import Session
 from seewhy.evidence._forward import Forward
-from seewhy.hooks.nested import tensors
+from seewhy.hooks.nested import rebuild, tensors
 
 _found: PerModel[dict[tuple[int, ...], bool]] = PerModel(dict)  # by the shape of an image
 
@@ -21,8 +22,8 @@ def see_each_other(forward: Forward) -> bool:
     """Whether what the model answers to an image depends on the others of its batch.
 
     BatchNorm without running statistics, attention over the batch and experts with a capacity do this. Costs a forward
-    of one image, once for a model and shape; more where the answers differ, as a model that draws or counts has to be
-    told from one that mixes. Lists of images that a model lays out itself are not tried, nor are models that take
+    of one image, once for a model and shape; one more where the answers differ: a model that draws or counts answers
+    otherwise to the same batch too, and does not mix. Lists of images that a model lays out itself are not tried, nor are models that take
     one size of batch only.
     """
     call, known = forward.call, _found.of(forward.run.model)
@@ -38,8 +39,9 @@ def see_each_other(forward: Forward) -> bool:
                 raise
             except Exception:  # of whatever kind: it ran on the batch, so what it cannot do is another size of it
                 return False
-            known[call.signature] = not _same(answer, forward.outputs, call.image) and not _same(
-                answer, _run(forward.run, call), call.image
+            last_of = partial(_last, batch=call.batch)
+            known[call.signature] = not _same(answer, forward.outputs, call.image) and _same(
+                rebuild(_run(forward.run, call), last_of), forward.outputs, call.image
             )
     return known[call.signature]
 
@@ -47,6 +49,10 @@ def see_each_other(forward: Forward) -> bool:
 def _run(run: Session, call: Any) -> Any:
     with run.aside():
         return run.run(call)
+
+
+def _last(tensor: Tensor, batch: int) -> Tensor:
+    return tensor[-1:] if tensor.ndim and tensor.shape[0] == batch else tensor
 
 
 def _same(alone: Any, together: Any, images: Tensor) -> bool:

@@ -109,7 +109,7 @@ def read_photo(file: BinaryIO, name: str, number: int | None = None) -> Image.Im
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name) from error
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, ModuleNotFoundError) as error:  # ultralytics has Pillow look for pi_heif instead
         raise InputError(f"{name}: is not a picture in any of the formats {', '.join(_FORMATS)}.") from error
     except Exception as error:  # a decoder raises whatever it trips over in a damaged file
         if isinstance(error, OSError) and error.errno:

@@ -282,7 +282,8 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int
     if every := tensors_called(outputs, ("dense_boxes", "dense_scores")):
         return [_Detections(boxes, scores, scores, dense=True) for boxes, scores in zip(*every, strict=True)]
     raw = scores_tensor(outputs)
-    if raw.ndim == 3 and num_classes is not None and raw.shape[2] == 5 + num_classes:
+    rows = raw.ndim == 3 and num_classes is not None and raw.shape[2] == 5 + num_classes
+    if rows and raw.shape[1] != 4 + num_classes:  # else a row for each class is as likely, and more common
         scores = raw[..., 5:] * raw[..., 4:5]
         return list(map(_Detections, _corners(raw[..., :4]), scores, scores))
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:

@@ -130,7 +130,7 @@ def request_in(path: Path) -> str | None:
                 return str(file[f"metadata/{KEY}"])
         with Image.open(path, formats=("PNG",)) as picture:
             return picture.info.get(KEY)
-    except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, SyntaxError, ImportError, zipfile.BadZipFile):
         return None  # whatever it is, it is not ours
 
 
