@@ -216,9 +216,10 @@ class Explainer:
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         told = bool(options) or layers is not None or grid is not None or eigen_smooth
-        self.by_default = method == default.DEFAULT and not told
+        self.unnamed = method == default.DEFAULT
+        self.by_default = self.unnamed and not told
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
-        names = [default.PLAIN] if method == default.DEFAULT else names
+        names = [default.PLAIN] if self.unnamed else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
         self._select = partial(targets.select, output=output)
         self.fuse = fuse
@@ -291,7 +292,7 @@ class Explainer:
             target: what to explain; see `seewhy.targets`. None is the predicted class.
 
         Returns:
-            An explanation by the name of each method.
+            An explanation by the name of each method; by "default" or "auto" where that was asked for.
         """
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
@@ -304,7 +305,7 @@ class Explainer:
             likely = forward.probabilities
         outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
         explanations = {
-            default.DEFAULT if self.by_default else found.name: Explanation(
+            default.DEFAULT if self.unnamed else found.name: Explanation(
                 maps={str(label): drawn for label, drawn in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
                 probabilities=None if likely is None else likely.detach(),
