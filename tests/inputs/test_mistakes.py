@@ -238,6 +238,22 @@ def test_a_signal_has_the_map_of_an_image_of_one_row():
     torch.testing.assert_close(found.heatmap, expected.heatmap[:, 0])
 
 
+def test_waves_and_spectrograms_of_sound_have_no_channels():
+    """transformers' models of sound add the channel themselves: (B, L), and (B, time, frequency)."""
+    waves = nn.Sequential(nn.Conv1d(1, 2, 3))
+    waves.main_input_name = "input_values"
+    call = Inputs.of({"input_values": torch.arange(20.0).reshape(2, 10)}, waves)
+    assert (call.size, call.axes, call.image.shape, call.signature) == ((10,), ("time",), (2, 1, 10), (1, 10))
+    changed = call.with_rows(lambda rows: rows[:1], torch.zeros(1, 1, 10))
+    assert changed.kwargs["input_values"].shape == (1, 10)
+    turned = call.seen_as(lambda images: images.flip(-1)).kwargs["input_values"]
+    assert torch.equal(turned, torch.arange(20.0).reshape(2, 10).flip(-1))
+    spectra = nn.Sequential(nn.Conv2d(1, 2, 3))
+    spectra.main_input_name = "input_values"
+    call = Inputs.of(torch.zeros(2, 12, 8), spectra)
+    assert (call.size, call.axes, call.image.shape) == ((12, 8), ("time", "frequency"), (2, 1, 12, 8))
+
+
 def test_an_image_is_no_signal():
     """Also where the model has a 1-D convolution further inside, over channels say."""
     model = network()

@@ -73,7 +73,7 @@ def attend(model: nn.Module, batch: int) -> Iterator[list[Attention]]:
     def keep(*tensors: Tensor) -> None:
         calls.append(Attention(running[-1], *(_by_head(tensor, batch) for tensor in tensors)))
 
-    with around(dict(model.named_modules()), visit), _Open(batch, keep):
+    with around(dict(model.named_modules()), visit), Open(batch, keep):
         yield calls
 
 
@@ -82,14 +82,14 @@ def of_values(batch: int) -> TorchFunctionMode:
 
     What is seen is as for `attend`.
     """
-    return _Open(batch, lambda *_: None, _among_values)
+    return Open(batch, lambda *_: None, _among_values)
 
 
 def _among_values(_: Tensor, values: Tensor) -> Tensor:
     return (values @ values.mT / math.sqrt(values.shape[-1])).softmax(-1)
 
 
-class _Open(TorchFunctionMode):
+class Open(TorchFunctionMode):
     """Computes attention openly, and calls `keep` with the tensors of an `Attention`.
 
     Of a matrix product its factors are remembered, and again for all that is made of it in its size: scaled, masked,

@@ -3,9 +3,20 @@
 A file of this folder enters its providers with `provides`; nothing else has to be edited for a new need.
 """
 
-from seewhy.evidence._forward import Forward, Plan, Settings, at_least_float32
+from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._request import Request, requests
 
-__all__ = ["Forward", "Plan", "Provider", "Recorder", "Request", "Settings", "at_least_float32", "provides", "requests"]
+__all__ = [
+    "Forward",
+    "Gradients",
+    "Plan",
+    "Provider",
+    "Recorder",
+    "Request",
+    "Settings",
+    "at_least_float32",
+    "provides",
+    "requests",
+]

@@ -44,7 +44,7 @@ class Recorder:
         methods: what will be made of the forwards.
         layers: the layers to look at, by name; None chooses.
         settings: what the caller said on how evidence is gathered.
-        context: makes what targets know of a call, from `batch` and `sizes`.
+        context: makes what targets know of a call.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Recorder:
         methods: Sequence[Method],
         layers: Mapping[str, nn.Module] | None,
         settings: Settings,
-        context: Callable[..., targets.Context],
+        context: Callable[[Inputs], targets.Context],
     ) -> None:
         self.methods, self.settings, self.context = methods, settings, context
         self.layers = None if layers is None else tuple(layers)
@@ -98,10 +98,10 @@ class Recorder:
         with ExitStack() as stack:
             watches = {each.watch for each in self.providers if each.watch}
             watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
-        context = self.context(batch=call.batch, sizes=call.sizes)
-        definite = targets.resolve(target, tape.outputs, context)
+        definite = targets.resolve(target, tape.outputs, self.context(call))
         scores = targets.checked(definite(tape.outputs), call.batch)
         record, fold_of = partial(self.record, run), partial(self._fold, run)
         return Forward(run, call, plan, tape, definite, scores, watched, self.settings, record, fold_of)
@@ -110,7 +110,7 @@ class Recorder:
         """The forward recorded at the best layer, and the plan to look there again."""
         with run.aside():
             seen, outputs = observe(run)
-        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim >= 2 + len(run.call.space)}
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
         refused: list[tuple[Seen, NoPlaces]] = []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seewhy._types import Frame
 from seewhy.errors import InputError, ModelError
 from seewhy.images import photo
+from seewhy.images.letterbox import Letterbox
 from seewhy.images.preprocess import Preprocess
 
 
@@ -34,7 +35,7 @@ class Loaded:
     """
 
     module: nn.Module
-    preprocess: Preprocess
+    preprocess: Preprocess | Letterbox
     labels: tuple[str, ...] | None
     name: str
     embed_text: Callable[[Sequence[str]], Tensor] | None = None
@@ -64,7 +65,11 @@ class Loaded:
         if not opened:
             raise InputError("there are no photographs.", got="an empty list")
         weights = next((tensor for tensor in self.module.parameters() if tensor.is_floating_point()), torch.empty(0))
-        seen = [self.preprocess(each) for each in opened]
+        preprocess = self.preprocess
+        seen = [preprocess(each) for each in opened]
+        if len({image.shape for image in seen}) > 1 and isinstance(preprocess, Letterbox):
+            preprocess = preprocess.of_one_size()
+            seen = [preprocess(each) for each in opened]
         if len({image.shape for image in seen}) > 1:
             raise InputError(
                 "this model sees photographs whole, and these differ in shape.",
@@ -72,7 +77,7 @@ class Loaded:
                 do="explain them one at a time",
             )
         inputs = torch.stack(seen).to(weights)
-        return inputs, opened, tuple(self.preprocess.frame(each.size) for each in opened)
+        return inputs, opened, tuple(preprocess.frame(each.size) for each in opened)
 
     def to(self, device: torch.device | str) -> Loaded:
         """The same on `device`; the module itself moves.
@@ -81,6 +86,12 @@ class Loaded:
             ModelError: if the device cannot be used.
         """
         return dataclasses.replace(self, module=self.module.to(usable(device)))
+
+
+def are_photos(inputs: object) -> bool:
+    """Whether a caller's inputs are photographs, a PIL image, a file name or a list of them, and not tensors."""
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    return isinstance(first, str | Path | Image.Image)
 
 
 def own_labels(module: nn.Module) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from seewhy.render import grids
 from seewhy.render._figure import figure
 from seewhy.render._overlay import overlay, overlays
+from seewhy.render._report import report
 from seewhy.render._save import save
 
-__all__ = ["figure", "grids", "overlay", "overlays", "save"]
+__all__ = ["figure", "grids", "overlay", "overlays", "report", "save"]

@@ -43,7 +43,7 @@ class Explanation:
             outputs were no tensor.
         targets: what was asked, made definite: for class scores `Category` with the index of each image.
         method: the method's name.
-        size: the input's (H, W) or (D, H, W).
+        size: the input's (H, W), (D, H, W) or (L,).
         fuse: how several layers become one heatmap.
         probabilities: (B, [T]), of the classes explained: softmax, for one logit the sigmoid, or the model's own where
             it ends in either. None where a function was explained.
@@ -55,7 +55,11 @@ class Explanation:
             input), where it lies. The heatmap is drawn there.
         photos: the photographs, where those were passed instead of tensors.
         files: the names of the photographs' files, where they are known.
+        axes: what the axes of the maps are called, for signals ("time",) and for spectrograms of sound ("time",
+            "frequency"), as far as the model tells.
         note: why this layer was chosen, if it was.
+        gap: (B, [T]), of methods whose map adds up to a change of the score, such as integrated gradients: the share of
+            that change which the map misses.
         origin: the model and inputs, held weakly, for `check`; None in an explanation that was read from a file.
     """
 
@@ -73,7 +77,9 @@ class Explanation:
     placements: Mapping[str, Placement] = field(default_factory=dict)
     photos: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] | None = None
+    axes: tuple[str, ...] = ()
     note: str = ""
+    gap: Float[Tensor, "..."] | None = None
     origin: Origin | None = field(default=None, repr=False)
 
     @classmethod
@@ -196,8 +202,8 @@ class Explanation:
         if not 0 < threshold <= 1:
             raise InputError("the threshold is out of range.", got=threshold, expected="a number in (0, 1]")
         if self.scores.ndim == 1:
-            return [arrays.boxes(heat, threshold) for heat in self.heatmap]
-        return [[arrays.boxes(heat, threshold) for heat in targets] for targets in self.heatmap]
+            return arrays.boxes_of_each(self.heatmap, threshold)
+        return [arrays.boxes_of_each(heat, threshold) for heat in self.heatmap]
 
     def to(self, device: torch.device | str) -> Explanation:
         """The same with all tensors on `device`."""
@@ -208,7 +214,7 @@ class Explanation:
         return self.to("cpu")
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Explanation:
-        fields = ("maps", "scores", "outputs", "targets", "probabilities")
+        fields = ("maps", "scores", "outputs", "targets", "probabilities", "gap")
         return dataclasses.replace(self, **{field: rebuild(getattr(self, field), change) for field in fields})
 
     def __len__(self) -> int:
@@ -230,6 +236,7 @@ class Explanation:
             maps={name: grid[index] for name, grid in self.maps.items()},
             scores=self.scores[index],
             probabilities=None if self.probabilities is None else self.probabilities[index],
+            gap=None if self.gap is None else self.gap[index],
             outputs=self.outputs[index] if isinstance(self.outputs, list) else rebuild(self.outputs, cut),
             targets=rebuild(self.targets, cut),
             frames=self.frames and self.frames[index],

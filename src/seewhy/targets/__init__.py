@@ -13,7 +13,7 @@ from seewhy.targets.classes import (
     finer,
 )
 from seewhy.targets.context import Context, Encode
-from seewhy.targets.indices import Classes, find_label, matching_labels
+from seewhy.targets.indices import Classes, as_indices, find_label, matching_labels, per_image
 from seewhy.targets.outputs import Output, answers, scores_tensor, select
 from seewhy.targets.regions import Pixel, Region
 from seewhy.targets.resolving import (
@@ -48,6 +48,7 @@ __all__ = [
     "Target",
     "Text",
     "answers",
+    "as_indices",
     "as_target",
     "checked",
     "class_name",
@@ -61,6 +62,7 @@ __all__ = [
     "matching_labels",
     "mirrored",
     "outline",
+    "per_image",
     "probabilities",
     "redetected",
     "resolve",

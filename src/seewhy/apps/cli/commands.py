@@ -1,6 +1,4 @@
-"""The command line: `seewhy explain`, `choose`, `evaluate`, `methods`, `layers`.
-
-Torch is imported by the commands, not here.
+"""`seewhy explain`, `seewhy methods` and `seewhy layers`. They import torch, not this file.
 
 Exit codes: 0 all done; 1 some photographs could not be explained, the others were; 2 an option is wrong; 130 Ctrl-C.
 """
@@ -185,6 +183,7 @@ def explain(
             raise InputError("--skip-existing looks for files, and none are written.", do="leave it out")
         from seewhy.explainer import Explainer
         from seewhy.images.photo import open_photo
+        from seewhy.models import Preprocess
         from seewhy.render._colormap import colours
         from seewhy.targets import Text, find_label
 
@@ -193,7 +192,9 @@ def explain(
         loaded = load(model, weights, device)
         if labels is not None:
             loaded = replace(loaded, labels=labels_in(labels))
-        loaded = replace(loaded, preprocess=seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std))
+        assert isinstance(loaded.preprocess, Preprocess)  # of what `load` made
+        seen = seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std)
+        loaded = replace(loaded, preprocess=seen)
         explainer = _explainer(Explainer, loaded, names, layer, batch_size)
         index = None
         if loaded.embed_text is not None and (given or top_k):
@@ -208,7 +209,7 @@ def explain(
             if target is not None and loaded.embed_text is not None:
                 return Text(target)
             place = None if where is None else place_of(where, loaded.preprocess.frame(photo.size))
-            inside = None if region is None else region_of(region, photo, loaded.preprocess)
+            inside = None if region is None else region_of(region, photo, seen)
             return Asked(index, box, place, inside, top_k or 0)
 
         _make_folder(out)
