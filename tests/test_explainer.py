@@ -138,7 +138,7 @@ def test_the_choice_costs_one_forward_once_per_shape() -> None:
         forwards.clear()
         explainer(inputs, 1)
         counts.append(len(forwards))
-    assert counts == [2, 1, 2, 1]
+    assert counts == [3, 1, 2, 1]  # of a batch, once more with an image alone
 
 
 def test_ten_targets_cost_one_forward_and_ten_tails() -> None:

@@ -21,8 +21,8 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import Session, session
 from seewhy.engine.tape import replacing
-from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests
+from seewhy.errors import InputError, InputTypeError, LayerError, MethodError, ReplayWarning, warn
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests, see_each_other
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -32,10 +32,10 @@ from seewhy.methods import channels, default, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
-from seewhy.models.accepted import as_module, limits_of, with_preprocessing
+from seewhy.models.accepted import as_module, is_closed, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
-from seewhy.results import Concepts, Explanation, Explanations
+from seewhy.results import Concepts, Explanation, Explanations, cat
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
@@ -286,16 +286,12 @@ class Explainer:
                 )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
-            slopes = any("gradients" in need for need in found.needs)
-            if slopes and not found.layered and (why := limits_of(self.model).gradients):
-                raise GradientError(
-                    f"{found.name} needs the gradient of all layers.", got=why, do='method="rise", which needs none'
-                )
             if layers is not None and not found.layered:
                 where = "all attention" if found.attends else "the input"
                 raise MethodError(
                     f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
+        _check_limits(self.model, self.methods)
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
@@ -357,9 +353,12 @@ class Explainer:
         passed = inputs
         inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
-            taken, why, (_, found) = (
+            taken, why, (forward, found) = (
                 self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
             )
+            if see_each_other(forward):
+                alone = self._one_by_one(forward, target)
+                why, found = "", {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
         files = _files(passed) if photos else None
         explanations = Explanations()
         for method in taken:
@@ -455,6 +454,23 @@ class Explainer:
     @cached_property
     def _for_class_tokens(self) -> Explainer:
         return Explainer(self.loaded or self.model, default.FOR_CLASS_TOKENS, **self._options)
+
+    def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
+        """The explanations of each image alone, joined: for models whose images see each other in a batch."""
+        warn(
+            "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
+            "running statistics, attention over the batch or experts with a capacity do this.",
+            ReplayWarning,
+        )
+        call, asked, outputs = forward.call, targets.as_target(forward.target), rebuild(forward.outputs, Tensor.detach)
+        found = []
+        for row in range(call.batch):
+            alone = call.with_rows(partial(_row, row))
+            found.append(self.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
+        if target is None:
+            return {name: cat([one[name] for one in found]) for name in found[0]}
+        joined = {name: cat([replace(one[name], targets=None) for one in found]) for name in found[0]}
+        return {name: replace(one, targets=asked) for name, one in joined.items()}
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -603,6 +619,20 @@ def _has_a_window(method: str | Method) -> bool:
     return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
 
 
+def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
+    """Refuse methods that need what the model cannot do because of how it was made."""
+    limits = limits_of(model)
+    for found in methods:
+        inside = found.layered or found.attends or "bias_gradients" in found.needs
+        if limits.layers and inside and (is_closed(model) or "bias_gradients" in found.needs):
+            others = [other.name for other in registry.available().values() if not (other.layered or other.attends)]
+            able = ", ".join(name for name in others if "full_grad" not in name)
+            raise MethodError(f"{limits.layers}.", got=f"{found.name}, which looks at layers", do=f"one of {able}")
+        if limits.gradients and found.runs_backward:
+            able = ", ".join(other.name for other in registry.available().values() if not other.runs_backward)
+            raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
+
+
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
     """Where the maps lie that do not cover the whole input as it is."""
     known = forward.plan.placements
@@ -612,6 +642,10 @@ def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str,
 def _shape(inputs: Any) -> tuple[int, ...]:
     """The shape of one of the images among the inputs."""
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
+
+
+def _row(row: int, tensor: Tensor) -> Tensor:
+    return tensor[row : row + 1]
 
 
 def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:

@@ -240,7 +240,9 @@ MAY_MOVE = ("class_token", "registers", "swin", "tokens_first")  # reshape befor
 @pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:
-    """One to look, one to explain; then one each. Where places might have moved, two more that prove they did not.
+    """One to look, one to explain, of a batch one of an image alone; then one each.
+
+    Where places might have moved, two more that prove they did not.
 
     Behind a class token's last block there is no gradient at the patches: of the four candidates that are recorded at
     first, the fourth is the one.
@@ -255,7 +257,8 @@ def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: st
         counts.append(len(forwards))
     handle.remove()
     proof = 2 if case.name in MAY_MOVE else 0  # the image alone, and its changed copies in one batch
-    assert counts == [2 + proof, 3 + proof, 4 + proof]
+    twice = case.name == "convnext"  # among the candidates is one that returns what it is given, which is added to
+    assert counts == [first := 2 + proof + (len(images) > 1) + twice, first + 1, first + 2]
 
 
 class Encoder(nn.Module):
