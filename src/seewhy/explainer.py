@@ -255,10 +255,10 @@ class Explainer:
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
         told = bool(options) or layers is not None or grid is not None or eigen_smooth or gradients != "plain"
-        self.unnamed = method == default.DEFAULT
-        self.by_default = self.unnamed and not told
+        self.named = method != default.DEFAULT
+        self.by_default = not (self.named or told)
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
-        names = [default.PLAIN] if self.unnamed else names
+        names = [default.PLAIN] if method == default.DEFAULT else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
         self._select = partial(targets.select, output=reading(self.model) if output is None else output)
         self.fuse = fuse
@@ -343,8 +343,7 @@ class Explainer:
             target: what to explain; see `seewhy.targets`. None is the predicted class.
 
         Returns:
-            An explanation by the name of each method, "default" or "auto" where that was asked for: a dict that a
-            notebook shows as a picture.
+            An explanation by the name of each method: a dict that a notebook shows as a picture.
         """
         if self.windows is not None:
             return self._by_windows(self.windows, inputs, target)
@@ -364,7 +363,7 @@ class Explainer:
         for method in taken:
             origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
             note = " ".join(filter(None, (why, found[method.name].note)))
-            explanations[default.DEFAULT if self.unnamed else method.name] = replace(
+            explanations[method.name if self.named else default.DEFAULT] = replace(
                 found[method.name], frames=frames, photos=photos, files=files, origin=origin, note=note
             )
         for explanation in explanations.values():
