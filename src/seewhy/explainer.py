@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, LayerError, MethodError
-from seewhy.evidence import Forward, Recorder, Settings, requests
+from seewhy.evidence import Forward, Recorder, Settings, logits, question, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -39,6 +40,7 @@ from seewhy.results.origin import Origin
 from seewhy.targets.outputs import Output
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
+_WORDS = CallLabel("words")  # what a map of all that is said at the pictures' tokens goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
@@ -279,10 +281,29 @@ class Explainer:
         Returns:
             An explanation by the name of each method.
         """
+        if isinstance(target, targets.Token):
+            return self._spoken(inputs, target)
         if self.auto:
             return {"auto": self._chosen(inputs, target)}
-        passed = inputs
-        inputs, photos, frames = self._prepared(inputs)
+        return self._each(inputs, target, *self._prepared(inputs))
+
+    def _spoken(self, inputs: Any, target: targets.Token) -> dict[str, Explanation]:
+        """The explanations of the tokens of an answer, at the layers of the model of language."""
+        asked = question(self.model, inputs, target, self.recorder)
+        explainer = copy(self)
+        explainer.recorder, explainer._select = asked.recorder, logits
+        found = explainer._each(inputs, asked.target, asked.call, None, None)
+        return {name: replace(one, note=asked.note) for name, one in found.items()}
+
+    def _each(
+        self,
+        passed: Any,
+        target: Any,
+        inputs: Any,
+        photos: tuple[Image.Image, ...] | None,
+        frames: tuple[Frame, ...] | None,
+    ) -> dict[str, Explanation]:
+        """See `each`, for inputs that are prepared."""
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
             forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
@@ -473,7 +494,7 @@ def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int)
 def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
     """The calls that `method` looks at; all that were recorded where the caller named the layers."""
     if not method.layered:
-        return (_ATTENTION if method.attends else _INPUT,)
+        return (_ATTENTION if method.attends else _WORDS if "readouts" in method.needs else _INPUT,)
     planned = forward.plan.stages if method.staged else forward.plan.chosen
     return planned or tuple(forward.activations)
 

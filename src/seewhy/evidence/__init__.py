@@ -4,8 +4,22 @@ A file of this folder enters its providers with `provides`; nothing else has to 
 """
 
 from seewhy.evidence._forward import Forward, Plan, Settings, at_least_float32
+from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._request import Request, requests
 
-__all__ = ["Forward", "Plan", "Provider", "Recorder", "Request", "Settings", "at_least_float32", "provides", "requests"]
+__all__ = [
+    "Forward",
+    "Plan",
+    "Provider",
+    "Question",
+    "Recorder",
+    "Request",
+    "Settings",
+    "at_least_float32",
+    "logits",
+    "provides",
+    "question",
+    "requests",
+]

@@ -43,6 +43,7 @@ Need = Literal[
     "block_inputs",
     "value_attention",
     "token_scores",
+    "readouts",
 ]
 
 # the files that hold methods, in the order in which they are listed; a family is a folder
@@ -60,6 +61,8 @@ _FILES = (
     "attention.slopes",
     "attention.surgery",
     "cam.combined",
+    "language.tam",
+    "language.eagle",
 )
 _methods: dict[str, Method] = {}
 
@@ -79,6 +82,7 @@ class Method:
     attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
+    readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
     generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in

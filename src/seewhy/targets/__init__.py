@@ -27,6 +27,7 @@ from seewhy.targets.resolving import (
     resolve,
 )
 from seewhy.targets.text import Similarity, Text, without_redundancy
+from seewhy.targets.tokens import Spoken, Token, probable
 
 __all__ = [
     "BaseTarget",
@@ -45,8 +46,10 @@ __all__ = [
     "Redetected",
     "Region",
     "Similarity",
+    "Spoken",
     "Target",
     "Text",
+    "Token",
     "answers",
     "as_target",
     "checked",
@@ -62,6 +65,7 @@ __all__ = [
     "mirrored",
     "outline",
     "probabilities",
+    "probable",
     "redetected",
     "resolve",
     "scores_tensor",
