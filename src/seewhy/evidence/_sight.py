@@ -27,6 +27,8 @@ from seewhy.inputs.pictures import View
 from seewhy.inputs.prompted import Prompted
 
 
+_STEPS = 64  # at most so many along an axis, where each row of patches is changed by itself
+
 _rows: PerModel[dict[tuple[Any, ...], tuple[int, ...]]] = PerModel(dict)
 _grids: PerModel[dict[tuple[Any, ...], TokenGrid]] = PerModel(dict)
 
@@ -147,27 +149,49 @@ class _Changes:
         return tuple(found)
 
     def lattices(self) -> list[list[list[Lattice]]]:
-        """For each row, for each of its pictures, the tokens of its views."""
-        row, column = (
-            self._decoded(
-                [torch.arange(view.cells[axis]).reshape((-1, 1) if axis == 0 else (1, -1)) for view in self.views],
-                max(view.cells[axis] for view in self.views),
-            )
-            for axis in (0, 1)
-        )
+        """For each row, for each of its pictures, the tokens of its views.
+
+        Raises:
+            LayerError: if the tokens of a view have no places.
+        """
+        coded = self._laid_out(*(self._decoded(self._axis(axis), self._most(axis)) for axis in (0, 1)))
+        if any(grid is None for grid in coded):  # of tokens that see more than their own patches, by convolutions say
+            coded = self._laid_out(*(self._middle(axis) for axis in (0, 1)))
         found: list[list[list[Lattice]]] = [[] for _ in range(self.call.batch)]
-        place = 0
+        grids = iter(coded)
         for picture in self.call.pictures:
-            lattices = []
-            for view in picture.views:
-                tokens = (self.changed & (self.number == place))[picture.row].nonzero()[:, 0]
-                grid = laid_out(tokens, row[picture.row, tokens], column[picture.row, tokens], view.cells)
-                if grid is None:
-                    raise _no_places(len(tokens), view)
-                lattices.append(Lattice(grid, _covered(view)))
-                place += 1
-            found[picture.row].append(lattices)
+            pairs = [(view, next(grids)) for view in picture.views]
+            if missing := [view for view, grid in pairs if grid is None]:
+                raise _no_places(int((self.changed & (self.number == self.views.index(missing[0]))).sum()), missing[0])
+            found[picture.row].append([Lattice(grid, _covered(view)) for view, grid in pairs if grid is not None])
         return found
+
+    def _laid_out(self, row: Tensor, column: Tensor) -> list[Tensor | None]:
+        """The tokens of each view in rows and columns, by the row and column of patches that each answers to."""
+        found = []
+        rows = [picture.row for picture in self.call.pictures for _ in picture.views]
+        for place, (view, of) in enumerate(zip(self.views, rows, strict=True)):
+            tokens = (self.changed & (self.number == place))[of].nonzero()[:, 0]
+            found.append(laid_out(tokens, row[of, tokens], column[of, tokens], view.cells))
+        return found
+
+    def _axis(self, axis: int) -> list[Tensor]:
+        """For each view the numbers of its rows or columns of patches."""
+        return [torch.arange(view.cells[axis]).reshape((-1, 1) if axis == 0 else (1, -1)) for view in self.views]
+
+    def _most(self, axis: int) -> int:
+        return max(view.cells[axis] for view in self.views)
+
+    def _middle(self, axis: int) -> Int[Tensor, "B L"]:
+        """The row or column of patches that has half of what each token answers to before it, and half behind."""
+        numbers, count = self._axis(axis), self._most(axis)
+        whole = self._changes(lambda _: torch.ones(1, 1, dtype=torch.bool))
+        step = -(-count // _STEPS)
+        found = torch.zeros(self.before.shape[:2], dtype=torch.long)
+        for end in range(step, count, step):
+            before = self._changes(lambda number, end=end: numbers[number] < end)  # type: ignore[misc]
+            found += step * (before < whole / 2).long().cpu()
+        return found + step // 2
 
     def _vectors(self, call: Prompted) -> Tensor:
         kept: list[Tensor] = []

@@ -13,6 +13,8 @@ from seewhy.errors import InputError
 
 Box = tuple[float, float, float, float]
 
+_OF_ALL = 5  # the most tokens of a whole view that may stand before or after those with places
+_OFF = 0.1  # by how much of a token a grid may miss where it begins
 _AGREE = 0.9  # the share of tokens that have to answer to the place where a grid has them
 
 
@@ -48,8 +50,9 @@ def laid_out(
 ) -> Int[Tensor, "r c"] | None:
     """Tokens in rows and columns, by the patch of a view that each answers to most.
 
-    They are a grid row by row if nearly all answer to a patch inside their own place, or next to it. Else, of tokens
-    that were left out or shuffled, each lies at its patch.
+    Where they answer to the patches of a rectangle, one to each, they lie there: what is left of a tile without its
+    padding, in whatever order. Else they are merged patches: a grid row by row, nearly all of whose tokens answer to a
+    patch inside their own place, or next to it. A few tokens before or after it may be of the whole view.
 
     Args:
         tokens: their numbers in the sequence.
@@ -59,37 +62,47 @@ def laid_out(
     Returns:
         As `Lattice.tokens`; None where the tokens have no places: queries, latents, clusters.
     """
-    count = len(tokens)
+    for extra in range(_OF_ALL + 1):
+        for start in {0, extra}:
+            kept = slice(start, len(tokens) - extra + start)
+            found = _one_each(tokens[kept], rows[kept], columns[kept], cells)
+            found = _merged(tokens[kept], rows[kept], columns[kept], cells) if found is None else found
+            if found is not None:
+                return found
+    return None
+
+
+def _one_each(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int]) -> Tensor | None:
+    """Tokens at the patches that they answer to, if these are a rectangle, and each is one token's."""
+    if len(tokens) < 2 or len((rows * cells[1] + columns).unique()) < len(tokens):
+        return None
+    height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+    if height * width != len(tokens):
+        return None
+    found = tokens.new_full(cells, -1)
+    found[rows, columns] = tokens
+    return found
+
+
+def _merged(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int]) -> Tensor | None:
+    """Tokens as the grid, row by row, that agrees best with the patches that they answer to; None where none does."""
     best, found = _AGREE, None
-    for down in (down for down in range(1, count + 1) if count % down == 0):
-        across = count // down
-        if down > cells[0] or across > cells[1] or count < 2:
+    order = torch.arange(len(tokens), device=tokens.device)
+    for down in range(1, min(len(tokens), cells[0]) + 1):
+        across = len(tokens) // down
+        if down * across != len(tokens) or across > cells[1] or len(tokens) < 2:
             continue
-        order = torch.arange(count, device=tokens.device)
         agree = _near(rows, order // across, down, cells[0]) & _near(columns, order % across, across, cells[1])
         share = float(agree.float().mean())
         if share >= best:
             best, found = share + 1e-6, tokens.reshape(down, across)
-    if found is not None:
-        return found
-    places = rows * cells[1] + columns
-    if count < 2 or len(places.unique()) < count or _is_scattered(rows, columns, cells):
-        return None
-    scattered = tokens.new_full(cells, -1)
-    scattered[rows, columns] = tokens
-    return scattered
+    return found
 
 
 def _near(found: Tensor, place: Tensor, count: int, cells: int) -> Tensor:
     """Whether a patch lies in the place of a token, of `count` along this axis, or next to it."""
     size = cells / count
     return (found + 0.5 - (place + 0.5) * size).abs() <= size / 2 + (1.0 if size > 1 else 0.0)
-
-
-def _is_scattered(rows: Tensor, columns: Tensor, cells: tuple[int, int]) -> bool:
-    """Whether the patches are no rectangle, as what is left of a picture without its padding is one."""
-    height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
-    return len(rows) != height * width
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,8 @@ class TokenGrid:
 def token_grid(pictures: Sequence[Sequence[Sequence[Lattice]]], size: tuple[int, ...]) -> TokenGrid:
     """The grid over the pictures of each row of a batch.
 
-    Its cells are as large as what the finest of the tokens covers. A cell takes the mean of the tokens at its centre,
+    Its cells are as large as what the finest of the tokens covers, or a part of it where a picture was padded so that
+    tokens begin before it does. A cell takes the mean of the tokens at its centre,
     one of each view.
 
     Args:
@@ -143,7 +157,8 @@ def token_grid(pictures: Sequence[Sequence[Sequence[Lattice]]], size: tuple[int,
     if not every:
         raise InputError("no token of the sequence lies in a picture.")
     height, width = (min(sides) for sides in zip(*(lattice.cell for lattice in every), strict=True))
-    down, across = max(1, round(size[-2] / height)), max(1, round(size[-1] / width))
+    down = round(size[-2] / height) * _parts(*((lattice.box[0], lattice.cell[0]) for lattice in every))
+    across = round(size[-1] / width) * _parts(*((lattice.box[1], lattice.cell[1]) for lattice in every))
     device = every[0].tokens.device
     rows = (torch.arange(down, dtype=torch.float64, device=device) + 0.5) * size[-2] / down
     columns = (torch.arange(across, dtype=torch.float64, device=device) + 0.5) * size[-1] / across
@@ -158,3 +173,11 @@ def token_grid(pictures: Sequence[Sequence[Sequence[Lattice]]], size: tuple[int,
     return TokenGrid(
         index.clamp(min=0), there / there.sum(-1, keepdim=True).clamp(min=1), (down, across) if most == 1 else (most, down, across)
     )
+
+
+def _parts(*sides: tuple[float, float]) -> int:
+    """Into how many parts the finest cells are cut, for lattices to begin with one: (start, cell) of each, in pixels."""
+    cell = min(size for _, size in sides)
+    starts = [start / cell for start, size in sides if size == cell]
+    off = [max(abs(start * parts - round(start * parts)) / parts for start in starts) for parts in (1, 2, 3, 4)]
+    return 1 + off.index(min(off)) if off[0] > _OFF else 1
