@@ -28,7 +28,9 @@ _HOMES = {
     **dict.fromkeys(("features", "summary"), "inspect"),
     **dict.fromkeys(("load",), "models"),
     **dict.fromkeys(("Concepts", "Explanation"), "results"),
-    **dict.fromkeys(("Box", "Category", "Contrast", "Pixel", "Probability", "Region", "Similarity", "Text", "Token"), "targets"),
+    **dict.fromkeys(
+        ("Box", "Category", "Contrast", "Pixel", "Probability", "Region", "Similarity", "Text", "Token"), "targets"
+    ),
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -208,7 +208,7 @@ class Explainer:
         self.auto = method == "auto"
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
-        self._select = partial(targets.select, output=output)
+        self._select: Callable[[Any], Any] = partial(targets.select, output=output)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -289,11 +289,11 @@ class Explainer:
 
     def _spoken(self, inputs: Any, target: targets.Token) -> dict[str, Explanation]:
         """The explanations of the tokens of an answer, at the layers of the model of language."""
-        asked = question(self.model, inputs, target, self.recorder)
+        asked = question(self.model, inputs, target, self.recorder, self.loaded and self.loaded.processor)
         explainer = copy(self)
         explainer.recorder, explainer._select = asked.recorder, logits
         found = explainer._each(inputs, asked.target, asked.call, None, None)
-        return {name: replace(one, note=asked.note) for name, one in found.items()}
+        return {name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()}
 
     def _each(
         self,

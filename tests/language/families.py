@@ -73,7 +73,9 @@ def scaled(photos: Sequence[Tensor]) -> dict[str, Tensor]:
     return {"pixel_values": torch.stack([each.float() / 127.5 - 1 for each in photos])}
 
 
-def prompted(model: Any, pixels: dict[str, Any], counts: Sequence[int] | None = None, image: int = IMAGE) -> dict[str, Any]:
+def prompted(
+    model: Any, pixels: dict[str, Any], counts: Sequence[int] | None = None, image: int = IMAGE
+) -> dict[str, Any]:
     """Some text, the tokens of each picture, and some text."""
     if counts is None:
         with torch.no_grad():
@@ -114,9 +116,13 @@ def llava_next() -> Family:
     )
     model = made(transformers.LlavaNextForConditionalGeneration, config)
     processor = transformers.LlavaNextImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=config.image_grid_pinpoints
+        size={"shortest_edge": 32},
+        crop_size={"height": 32, "width": 32},
+        image_grid_pinpoints=config.image_grid_pinpoints,
     )
-    return Family(model, lambda photos: prompted(model, dict(processor(photos, return_tensors="pt"))), [(48, 64)], (6, 8))
+    return Family(
+        model, lambda photos: prompted(model, dict(processor(photos, return_tensors="pt"))), [(48, 64)], (6, 8)
+    )
 
 
 @family
@@ -204,7 +210,9 @@ def internvl() -> Family:
 @family
 def paligemma() -> Family:
     config = transformers.PaliGemmaConfig(
-        vision_config=transformers.SiglipVisionConfig(**TOWER, image_size=32, patch_size=8, vision_use_head=False, projection_dim=32),
+        vision_config=transformers.SiglipVisionConfig(
+            **TOWER, image_size=32, patch_size=8, vision_use_head=False, projection_dim=32
+        ),
         text_config=transformers.GemmaConfig(**TEXT, head_dim=8),
         image_token_index=IMAGE,
         projection_dim=32,
@@ -273,19 +281,30 @@ def florence2() -> Family:
         "window_size": 4, "projection_dim": 32, "max_position_embeddings": 50,
     }  # fmt: skip
     text = {
-        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": VOCABULARY, "max_position_embeddings": 256,
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": VOCABULARY, "max_position_embeddings": 256,
     }  # fmt: skip
     config = transformers.Florence2Config(vision_config=tower, text_config=text, image_token_id=IMAGE)
     model = made(transformers.Florence2ForConditionalGeneration, config)
-    return Family(model, lambda photos: prompted(model, scaled(photos)), [(128, 128)], (4, 4))
+    return Family(model, lambda photos: prompted(model, scaled(photos)), [(256, 256)], (8, 8))
 
 
 @family
 def blip2() -> Family:
     tower = {**TOWER, "image_size": 32, "patch_size": 8}
     queries = {**TOWER, "encoder_hidden_size": 24, "cross_attention_frequency": 1, "vocab_size": VOCABULARY}
-    text = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": VOCABULARY, "word_embed_proj_dim": 32, "model_type": "opt", "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    text = {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "vocab_size": VOCABULARY,
+        "word_embed_proj_dim": 32,
+        "model_type": "opt",
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     config = transformers.Blip2Config(
         vision_config=tower, qformer_config=queries, text_config=text, num_query_tokens=9, image_token_index=IMAGE
     )
@@ -295,7 +314,14 @@ def blip2() -> Family:
 
 @family
 def kosmos2() -> Family:
-    text = {"vocab_size": VOCABULARY, "embed_dim": 32, "layers": 3, "ffn_dim": 48, "attention_heads": 4, "max_position_embeddings": 256}
+    text = {
+        "vocab_size": VOCABULARY,
+        "embed_dim": 32,
+        "layers": 3,
+        "ffn_dim": 48,
+        "attention_heads": 4,
+        "max_position_embeddings": 256,
+    }
     config = transformers.Kosmos2Config(
         text_config=text, vision_config={**TOWER, "image_size": 32, "patch_size": 8}, latent_query_num=9
     )

@@ -89,7 +89,7 @@ def test_queries_have_no_places_and_the_picture_itself_is_offered(name):
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "llava_next"])
 def test_the_pictures_of_several_prompts_or_of_one_are_told_apart(name):
-    model, call, (size,), expected = built(name)
+    model, call, (size,), _ = built(name)
     first, second = photo(*size, seed=1), photo(*size, seed=2)
     one, other = call([first]), call([second])
     both = {key: torch.cat([one[key], other[key]]) for key in one}
@@ -141,6 +141,6 @@ def test_what_is_no_prompt_is_refused():
     model, call, (size,), _ = built("llava")
     with pytest.raises(InputError, match="input_ids, pixel_values"):
         seewhy.explain(model, torch.zeros(1, 3, 32, 32), seewhy.Token(0))
+    inputs = call([photo(*size)])
     with pytest.raises(InputError, match="no picture"):
-        inputs = call([photo(*size)])
         seewhy.explain(model, {"input_ids": inputs["input_ids"]}, seewhy.Token(0))

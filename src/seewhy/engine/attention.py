@@ -69,7 +69,7 @@ def attend(model: nn.Module, batch: int, within: Collection[str] = ()) -> Iterat
     def keep(*tensors: Tensor) -> None:
         calls.append(Attention(running[-1], *(_by_head(tensor, batch) for tensor in tensors)))
 
-    mode = _Open(batch, keep)
+    mode: Any = _Open(batch, keep)
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         depth = len(running)

@@ -167,8 +167,12 @@ def recording_from(name: str, layer: nn.Module) -> Iterator[None]:
 
     def visit(_: str, passed: Passed) -> tuple[Passed, Finish]:
         torch.set_grad_enabled(True)  # for the rest of this forward; who records it sets it back
-        first = next(tensors(passed), None)
-        return rebuild(passed, lambda tensor: tensor.detach().requires_grad_() if tensor is first else tensor), _as_it_is
+        first = next(tensors(passed))
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor.detach().requires_grad_() if tensor is first else tensor
+
+        return rebuild(passed, own), _as_it_is
 
     with around({name: layer}, visit):
         yield

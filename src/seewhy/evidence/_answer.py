@@ -167,8 +167,7 @@ def _looks_ahead(run: Session, call: Prompted, spoken: Spoken) -> bool:
     other[:, -1] = call.kwargs["input_ids"][:, 0]
     with run.aside(), torch.no_grad():
         before, after = (
-            run.run(replace(call, kwargs=call.kwargs | {"input_ids": ids}))
-            for ids in (call.kwargs["input_ids"], other)
+            run.run(replace(call, kwargs=call.kwargs | {"input_ids": ids})) for ids in (call.kwargs["input_ids"], other)
         )
     first, second = (spoken._logits(found) for found in (before, after))
     return not torch.allclose(first, second, atol=float(first.std()) * 1e-3, rtol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.engine.session import session
@@ -12,6 +13,7 @@ from seewhy.errors import MethodError
 from seewhy.evidence._answer import answered
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._sight import places, sight
+from seewhy.images.arrays import rescale
 from seewhy.inputs.prompted import Prompted
 from seewhy.targets.tokens import Spoken, Token
 
@@ -25,12 +27,14 @@ class Question:
         target: the tokens that are asked about.
         recorder: records at the layers that the tokens of the pictures go through.
         note: which layer was chosen, and why.
+        photos: the pictures as the model sees them, each scaled by its own range; None where a prompt has several.
     """
 
     call: Prompted
     target: Spoken
     recorder: Recorder
     note: str
+    photos: tuple[Image.Image, ...] | None
 
 
 def logits(outputs: Any) -> Any:
@@ -75,4 +79,12 @@ def question(model: nn.Module, inputs: Any, target: Token, recorder: Recorder, t
                 )
             settings = replace(settings, grid=grid.fold)
         found = Recorder(recorder.methods, run.modules(layers), settings, recorder.context)
-    return Question(call, spoken, found, note)
+    return Question(call, spoken, found, note, _photos(call))
+
+
+def _photos(call: Prompted) -> tuple[Image.Image, ...] | None:
+    """The pictures of a call, as far as a photograph can be drawn of each row."""
+    if len(call.size) != 2 or call.image.shape[1] not in (1, 3):
+        return None
+    bright = rescale(call.image.float(), (1, 2, 3)).expand(-1, 3, -1, -1)
+    return tuple(Image.fromarray(each) for each in (bright * 255).byte().movedim(1, -1).cpu().numpy())

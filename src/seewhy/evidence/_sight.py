@@ -26,7 +26,6 @@ from seewhy.hooks.nested import tensors
 from seewhy.inputs.pictures import View
 from seewhy.inputs.prompted import Prompted
 
-
 _STEPS = 64  # at most so many along an axis, where each row of patches is changed by itself
 
 _rows: PerModel[dict[tuple[Any, ...], tuple[int, ...]]] = PerModel(dict)
@@ -115,10 +114,11 @@ def _covered(view: View) -> tuple[float, float, float, float]:
 def _no_places(count: int, view: View) -> LayerError:
     return LayerError(
         "the tokens that the model makes of a picture have no places in it.",
-        got=f"{count} tokens for a view of {view.size[0]} x {view.size[1]} pixels, {view.cells[0]} x {view.cells[1]} patches",
+        got=f"{count} tokens for a view of {view.size[0]} x {view.size[1]} pixels, "
+        f"{view.cells[0]} x {view.cells[1]} patches",
         expected="a token for each patch, or for each square of patches, as without a resampler or queries",
-        do='method="occlusion" or "eagle", which change the picture; or pass grid=, a function from the tokens (B, L, C) '
-        "of a layer to (B, C, *grid)",
+        do='method="occlusion" or "eagle", which change the picture; or pass grid=, a function from the tokens '
+        "(B, L, C) of a layer to (B, C, *grid)",
     )
 
 
@@ -168,7 +168,7 @@ class _Changes:
 
     def _laid_out(self, row: Tensor, column: Tensor) -> list[Tensor | None]:
         """The tokens of each view in rows and columns, by the row and column of patches that each answers to."""
-        found = []
+        found: list[Tensor | None] = []
         rows = [picture.row for picture in self.call.pictures for _ in picture.views]
         for place, (view, of) in enumerate(zip(self.views, rows, strict=True)):
             tokens = (self.changed & (self.number == place))[of].nonzero()[:, 0]
@@ -200,7 +200,12 @@ class _Changes:
             kept.append(next(tensors(passed)).clone())
             raise _Enough
 
-        with torch.no_grad(), of_itself(call.batch), suppress(_Enough), around(self.run.modules(self.call.layers[:1]), visit):
+        with (
+            torch.no_grad(),
+            of_itself(call.batch),
+            suppress(_Enough),
+            around(self.run.modules(self.call.layers[:1]), visit),
+        ):
             self.run.run(call)
         return kept[0]
 

@@ -59,7 +59,8 @@ def readouts(request: Request) -> list[list[Readout]]:
     forward, target = request.forward, request.forward.target
     call = forward.call
     vectors = next((found for found in forward.watched[_last_vectors] if found.ndim == 3), None)
-    head = forward.run.model.get_output_embeddings() if hasattr(forward.run.model, "get_output_embeddings") else None
+    model: Any = forward.run.model
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     fits = isinstance(call, Prompted) and vectors is not None and vectors.shape[:2] == call.ids.shape
     if not fits or not isinstance(target, Spoken) or not isinstance(head, nn.Module):
         raise MethodError(
@@ -68,26 +69,25 @@ def readouts(request: Request) -> list[list[Readout]]:
             expected="a decoder that text and pictures go through, and seewhy.Token(...) as target",
             do='method="grad_cam"',
         )
-    assert isinstance(call, Prompted) and vectors is not None
+    assert isinstance(call, Prompted)
+    assert vectors is not None
     return [_of_row(request, call, target, vectors, head, row) for row in range(call.batch)]
 
 
-def _of_row(
-    request: Request, call: Prompted, target: Spoken, vectors: Tensor, head: Any, row: int
-) -> list[Readout]:
+def _of_row(request: Request, call: Prompted, target: Spoken, vectors: Tensor, head: Any, row: int) -> list[Readout]:
     fold = request.forward.settings.grid
     assert callable(fold)
     ids, count = call.ids[row], target.ids.shape[1]
     pictured = request.forward.once(_pictured)[row]
     weights, bias = head.weight, getattr(head, "bias", None)
-    text = (~torch.isin(ids, ids[pictured].unique())).nonzero()[:, 0]
+    text = (~torch.isin(ids, ids[pictured])).nonzero()[:, 0]
     text = text[text > pictured.nonzero()[0, 0]]  # what stands before the pictures has not seen them
     members = target.members if target.members.ndim == 2 else target.members[:, request.number]
     found = []
     for place in (members[row] > 0).nonzero()[:, 0] + call.length - count:
         before = text[(text < place) & (ids[text] != ids[place])]
         classes = torch.cat([ids[place][None], ids[before]])
-        kinds, which = classes.unique(return_inverse=True)
+        kinds, which = torch.unique(classes, return_inverse=True)
         said = torch.nn.functional.linear(vectors, weights[kinds], None if bias is None else bias[kinds])
         maps = at_least_float32(fold(said))[row][which]
         likeness = at_least_float32(said[row, before, which[0]])
@@ -98,7 +98,8 @@ def _of_row(
 def _pictured(forward: Forward) -> Tensor:
     """(B, L), whether a token is read by the grid: where the gradient of the grid is not zero."""
     fold = forward.settings.grid
-    assert callable(fold) and isinstance(forward.call, Prompted)
+    assert callable(fold)
+    assert isinstance(forward.call, Prompted)
     with torch.enable_grad():
         leaf = torch.zeros(*forward.call.ids.shape, 1, device=forward.call.ids.device).requires_grad_()
         return torch.autograd.grad(fold(leaf).sum(), leaf)[0][..., 0] != 0

@@ -74,7 +74,7 @@ def laid_out(
 
 def _one_each(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int]) -> Tensor | None:
     """Tokens at the patches that they answer to, if these are a rectangle, and each is one token's."""
-    if len(tokens) < 2 or len((rows * cells[1] + columns).unique()) < len(tokens):
+    if len(tokens) < 2 or len({*(rows * cells[1] + columns).tolist()}) < len(tokens):
         return None
     height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
     if height * width != len(tokens):
@@ -100,9 +100,9 @@ def _merged(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int
 
 
 def _near(found: Tensor, place: Tensor, count: int, cells: int) -> Tensor:
-    """Whether a patch lies in the place of a token, of `count` along this axis, or next to it."""
+    """Whether a patch lies in the place of a token, of `count` along this axis, or just beside it."""
     size = cells / count
-    return (found + 0.5 - (place + 0.5) * size).abs() <= size / 2 + (1.0 if size > 1 else 0.0)
+    return (found + 0.5 - (place + 0.5) * size).abs() <= (max(size / 2 + 1, 0.75 * size) if size > 1 else 0.5)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class TokenGrid:
         if views == 1 and bool((weights == 1).all()):
             mean = picked
         else:
-            mean = (picked.unflatten(1, (cells, views)) * weights[..., None].to(picked)).sum(2)
+            mean = (picked.reshape(len(picked), cells, views, -1) * weights[..., None].to(picked)).sum(2)
         return mean.mT.reshape(len(tensor), tensor.shape[-1], *self.space)
 
 
@@ -171,12 +171,14 @@ def token_grid(pictures: Sequence[Sequence[Sequence[Lattice]]], size: tuple[int,
     index = index.flatten(1, 3)
     there = (index >= 0).to(torch.float32)
     return TokenGrid(
-        index.clamp(min=0), there / there.sum(-1, keepdim=True).clamp(min=1), (down, across) if most == 1 else (most, down, across)
+        index.clamp(min=0),
+        there / there.sum(-1, keepdim=True).clamp(min=1),
+        (down, across) if most == 1 else (most, down, across),
     )
 
 
 def _parts(*sides: tuple[float, float]) -> int:
-    """Into how many parts the finest cells are cut, for lattices to begin with one: (start, cell) of each, in pixels."""
+    """Into how many parts cells are cut, for the finest lattices to begin with one: (start, cell) of each, in pixels."""
     cell = min(size for _, size in sides)
     starts = [start / cell for start, size in sides if size == cell]
     off = [max(abs(start * parts - round(start * parts)) / parts for start in starts) for parts in (1, 2, 3, 4)]

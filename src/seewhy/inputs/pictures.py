@@ -159,7 +159,8 @@ def _pictures(key: str, tensor: Tensor, call: Mapping[str, Any], model: nn.Modul
     for number, group in enumerate(groups):
         used = [view for view in group if bool(view.of(tensor).any())]  # short rows are filled up with zeros
         known = isinstance(sizes, Tensor) and len(sizes) == len(groups) and tensor.ndim == 5
-        found += _grouped(used, tensor, tuple(map(int, sizes[number])) if known else None)
+        whole = tuple(sizes[number].tolist()) if known and isinstance(sizes, Tensor) else None
+        found += _grouped(used, tensor, whole)
     return [replace(picture, entry=number) for number, picture in enumerate(found)]
 
 

@@ -67,7 +67,11 @@ class Token(BaseTarget):
             tokenizer: to be used where the target brings none.
         """
         tokenizer = self.tokenizer or tokenizer
-        texts = None if tokenizer is None else [pieces(tokenizer, row[:count]) for row, count in zip(ids, lengths, strict=True)]
+        texts = (
+            None
+            if tokenizer is None
+            else [pieces(tokenizer, row[:count]) for row, count in zip(ids, lengths, strict=True)]
+        )
         if texts is None and (self.per == "word" or _has_text(self.which)):
             raise _no_tokenizer(repr(self.which) if _has_text(self.which) else 'per="word"')
         asked = [self._asked(count, None if texts is None else texts[row]) for row, count in enumerate(lengths)]
@@ -84,7 +88,9 @@ class Token(BaseTarget):
             for number, group in enumerate(groups):
                 members[row, number, group] = 1.0
             parts = [str(int(token)) for token in ids[row]] if texts is None else texts[row]
-            names.append(tuple("".join(parts[place] for place in group).strip() or repr(parts[group[0]]) for group in groups))
+            names.append(
+                tuple("".join(parts[place] for place in group).strip() or repr(parts[group[0]]) for group in groups)
+            )
         single = isinstance(self.which, int | str)
         return Spoken(ids, members[:, 0] if single else members, tuple(names), ahead)
 

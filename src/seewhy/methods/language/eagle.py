@@ -1,4 +1,4 @@
-"""Regions of the pictures in the order in which they make an answer: sufficient alone, and missed where they are gone."""
+"""Regions of the pictures in the order in which they make an answer: enough alone, and missed where they are gone."""
 
 from __future__ import annotations
 
