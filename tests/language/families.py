@@ -281,8 +281,9 @@ def florence2() -> Family:
         "window_size": 4, "projection_dim": 32, "max_position_embeddings": 50,
     }  # fmt: skip
     text = {
-        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": VOCABULARY, "max_position_embeddings": 256,
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "vocab_size": VOCABULARY,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 256,
+        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
     }  # fmt: skip
     config = transformers.Florence2Config(vision_config=tower, text_config=text, image_token_id=IMAGE)
     model = made(transformers.Florence2ForConditionalGeneration, config)

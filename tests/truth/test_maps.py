@@ -27,7 +27,7 @@ LAST_BLOCK = "encoder.layers.encoder_layer_3.ln_1"
 # What is largest in the last block is the same in every image and for every class: tokens of plain background.
 BELOW_CHANCE_IN_A_VIT = {"eigen_cam"}
 FLOOR = {"random_cam"}
-ELSEWHERE = {"d_rise"}  # of detections alone
+ELSEWHERE = {"d_rise", "tam"}  # of detections alone, and of words
 SLOW = {
     "score_cam",
     "ss_cam",
@@ -39,6 +39,7 @@ SLOW = {
     "vit_cx",
     "rise",
     "occlusion",
+    "eagle",
 }
 ATTENTION = {name for name, found in seewhy.methods.available().items() if found.attends}
 POOLED = {"cam"}  # asks for a linear head behind the mean of the layer

@@ -71,7 +71,8 @@ def readouts(request: Request) -> list[list[Readout]]:
         )
     assert isinstance(call, Prompted)
     assert vectors is not None
-    return [_of_row(request, call, target, vectors, head, row) for row in range(call.batch)]
+    with torch.no_grad():
+        return [_of_row(request, call, target, vectors, head, row) for row in range(call.batch)]
 
 
 def _of_row(request: Request, call: Prompted, target: Spoken, vectors: Tensor, head: Any, row: int) -> list[Readout]:

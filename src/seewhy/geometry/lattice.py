@@ -178,7 +178,7 @@ def token_grid(pictures: Sequence[Sequence[Sequence[Lattice]]], size: tuple[int,
 
 
 def _parts(*sides: tuple[float, float]) -> int:
-    """Into how many parts cells are cut, for the finest lattices to begin with one: (start, cell) of each, in pixels."""
+    """Into how many parts cells are cut, so that the finest lattices begin with one: (start, cell), in pixels."""
     cell = min(size for _, size in sides)
     starts = [start / cell for start, size in sides if size == cell]
     off = [max(abs(start * parts - round(start * parts)) / parts for start in starts) for parts in (1, 2, 3, 4)]

@@ -50,7 +50,7 @@ class Token(BaseTarget):
         if self.per not in ("token", "word"):
             raise TargetTypeError("unknown unit.", got=f"per={self.per!r}", expected='"token" or "word"')
 
-    def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
+    def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:  # noqa: ARG002
         raise TargetError(
             "a token is explained of a prompt with pictures.",
             got="an output, without the prompt that it answers",

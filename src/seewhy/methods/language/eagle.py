@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from seewhy._types import Ask
@@ -24,7 +24,7 @@ def _of_probability(target: Any, _: Any) -> Any:
     "eagle",
     needs=("inputs", "score"),
     source="arXiv:2509.22496",
-    cost="regions * (regions + 1) forwards",
+    cost="1 + n (n + 1) forwards, n regions",
     ask=_of_probability,
     checked="Its greedy search over all subsets of each size, by hand on 4 regions: the same order and values.",
 )
@@ -52,7 +52,7 @@ def eagle(inputs: Images, score: Ask, *, regions: int = 4, baseline: float = 0.0
     return torch.stack([_of_image(inputs, image, score, region, baseline) for image in range(len(inputs))])
 
 
-def _of_image(inputs: Images, image: int, score: Ask, region: Int[Tensor, "*size"], baseline: float) -> Map:
+def _of_image(inputs: Images, image: int, score: Ask, region: Tensor, baseline: float) -> Tensor:
     count = int(region.max()) + 1
     value = inputs.new_zeros(count, dtype=torch.float32)
     present: list[int] = []
