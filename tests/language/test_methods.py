@@ -154,7 +154,7 @@ def test_the_score_is_the_logit_and_the_map_a_gradient_of_transformers(llava):
     slope, values = kept[0].grad[0, 3:19].reshape(4, 4, -1), kept[0].detach()[0, 3:19].reshape(4, 4, -1)
     explanation = seewhy.explain(model, inputs, seewhy.Token(2, of=ANSWER), method="hires_cam")
     torch.testing.assert_close(explanation.scores, logits[:, 24, ANSWER[2]].detach(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(list(explanation.maps.values())[0][0], (slope * values).sum(-1), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(next(iter(explanation.maps.values()))[0], (slope * values).sum(-1), atol=1e-6, rtol=1e-4)
 
 
 def test_attention_relevance_of_the_layers_that_are_looked_at(llava):
@@ -209,16 +209,17 @@ def test_the_model_and_the_inputs_are_as_they_were(llava, method):
     assert not explanation.heatmap.requires_grad
 
 
+PIECES = {20: " red", 21: " ring", 22: "s", 23: ","}
+
+
 class Words:
     """A tokenizer whose tokens are words and their endings."""
 
-    pieces = {20: " red", 21: " ring", 22: "s", 23: ","}
-
     def decode(self, ids, **_):
-        return "".join(self.pieces[one] for one in ids)
+        return "".join(PIECES[one] for one in ids)
 
     def __call__(self, text, **_):
-        by_text = {piece.strip(): token for token, piece in self.pieces.items()}
+        by_text = {piece.strip(): token for token, piece in PIECES.items()}
         return {"input_ids": [by_text[word] for word in text.split()]}
 
 

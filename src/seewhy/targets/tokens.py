@@ -92,7 +92,7 @@ class Token(BaseTarget):
                 tuple("".join(parts[place] for place in group).strip() or repr(parts[group[0]]) for group in groups)
             )
         single = isinstance(self.which, int | str)
-        return Spoken(ids, members[:, 0] if single else members, tuple(names), ahead)
+        return Spoken(ids, members[:, 0] if single else members, tuple(names), torch.arange(len(ids)), ahead)
 
     def _asked(self, count: int, texts: list[str] | None) -> list[list[int]]:
         """The groups of tokens that one row's targets are."""
@@ -116,7 +116,8 @@ class Spoken(BaseTarget):
     Attributes:
         ids: (B, n), the answer.
         members: (B, [T,] n), 1 for the tokens that a target is.
-        names: for each row the text of each target.
+        names: for each row of the call the text of each target.
+        rows: (B,), which row of `names` each row is.
         ahead: how many positions before itself a token is predicted.
         probability: whether the score is their probability instead.
     """
@@ -124,6 +125,7 @@ class Spoken(BaseTarget):
     ids: Int[Tensor, "B n"]
     members: Float[Tensor, "B *T n"]
     names: tuple[tuple[str, ...], ...]
+    rows: Int[Tensor, " B"]
     ahead: int = 1
     probability: bool = False
 
@@ -138,7 +140,7 @@ class Spoken(BaseTarget):
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
         """The text of the tokens."""
-        return self.names[image % len(self.names)][number or 0]
+        return self.names[int(self.rows[image])][number or 0]
 
     def _summed(self, values: Float[Tensor, "B n"]) -> Float[Tensor, "B *T"]:
         members = self.members.to(values)
