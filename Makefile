@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint types imports unit rest bench clean
+.PHONY: demo test test-all lint types imports unit rest docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/seewhy explain --out demo
@@ -28,6 +28,9 @@ unit: $(VENV)/.dev
 
 rest: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "slow or all"
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cost.py

@@ -1,6 +1,7 @@
 """What each method costs, against plain inference and against the same method of grad-cam and torchcam, in one run.
 
     PYTHONPATH=src python benchmarks/methods.py
+    PYTHONPATH=src python benchmarks/methods.py --captum   # only the table beside captum, put in its place in the file
 
 Prints a table and writes benchmarks/results/methods.md. Everything that is compared is run in turn, several times, and
 the median is told. Methods that run the model per channel are shown on resnet18's `layer1`, which has 64 channels; the
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import captum.attr
 import pytorch_grad_cam
 import torch
 import torchcam.methods
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import MethodError
+from seewhy.images.absent import grid_cells
 from seewhy.methods.registry import Method
 
 PER_CHANNEL = {
@@ -45,6 +48,11 @@ OPTIONS = {
     "d_rise": {"masks": 64},
     "occlusion": {"window": 56, "stride": 28},
     "opti_cam": {"steps": 10},
+    "integrated_gradients": {"steps": 16},
+    "guided_integrated_gradients": {"steps": 16},
+    **{name: {"samples": 16} for name in ("expected_gradients", "smooth_grad", "smooth_grad_squared", "var_grad")},
+    **{name: {"samples": 64} for name in ("lime", "kernel_shap", "hsic")},
+    "sobol": {"designs": 4, "cells": 4},
 }
 TORCHCAM_OPTIONS = {"ss_cam": {"num_samples": 2}, "is_cam": {"num_samples": 2}}
 LAYERS = {  # others at "layer4"
@@ -57,19 +65,49 @@ CATEGORY, PEER_CHANNELS = 281, 32
 NETWORK, VIT, DETECTOR = "resnet18", "vit_b_16", "ssdlite320_mobilenet_v3_large"
 NETWORKS = {"d_rise": DETECTOR, "clip_surgery": "timm:vit_base_patch16_clip_224"}  # of attention otherwise VIT
 
+# captum's attribution, what it is called with, and the same for seewhy; maps of other draws are not compared
+CAPTUM: dict[str, tuple[Callable[[nn.Module], Any], dict[str, Any], dict[str, Any], bool]] = {
+    "saliency": (captum.attr.Saliency, {"abs": False}, {}, True),
+    "input_x_gradient": (captum.attr.InputXGradient, {}, {}, True),
+    "integrated_gradients": (captum.attr.IntegratedGradients, {"n_steps": 16}, {"steps": 16}, True),
+    "expected_gradients": (
+        captum.attr.GradientShap,
+        {"n_samples": 16, "baselines": torch.zeros(1)},
+        {"samples": 16, "baseline": "zero"},
+        False,
+    ),
+    "smooth_grad": (
+        lambda model: captum.attr.NoiseTunnel(captum.attr.Saliency(model)),
+        {"nt_samples": 16, "nt_samples_batch_size": 16, "abs": False},
+        {"samples": 16},
+        False,
+    ),
+    "occlusion": (
+        captum.attr.Occlusion,
+        {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8), "perturbations_per_eval": 32},
+        {"window": 16, "stride": 8},
+        True,
+    ),
+    "lime": (captum.attr.Lime, {"n_samples": 64, "perturbations_per_eval": 32}, {"samples": 64}, False),
+    "kernel_shap": (captum.attr.KernelShap, {"n_samples": 64, "perturbations_per_eval": 32}, {"samples": 62}, False),
+}
+SECTION = "## Beside captum"
+
 Row = tuple[str, ...]
 
 
-def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def medians(
+    runs: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Seconds for each, the median of `repeats` rounds in which all take their turn, after a round to warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
             time.sleep(0.1)  # what ran before, with threads of its own, lets go of the cores
-            start = time.perf_counter()
+            start = clock()
             run()
             if turn or repeats == 1:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -250,6 +288,48 @@ def score_cam(model: nn.Module, images: Tensor, repeats: int) -> list[Row]:
     ]
 
 
+def beside_captum(image: Tensor, repeats: int) -> str:
+    """The table of what captum has too: one image, all in turn."""
+    model = network(NETWORK)
+    segments = grid_cells(image, count=16)
+    rows = []
+    for name, (kind, theirs, ours, same) in CAPTUM.items():
+        by_regions = name in ("lime", "kernel_shap")
+        options = {**ours, **({"segments": segments, "baseline": "zero"} if by_regions else {})}
+        explainer = seewhy.Explainer(model, name, **options)
+        peer = kind(model)
+        passed = {**theirs, **({"feature_mask": segments[:, None]} if by_regions else {})}
+        if "baselines" in passed:
+            passed["baselines"] = torch.zeros_like(image)
+        runs = {
+            "seewhy": lambda explainer=explainer: explainer(image, CATEGORY),
+            "captum": lambda peer=peer, passed=passed: peer.attribute(image.clone(), target=CATEGORY, **passed),
+        }
+        found = medians(runs, repeats, time.process_time)
+        own, peers = runs["seewhy"]().maps["input"], runs["captum"]()
+        # an occlusion hides all colours at once, and captum gives each of them the whole loss
+        apart = (own - (peers[:, 0] if name == "occlusion" else peers.sum(1))).abs().max() / own.abs().max()
+        rows.append(
+            (
+                name,
+                " ".join(f"{key}={value}" for key, value in ours.items()),
+                f"{found['seewhy'] * 1e3:,.0f}",
+                f"{found['captum'] / found['seewhy']:.2f}",
+                f"{float(apart):.0e}" if same else "other draws",
+            )
+        )
+        print(*rows[-1], sep="  ", flush=True)
+    head = ("method", "options", "ms", "captum / seewhy", "differs, of the largest value")
+    return f"""{SECTION}
+
+{hardware()}; {NETWORK}, random weights, one image of
+{image.shape[-2]} x {image.shape[-1]}; medians of {repeats} rounds, each pair in turn, in processor
+time, which other processes do not add to. captum {captum.__version__}.
+
+{table(head, rows)}
+"""
+
+
 def _half_pixel(size: Any) -> nn.Module:
     return nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
@@ -276,9 +356,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(seewhy.methods.available()))
     parser.add_argument("--ablate", nargs="*", default=["resnet18", "resnet50"], help="models")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods.md")
+    parser.add_argument("--captum", action="store_true", help="only the table beside captum")
     arguments = parser.parse_args()
     keep_buffers()
     warnings.filterwarnings("ignore")
+    if arguments.captum:
+        size = arguments.size
+        image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        before = arguments.out.read_text().partition(SECTION)[0].rstrip()
+        arguments.out.write_text(f"{before}\n\n{beside_captum(image, arguments.repeats)}")
+        return
     start = time.perf_counter()
     size = arguments.size
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -321,7 +408,8 @@ bfloat16 pays where the processor has it (AVX512-BF16, AMX) and on GPUs; elsewhe
 grad-cam's time is that of its first {PEER_CHANNELS} channels, scaled to all.
 
 {table(("model", "layer", "channels", "seewhy, s", "grad-cam, s", "faster", "largest weight difference"), ablations)}
-"""
+
+{beside_captum(images[:1], arguments.repeats)}"""
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text)
     print(text)

@@ -85,6 +85,7 @@ def test_the_last_layer_with_space_is_chosen_and_says_so(case: Case) -> None:
     assert explanation.note.startswith(f"{case.layer} (")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("build", "layer"),
     [
@@ -215,6 +216,9 @@ def test_a_loaded_model_takes_photographs() -> None:
     assert (x1 - x0, y1 - y0) == pytest.approx((175, 175))  # 224 / 256 of the shorter side
     one = seewhy.explain(loaded, photo)
     torch.testing.assert_close(one.maps, explanation[0].maps, rtol=1e-4, atol=1e-6)
+    assert one.files is None
+    chelsea = seewhy.samples.path("chelsea.png")
+    assert seewhy.explain(loaded, [chelsea, str(chelsea)]).files == (str(chelsea), str(chelsea))
     with_label = seewhy.explain(loaded, photo, "espresso")
     assert with_label.targets.index.tolist() == [967]
 

@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import errors, inspect, integrations, methods, metrics, models, render, results, samples, targets
+    from seewhy import errors, inspect, integrations, jobs, methods, metrics, models, render, results, samples, targets
     from seewhy.evaluation import check, choose, evaluate
     from seewhy.explainer import Explainer, concepts, explain
+    from seewhy.exporting import export
     from seewhy.hooks import capture, clip, edit, mask, noise, replace, scale, zero
     from seewhy.inspect import features, summary
     from seewhy.models import load
@@ -19,11 +20,24 @@ __version__ = "0.1.0"
 
 # Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
 _MODULES = frozenset(
-    {"errors", "inspect", "integrations", "methods", "metrics", "models", "render", "results", "samples", "targets"}
+    {
+        "errors",
+        "inspect",
+        "integrations",
+        "jobs",
+        "methods",
+        "metrics",
+        "models",
+        "render",
+        "results",
+        "samples",
+        "targets",
+    }
 )
 _HOMES = {
     **dict.fromkeys(("check", "choose", "evaluate"), "evaluation"),
     **dict.fromkeys(("Explainer", "concepts", "explain"), "explainer"),
+    **dict.fromkeys(("export",), "exporting"),
     **dict.fromkeys(("capture", "clip", "edit", "mask", "noise", "replace", "scale", "zero"), "hooks"),
     **dict.fromkeys(("features", "summary"), "inspect"),
     **dict.fromkeys(("load",), "models"),
@@ -55,9 +69,11 @@ __all__ = [
     "errors",
     "evaluate",
     "explain",
+    "export",
     "features",
     "inspect",
     "integrations",
+    "jobs",
     "load",
     "mask",
     "methods",

@@ -44,6 +44,14 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # on x86 it says yes to emulation too
 
 
+def without_values() -> Any:
+    """A mode in which tensors have shapes, sizes that stay open among them, and no values; weights may have theirs."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    return FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
+
+
 def function_modes() -> list[Any]:
     """The modes that watch this thread's torch functions, the outermost first."""
     return [torch._C._get_function_stack_at(number) for number in range(torch._C._len_torch_function_stack())]
@@ -94,4 +102,5 @@ __all__ = [
     "set_stance",
     "stance",
     "unwatched",
+    "without_values",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
@@ -18,6 +18,24 @@ Frame = tuple[float, float, float, float]
 # (image of each of N rows, maker of the rows with these numbers: (n,) -> (n, C, *space)) -> the scores (N,).
 # Rows are made and run a batch at a time, so that only one batch of them exists at once.
 Ask = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Float[Tensor, " N"]]
+
+
+class Slopes(NamedTuple):
+    """The gradients of the score at some changed images.
+
+    Attributes:
+        rows: the numbers of the rows.
+        scores: of the rows.
+        gradients: at their images.
+    """
+
+    rows: Int[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    gradients: Float[Tensor, "n C *space"]
+
+
+# The same question as `Ask`, answered by the gradients at the rows, a batch at a time.
+AskSlopes = Callable[[Int[Tensor, " N"], Callable[[Int[Tensor, " n"]], Tensor]], Iterator[Slopes]]
 
 
 class CallLabel(NamedTuple):

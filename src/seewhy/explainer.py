@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, NamedTuple, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import session
 from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, LayerError, MethodError
-from seewhy.evidence import Forward, Recorder, Settings, logits, question, requests
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -31,11 +30,11 @@ from seewhy.hooks.wrappers import unwrap
 from seewhy.methods import channels, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
-from seewhy.methods.registry import Method
+from seewhy.methods.registry import Accounted, Attribution, Method
 from seewhy.models.accepted import as_module
-from seewhy.models.loaded import Loaded, own_labels
-from seewhy.results import Concepts, Explanation
-from seewhy.results.checks import warn_of_blanks
+from seewhy.models.loaded import Loaded, are_photos, own_labels
+from seewhy.results import Concepts, Explanation, Explanations
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
 from seewhy.targets.outputs import Output
 
@@ -47,13 +46,20 @@ _ATTENTION = CallLabel("attention")  # what a map of all attention over the imag
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
 
 
+class _Drawn(NamedTuple):
+    """What methods drew: maps by method and layer, (B, [T,] *grid), and the gaps (B, [T]) of those that add up."""
+
+    maps: dict[str, dict[CallLabel, Tensor]]
+    gaps: dict[str, Tensor]
+
+
 @overload
 def explain(
     model: nn.Module | Loaded,
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method = ...,
+    method: str | Method | Attribution = ...,
     **options: Any,
 ) -> Explanation: ...
 @overload
@@ -62,7 +68,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: list[str | Method] | list[str] | tuple[str | Method, ...],
+    method: list[str | Method | Attribution] | list[str] | tuple[str | Method | Attribution, ...],
     **options: Any,
 ) -> dict[str, Explanation]: ...
 def explain(
@@ -70,7 +76,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method | Sequence[str | Method] = "grad_cam",
+    method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     fuse: Fuse | None = None,
@@ -81,6 +87,7 @@ def explain(
     output: Output = None,
     batch_size: int = 32,
     precision: Precision = "full",
+    gradients: Gradients = "plain",
     progress: bool = False,
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
@@ -97,7 +104,8 @@ def explain(
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
         method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
-            that measures best on this model, at the layers where it does.
+            that measures best on this model, at the layers where it does; or a function (model, inputs, target) ->
+            maps (B, *space), such as `seewhy.methods.of_captum` makes.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -108,6 +116,7 @@ def explain(
         output: which part of the model's output counts, where there are several.
         batch_size: how many changed inputs or activations run at once.
         precision: "full" or "bf16".
+        gradients: "plain", or "libra" for those that balance a transformer's account.
         progress: whether a bar is shown.
         **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
@@ -130,10 +139,11 @@ def explain(
         output=output,
         batch_size=batch_size,
         precision=precision,
+        gradients=gradients,
         progress=progress,
         **options,
     )
-    return explainer(inputs, target) if isinstance(method, str | Method) else explainer.each(inputs, target)
+    return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
 
 
 def concepts(
@@ -156,7 +166,8 @@ class Explainer:
 
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
-        method: a name from `seewhy.methods.available()`, or several of them for `each`. "auto" measures methods and
+        method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
+            several of them for `each`. "auto" measures methods and
             layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
@@ -174,6 +185,8 @@ class Explainer:
         batch_size: how many changed inputs or activations a perturbation method runs at once; bounds its memory.
         precision: "bf16" runs changed inputs in bfloat16, if the hardware computes in it; scores agree to 2 or 3
             digits.
+        gradients: "libra" runs a method of gradients on those of LibraGrad (arXiv:2411.16760): through attention, norms
+            and gates they keep the account of what each part added to the score; see `libra_grad`.
         progress: a bar for methods that run the model often.
         **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
@@ -188,7 +201,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str | Method | Sequence[str | Method] = "grad_cam",
+        method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
         *,
         layers: Layers | None = None,
         grid: Fold | tuple[int, ...] | None = None,
@@ -200,6 +213,7 @@ class Explainer:
         output: Output = None,
         batch_size: int = 32,
         precision: Precision = "full",
+        gradients: Gradients = "plain",
         progress: bool = False,
         **options: Any,
     ) -> None:
@@ -222,7 +236,16 @@ class Explainer:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
+        if gradients not in get_args(Gradients):
+            raise InputError("unknown gradients.", got=repr(gradients), expected='"plain" or "libra"')
         for found in self.methods:
+            if gradients == "libra" and (found.attends or not found.differentiates):
+                why = "gradients at attention weights, which libra cuts off" if found.attends else "no gradients"
+                raise MethodError(
+                    f"{found.name} takes {why}.",
+                    got='gradients="libra"',
+                    do='method="libra_grad", or gradients="plain"',
+                )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
             if layers is not None and not found.layered:
@@ -238,18 +261,19 @@ class Explainer:
             tuple(grid) if isinstance(grid, list) else grid,
             generator or Generator().manual_seed(0),
             Limits(batch_size, progress, precision),
+            gradients,
         )
-        context = partial(
+        known = partial(
             targets.Context,
             labels=self.labels,
             embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
             encode=self.loaded.embed_text if self.loaded else None,
             regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
             num_classes=targets.declared_classes(self.model),
-            differentiable=any("gradients" in need for found in self.methods for need in found.needs),
+            differentiable=any(found.differentiates for found in self.methods),
             features={},
         )
-        self.recorder = Recorder(self.methods, named, settings, context)
+        self.recorder = Recorder(self.methods, named, settings, lambda call: known(batch=call.batch, sizes=call.sizes))
         self._choosing = {"batch_size": batch_size, "generator": generator}
         self._options: dict[str, Any] = self._choosing | {
             "fuse": fuse,
@@ -257,6 +281,7 @@ class Explainer:
             "labels": labels,
             "output": output,
             "precision": precision,
+            "gradients": gradients,
             "progress": progress,
         }
 
@@ -271,7 +296,7 @@ class Explainer:
         (explanation,) = self.each(inputs, target).values()
         return explanation
 
-    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> dict[str, Explanation]:
+    def each(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanations:
         """Explain a batch with every method, from one forward wherever they share it.
 
         Args:
@@ -279,21 +304,23 @@ class Explainer:
             target: what to explain; see `seewhy.targets`. None is the predicted class.
 
         Returns:
-            An explanation by the name of each method.
+            An explanation by the name of each method: a dict that a notebook shows as a picture.
         """
         if isinstance(target, targets.Token):
             return self._spoken(inputs, target)
         if self.auto:
-            return {"auto": self._chosen(inputs, target)}
-        return self._each(inputs, target, *self._prepared(inputs))
+            return Explanations(auto=self._chosen(inputs, target))
+        return self._each(inputs, target, *self.prepared(inputs))
 
-    def _spoken(self, inputs: Any, target: targets.Token) -> dict[str, Explanation]:
+    def _spoken(self, inputs: Any, target: targets.Token) -> Explanations:
         """The explanations of the tokens of an answer, at the layers of the model of language."""
+        if self.auto:
+            raise MethodError('"auto" measures maps of classes.', got="seewhy.Token", do='method="attention_relevance"')
         asked = question(self.model, inputs, target, self.recorder, self.loaded and self.loaded.processor)
         explainer = copy(self)
         explainer.recorder, explainer._select = asked.recorder, logits
         found = explainer._each(inputs, asked.target, asked.call, None, None)
-        return {name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()}
+        return Explanations({name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()})
 
     def _each(
         self,
@@ -302,18 +329,42 @@ class Explainer:
         inputs: Any,
         photos: tuple[Image.Image, ...] | None,
         frames: tuple[Frame, ...] | None,
-    ) -> dict[str, Explanation]:
+    ) -> Explanations:
         """See `each`, for inputs that are prepared."""
         with session(self.model, inputs, select=self._select) as run:
             remembered = self.recorder.has_plan(run, target)
-            forward, asked, maps = self._drawn_at(self.recorder.first(run, target))
-            if remembered and _some_blank(maps, len(run.call.space)):  # the plan was made for another target
-                forward, asked, maps = self._drawn_at(self.recorder.first(run, target, afresh=True))
-            likely = forward.probabilities
-        outputs, call = rebuild(forward.outputs, Tensor.detach), run.call
-        explanations = {
+            found = self.explained(self.recorder.first(run, target))
+            if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
+                found = self.explained(self.recorder.first(run, target, afresh=True))
+        files = _files(passed) if photos else None
+        explanations = Explanations()
+        for method in self.methods:
+            origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
+            explanations[method.name] = replace(
+                found[method.name], frames=frames, photos=photos, files=files, origin=origin
+            )
+        for explanation in explanations.values():
+            warn_of_blanks(explanation)
+            warn_of_gaps(explanation)
+        return explanations
+
+    def explained(self, forward: Forward) -> dict[str, Explanation]:
+        """What each method makes of a recorded forward, by its name: a closed computation, which `export` traces.
+
+        Args:
+            forward: recorded for these methods, inside a session.
+
+        Returns:
+            Explanations that know nothing of the caller's photographs and model.
+        """
+        self._check_alignment(forward)
+        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
+        drawn = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
+        likely, call = forward.probabilities, forward.call
+        outputs = rebuild(forward.outputs, Tensor.detach)
+        return {
             found.name: Explanation(
-                maps={str(label): drawn for label, drawn in maps[found.name].items()},
+                maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
                 probabilities=None if likely is None else likely.detach(),
                 outputs=outputs,
@@ -321,24 +372,19 @@ class Explainer:
                 method=found.name,
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                placements=_placements(maps[found.name], forward) if found.layered else {},
+                placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
-                frames=frames,
-                photos=photos,
                 note=forward.plan.reason if found.layered else "",
-                origin=Origin(self.loaded or self.model, None if photos else passed, call.batch),
+                gap=drawn.gaps.get(found.name),
             )
             for found in self.methods
         }
-        for explanation in explanations.values():
-            warn_of_blanks(explanation)
-        return explanations
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
         model = self.loaded or self.model
-        kept, key = _choices.of(self.model), _shape(self._prepared(inputs)[0])
+        kept, key = _choices.of(self.model), _shape(self.prepared(inputs)[0])
         if key not in kept:
             choice = late("choose")(model, inputs, target, **self._choosing)
             kept[key] = choice.method, choice.layers, choice.reason
@@ -363,7 +409,7 @@ class Explainer:
         Raises:
             LayerError: for more than one layer.
         """
-        inputs, photos, frames = self._prepared(inputs)
+        inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             forward = self.recorder.first(run, None)
             if len(forward.activations) != 1:
@@ -390,11 +436,11 @@ class Explainer:
             outputs = run.run(rows)
         return targets.class_scores(outputs).values
 
-    def _prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
+    def prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
         """What the model is called with; and where photographs were passed, these and what the model sees of them."""
-        if self.loaded is None or not _are_photos(inputs):
+        if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
-        return self.loaded.prepare(inputs if isinstance(inputs, list | tuple) else [inputs])
+        return self.loaded.prepare(_listed(inputs))
 
     def _check_alignment(self, forward: Forward) -> None:
         """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
@@ -415,61 +461,66 @@ class Explainer:
                     do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
                 )
 
-    def _drawn_at(self, forward: Forward) -> tuple[Forward, dict[Any, Forward], dict[str, dict[CallLabel, Tensor]]]:
-        """The forward, the same for each kind of target that the methods explain, and each method's maps."""
-        self._check_alignment(forward)
-        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
-        return forward, asked, self._smoothed(asked) if self.augment_smooth else self._maps(asked)
-
-    def _maps(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
+    def _maps(self, asked: Mapping[Any, Forward]) -> _Drawn:
         """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
-        drawn: dict[str, dict[CallLabel, Tensor]] = {}
+        every = _Drawn({}, {})
         for number, (ask, forward) in enumerate(asked.items(), 1):
             methods = [found for found in self.methods if found.ask == ask]
-            drawn |= self._drawn(forward, methods, last=number == len(asked))
-        return drawn
+            drawn = self._drawn(forward, methods, last=number == len(asked))
+            every = _Drawn(every.maps | drawn.maps, every.gaps | drawn.gaps)
+        return every
 
-    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> dict[str, dict[CallLabel, Tensor]]:
+    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> _Drawn:
         """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
         needs = {need for found in methods for need in found.needs}
         generator = forward.settings.generator
         state = generator.get_state()
         drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
+        gaps: dict[str, list[Tensor]] = {}
         for request in requests(forward, needs, keep_graph=not last):
             for found in methods:
                 for label in _labels(found, forward):
                     generator.set_state(state)
                     here = request.at(label)
                     values = {need: here.give(need) for need in found.needs}
-                    drawn[found.name].setdefault(label, []).append(found.function(**values))
+                    result = found.function(**values)
+                    if isinstance(result, Accounted):
+                        gaps.setdefault(found.name, []).append(result.gap)
+                        result = result.maps
+                    drawn[found.name].setdefault(label, []).append(result)
         if self.generator is None:
             generator.set_state(state)
         elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
             generator.set_state(state)
             generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         several = forward.scores.ndim == 2
-        return {
-            name: {label: torch.stack(maps, 1) if several else maps[0] for label, maps in layers.items()}
-            for name, layers in drawn.items()
-        }
 
-    def _smoothed(self, asked: Mapping[Any, Forward]) -> dict[str, dict[CallLabel, Tensor]]:
-        """The mean of the maps over all views of the inputs, each put back in place.
+        def together(found: list[Tensor]) -> Tensor:
+            return torch.stack(found, 1) if several else found[0]
+
+        maps = {name: {label: together(found) for label, found in layers.items()} for name, layers in drawn.items()}
+        return _Drawn(maps, {name: together(found) for name, found in gaps.items()})
+
+    def _smoothed(self, asked: Mapping[Any, Forward]) -> _Drawn:
+        """The mean of the maps over all views of the inputs, each put back in place. It adds up to no score.
 
         The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
         """
-        totals = self._maps(asked)
+        totals = self._maps(asked).maps
         views = smooth.views()
         first = next(iter(asked.values()))
         for view in views[1:]:
             turned = targets.mirrored if view.mirrored else _as_it_is
             again = first.again(first.call.seen_as(view.apply), turned(first.target))
-            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()})
+            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()}).maps
             totals = {
                 name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
                 for name, layers in totals.items()
             }
-        return {name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()}
+        means = {
+            name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
+        }
+        return _Drawn(means, {})
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
@@ -483,10 +534,10 @@ def _shape(inputs: Any) -> tuple[int, ...]:
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
 
 
-def _some_blank(maps: Mapping[str, Mapping[CallLabel, Tensor]], dimensions: int) -> bool:
+def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:
     """Whether some method's maps of an image and target are zero at all layers."""
     anywhere = [
-        torch.stack([grid.flatten(-dimensions).any(-1) for grid in layers.values()]) for layers in maps.values()
+        torch.stack([grid.flatten(-dimensions).any(-1) for grid in found.maps.values()]) for found in explanations
     ]
     return not all(bool(found.any(0).all()) for found in anywhere)
 
@@ -503,6 +554,11 @@ def _as_it_is(target: targets.Target) -> targets.Target:
     return target
 
 
-def _are_photos(inputs: Any) -> bool:
-    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
-    return isinstance(first, str | Path | Image.Image)
+def _files(photos: Any) -> tuple[str, ...] | None:
+    """The names of the photographs' files; None if one of them was not read from a file."""
+    names = [getattr(photo, "filename", "") if isinstance(photo, Image.Image) else photo for photo in _listed(photos)]
+    return tuple(map(str, names)) if all(names) else None
+
+
+def _listed(inputs: Any) -> Sequence[Any]:
+    return inputs if isinstance(inputs, list | tuple) and inputs else [inputs]

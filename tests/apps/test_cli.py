@@ -281,6 +281,7 @@ def test_names_by_hand(tmp_path):
     assert names("y.png") == ["y-3-m"]
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_but_what_the_same_command_wrote(here):
     """Another folder, class, layer, method, colour or model: its own file. The same again: the same file."""
     for folder, sample in (("a", "chelsea.png"), ("b", "coffee.png")):

@@ -20,6 +20,7 @@ def detector():
     return fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None, **options).eval()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("reshape_transform", [None, fasterrcnn_reshape_transform])
 @pytest.mark.parametrize(
     ("name", "method", "options"),

@@ -114,6 +114,7 @@ def asking(package, kind, name, seen):
     return {"Strongest": Strongest, "Squared": Squared}[kind]
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize("targets", [None, TARGETS], ids=["predicted", "targets"])
 @pytest.mark.parametrize(
     ("kind", "name"),
@@ -136,6 +137,7 @@ def test_a_class_of_ones_own_asks_its_parent(kind, name, targets):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize("call", [{}, {"aug_smooth": True}, {"eigen_smooth": True}], ids=str)
 @pytest.mark.parametrize("name", [*WEIGHTS, *IMAGES])
 def test_a_class_that_hands_on_its_parents_is_its_parent(name, call):
@@ -436,6 +438,7 @@ def test_exceptions_come_through_and_leave_nothing(name):
     torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_is_flat_without_with(name):
     """Objects made in a loop go at once, without the garbage collector, and nothing of a call but `outputs` stays."""

@@ -21,6 +21,7 @@ every_target = pytest.mark.parametrize("targets", [{}, {"targets": None}], ids=[
 every_layer = pytest.mark.parametrize("layers", [("4",), ("2", "6")], ids=["one layer", "two layers"])
 
 
+@pytest.mark.few(24)
 @every_call
 @every_target
 @every_layer
@@ -58,6 +59,7 @@ def test_components_by_default(name):
 BY_CHANCE = ("GradCAMElementWise", "LayerCAM")
 
 
+@pytest.mark.few(56)
 @every_target
 @every_layer
 @pytest.mark.parametrize("call", [{}, {"aug_smooth": True}, {"eigen_smooth": True}], ids=str)

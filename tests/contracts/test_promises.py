@@ -26,10 +26,10 @@ from tests.contracts.zoo import CASES, CHEAP, CLASSES, Case, LeftInTrainMode
 
 # d_rise explains boxes, and tam words, which these models do not give: tests/methods/test_d_rise.py, tests/language
 METHODS = [name for name in seewhy.methods.available() if name not in ("d_rise", "tam")]
+REPLAYED = ("replay", "neutral_replay")
 BY_NAME = {case.name: case for case in CASES}
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def explain(case: Case, method: str, model: nn.Module, *args, **options) -> seewhy.Explanation:
@@ -55,15 +55,18 @@ def mechanism(method: str) -> tuple[object, ...]:
 FIRST_OF_MECHANISM = {
     method for number, method in enumerate(METHODS) if mechanism(method) not in map(mechanism, METHODS[:number])
 }
+every_method = pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in FIRST_OF_MECHANISM else [pytest.mark.all]) for name in METHODS]
+)
 EVERY_FORMULA = ("small_cnn", "volumes")  # the others of a mechanism: enough to tell a formula's own mistakes
-CORE = ("resnet", "volumes", "class_token", "called_twice")  # in `make test`; the others in `make test-all`
+CORE = ("resnet", "class_token")  # in `make test`; the others in `make test-all`
 
 
 def applies(case: Case, method: str) -> bool:
     if method == "cam":
         return case.averaged
     found = seewhy.methods.get(method)
-    if case.name == "tokens_first" and {"replay", "layer_attention_gradients", "token_scores"} & set(found.needs):
+    if case.name == "tokens_first" and {*REPLAYED, "layer_attention_gradients", "token_scores"} & set(found.needs):
         return False
     if found.attends and not case.tokens:
         return False
@@ -307,7 +310,7 @@ def test_a_generator_decides_what_is_drawn(method: str) -> None:
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
     """Need 16: true batches."""
     together, inputs = baseline(case, method), case.inputs()
-    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    asks = {"score", *REPLAYED} & set(seewhy.methods.get(method).needs)
     for number in range(len(inputs)):
         alone = explain(case, method, case.model(), inputs[number : number + 1])
         assert alone.layers == together.layers
@@ -352,6 +355,7 @@ def test_frozen_no_grad_and_inference_mode_change_nothing(case: Case, method: st
     assert_same(baseline(case, method).maps, found)
 
 
+@pytest.mark.few(4)
 @every_case
 def test_a_model_made_under_inference_mode_can_be_explained(case: Case) -> None:
     expected = explain(case, "grad_cam", case.model(), case.inputs()).maps
@@ -384,7 +388,7 @@ def test_bf16_weights_give_float32_maps_like_float32_weights(case: Case, method:
     inputs = case.inputs()
     expected = explain(case, method, case.model(), inputs, 1)
     found = explain(case, method, case.model().bfloat16(), inputs.bfloat16(), 1).maps
-    asks = {"score", "replay"} & set(seewhy.methods.get(method).needs)
+    asks = {"score", *REPLAYED} & set(seewhy.methods.get(method).needs)
     resolved = 2 * 2**-8 * float(expected.outputs.abs().max()) if asks else 0
     for name, grid in expected.maps.items():
         assert found[name].dtype == torch.float32
@@ -668,6 +672,7 @@ def test_cam_is_refused_without_a_global_average(case: Case) -> None:
         seewhy.explain(case.model(), case.inputs(), method="cam")
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("method", [name for name in METHODS if seewhy.methods.get(name).attends])
 @pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)
 def test_attention_is_refused_where_it_does_not_run_over_the_whole_image(case: Case, method: str) -> None:
@@ -686,7 +691,7 @@ def test_what_needs_blocks_is_refused_where_these_are_no_modules(method: str) ->
         seewhy.explain(case.model(), case.inputs(), method=method)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if "replay" in seewhy.methods.get(name).needs])
+@pytest.mark.parametrize("method", [name for name in METHODS if {*REPLAYED} & set(seewhy.methods.get(name).needs)])
 def test_replay_is_refused_where_the_images_do_not_come_first(method: str) -> None:
     case = BY_NAME["tokens_first"]
     with pytest.raises(MethodError, match=r"cannot be replayed(.|\n)*score_cam"):

@@ -12,8 +12,12 @@ import seewhy
 from seewhy.errors import MapWarning
 from tests.contracts.zoo import CHEAP, CLASSES
 
-DRAWN = {"rise"}  # its masks are other ones for a volume than for an image
-OPTIONS = CHEAP | {"ss_cam": {"samples": 1, "noise": 0.0}, "vit_cx": {"noise": 0.0}}  # the noise too would be another
+# their masks, regions and noise are other ones for a volume than for an image, as is a quarter of its values
+DRAWN = {"rise", "lime", "kernel_shap", "sobol", "hsic", "var_grad", "guided_integrated_gradients"}
+OPTIONS = CHEAP | {"ss_cam": {"samples": 1, "noise": 0.0}, "vit_cx": {"noise": 0.0}}
+OPTIONS |= {
+    name: {"samples": 1, "noise": 0.0} for name in ("smooth_grad", "smooth_grad_squared")
+}  # the noise too would be another
 METHODS = [
     name
     for name, found in seewhy.methods.available().items()

@@ -29,6 +29,16 @@ CHEAP = {
     "group_cam": {"groups": 8, "sigma": 2.0},
     "eagle": {"regions": 2},
     "occlusion": {"window": 8, "stride": 8},
+    "integrated_gradients": {"steps": 6},
+    "guided_integrated_gradients": {"steps": 6},
+    "expected_gradients": {"samples": 4},
+    "smooth_grad": {"samples": 3},
+    "smooth_grad_squared": {"samples": 3},
+    "var_grad": {"samples": 3},
+    "lime": {"samples": 20, "regions": 9},
+    "kernel_shap": {"samples": 20, "regions": 9},
+    "sobol": {"designs": 4, "cells": 2},
+    "hsic": {"samples": 16, "cells": 2},
 }
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import seewhy
 from seewhy import metrics
-from seewhy.errors import InputError, InputTypeError, MetricError, MissingExtra
+from seewhy.errors import InputError, InputTypeError, MethodError, MetricError, MissingExtra
 from seewhy.evaluation import Evaluation
 from tests.evaluation.planted import SIZE, Spot, right, shifted, spotted
 
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused():
         evaluate(images, methods=(), maps={"small": torch.ones(2, 8, 8)})
     with pytest.raises(InputTypeError, match="did not return a tensor"):
         evaluate(images, methods=[lambda model, inputs, target: None])
-    with pytest.raises(InputTypeError, match="cannot take part"):
+    with pytest.raises(MethodError, match=r"given by its name(.|\n)*7(.|\n)*or a function"):
         evaluate(images, methods=[7])
 
 

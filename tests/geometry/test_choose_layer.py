@@ -46,6 +46,7 @@ def corner(tensor: Tensor, row: int, column: int) -> Tensor:
     return tensor
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("place", [(0, 1), (1, 0)], ids=["upper right", "lower left"])
 def test_blanking_a_quadrant_shows_in_that_quadrant(case: Case, place: tuple[int, int]) -> None:
@@ -231,6 +232,7 @@ def test_the_map_an_output_with_space_is_drawn_from_is_no_explanation() -> None:
 MAY_MOVE = ("class_token", "registers", "swin", "tokens_first")  # reshape before the layer
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:

@@ -15,6 +15,7 @@ import torch
 import seewhy
 from seewhy.errors import InputError, LayerError
 from seewhy.evidence._sight import places, sight
+from seewhy.geometry.lattice import laid_out
 
 transformers = pytest.importorskip("transformers")
 
@@ -22,7 +23,8 @@ from seewhy.engine.session import session  # noqa: E402
 from seewhy.inputs.prompted import Prompted  # noqa: E402
 from tests.language.families import FAMILIES, Family, photo  # noqa: E402
 
-PLACED = [name for name in FAMILIES if name not in ("blip2", "kosmos2")]
+REFUSED = {"blip2": 9, "kosmos2": 9, "florence2": 65}  # how many tokens a picture becomes
+PLACED = [name for name in FAMILIES if name not in REFUSED]
 
 
 @cache
@@ -75,16 +77,19 @@ def test_a_region_moves_the_tokens_that_the_grid_has_there(name):
         assert divmod(int(on_grid.argmax()), columns) == (row, column), on_grid
 
 
-@pytest.mark.parametrize("name", ["blip2", "kosmos2"])
-def test_queries_have_no_places_and_the_picture_itself_is_offered(name):
-    model, call, sizes, _ = built(name)
-    inputs = call([photo(*sizes[0])])
-    with pytest.raises(LayerError, match="9 tokens for a view of 32 x 32 pixels") as raised:
+@pytest.mark.parametrize("name", ["blip2", "kosmos2", "florence2"])
+def test_tokens_without_places_are_refused_and_the_picture_itself_is_offered(name):
+    model, call, (size,), _ = built(name)
+    inputs = call([photo(*size)])
+    with pytest.raises(
+        LayerError, match=f"{REFUSED[name]} tokens for a view of {size[0]} x {size[1]} pixels"
+    ) as raised:
         seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]))
     assert 'method="occlusion"' in str(raised.value)
     assert "grid=" in str(raised.value)
-    explanation = seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]), method="occlusion")
-    assert explanation.heatmap.shape == (1, 32, 32)
+    options = {"window": size[0] // 2, "stride": size[0] // 2}
+    explanation = seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]), method="occlusion", **options)
+    assert explanation.heatmap.shape == (1, *size)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "llava_next"])
@@ -135,6 +140,22 @@ def test_the_frames_of_a_video_are_told_apart():
     moved = vectors(model, made.layers[0], {**inputs, "pixel_values_videos": changed}) - start
     on_grid = grid.fold(moved.square().sum(-1, keepdim=True))[0, 0]
     assert torch.unravel_index(on_grid.argmax(), grid.space) == (1, 0, 2)
+
+
+def test_tokens_in_a_grid_are_told_from_queries():
+    """Merged patches answer inside their own place; queries answer anywhere, or all of them to the middle."""
+    tokens = torch.arange(10, 19)
+    row, column = torch.arange(9) // 3, torch.arange(9) % 3
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        jitter = torch.randint(2, (2, 9), generator=generator)
+        assert torch.equal(laid_out(tokens, 2 * row + jitter[0], 2 * column + jitter[1], (6, 6)), tokens.reshape(3, 3))
+        assert laid_out(tokens, *torch.randint(6, (2, 9), generator=generator), (6, 6)) is None
+    assert laid_out(tokens[:4], torch.full((4,), 2), torch.full((4,), 2), (4, 4)) is None
+    cut = laid_out(tokens[:6], torch.tensor([3, 3, 3, 2, 2, 2]), torch.tensor([1, 2, 3, 1, 2, 3]), (4, 4))
+    expected = torch.full((4, 4), -1)
+    expected[3, 1:], expected[2, 1:] = tokens[:3], tokens[3:6]
+    assert torch.equal(cut, expected)
 
 
 def test_what_is_no_prompt_is_refused():

@@ -202,6 +202,7 @@ def test_le_grad_of_a_model_that_pools_by_attention():
         np.testing.assert_allclose(found[image], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())  # float32
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_maps_lie_on_the_grid_without_a_word_of_configuration(case):
@@ -270,6 +271,7 @@ def test_cost_tells_how_often_the_model_runs():
         assert len(calls) == counted[seewhy.methods.get(name).cost], name
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)
 @pytest.mark.parametrize("method", NAMES)
 def test_attention_in_windows_is_refused(case, method):

@@ -128,6 +128,7 @@ def surgery(model, images, depth, blocks_of, score):
     return np.stack(found), outputs
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", TOWERS)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 @pytest.mark.parametrize("depth", [6, 1])

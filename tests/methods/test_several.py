@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy import Category, methods, targets
 from seewhy.errors import MapWarning, MethodError, TargetError
-from tests.contracts.zoo import CASES
+from tests.contracts.zoo import CASES, CHEAP
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -95,10 +95,12 @@ def test_passes_to_the_input_are_shared_too():
 def test_cost_tells_what_is_counted():
     counted = {"1 forward": (1, 0), "1 forward, 1 backward": (1, 1), "1 forward, 2 backwards": (1, 2)}
     counted["1 + n forwards, n backwards, n = 4"] = (5, 4)
+    counted["2 forwards, 1 backward"] = (2, 1)
+    asking = {"score", "replay", "gradients_at", "neutral_replay", "references"}
     counted_at = {"shapley_cam": (1, 1)}  # linear in the layer: the pass for the curvature does not happen
     for name, found in methods.available().items():
-        if {"score", "replay"} & set(found.needs):
-            continue  # as many forwards as channels, places or masks, in batches
+        if asking & set(found.needs):
+            continue  # as many forwards as channels, places, masks or steps, in batches
         if found.attends or "readouts" in found.needs:
             continue  # not of this model: see test_attention and tests/language
         if name == "cam":
@@ -109,6 +111,7 @@ def test_cost_tells_what_is_counted():
         assert passes(name, 1, **options) == expected, name
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["vgg_like", "volumes", "called_twice"])
 @pytest.mark.parametrize("target", [None, "several"])
 def test_maps_are_those_of_one_by_one(name, target):
@@ -116,13 +119,13 @@ def test_maps_are_those_of_one_by_one(name, target):
     model, inputs = case.model(), case.inputs()
     wanted = None if target is None else torch.tensor([[1, 5, 2], [7, 0, 2]])
     absent = {"cam", "d_rise", "tam"}  # no linear classifier in one of the models, no boxes, no words
-    absent |= {"eagle"}  # of the 64 regions of a volume it takes thousands of forwards
-    every = [name for name, found in methods.available().items() if name not in absent and not found.attends]
+    names = [name for name, found in methods.available().items() if name not in absent and not found.attends]
+    every = [methods.get(name, **CHEAP.get(name, {})) for name in names]
     together = quietly(model, inputs, wanted, method=every)
-    assert list(together) == every
-    for method, found in together.items():
-        alone = quietly(model, inputs, wanted, method=method)
-        assert found.method == method
+    assert list(together) == names
+    for method in every:
+        found, alone = together[method.name], quietly(model, inputs, wanted, method=method)
+        assert found.method == method.name
         assert found.fuse == alone.fuse
         assert found.layers == alone.layers
         torch.testing.assert_close(found.maps, alone.maps, rtol=1e-4, atol=1e-5)

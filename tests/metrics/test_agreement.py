@@ -11,7 +11,7 @@ import torch
 
 from seewhy import metrics
 from seewhy.errors import InputError
-from seewhy.metrics.faithfulness import segments
+from seewhy.images import absent as regions
 from tests.metrics.cases import alone, classifier, images, maps, seeded, tied
 from tests.oracles.metrics import faithfulness as oracle
 
@@ -157,7 +157,7 @@ def test_volumes():
     mean = [oracle.baseline(i, "mean") for i in x.numpy()]
     pairs = list(zip(each(x, heat), mean, strict=True))
     close(metrics.saco(score, x, heat), [oracle.saco(alone(score), i, m, 10, o) for (i, m), o in pairs])
-    cells = segments.grid_cells(x, count=8)
+    cells = metrics.grid_cells(x, count=8)
     assert cells[0].unique(return_counts=True)[1].tolist() == [8] * 8
     found = metrics.irof(score, x, heat, segments=cells)
     close(found, [oracle.irof(alone(score), i, m, cells[0].numpy(), o) for (i, m), o in pairs])
@@ -180,7 +180,7 @@ def test_regions():
 
 
 def test_a_grid_without_scikit_image(monkeypatch):
-    monkeypatch.setattr(segments, "find_spec", lambda name: None)
+    monkeypatch.setattr(regions, "find_spec", lambda name: None)
     x = images(side=20)
     assert metrics.superpixels(x).equal(metrics.grid_cells(x))
     assert metrics.irof(lambda rows: rows.square().mean((1, 2, 3)), x, maps(x)).isfinite().all()

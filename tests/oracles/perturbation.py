@@ -171,3 +171,103 @@ def occlusion(model, image, window, stride, baseline):
         lost[inside] += score - model(changed)
         count[inside] += 1
     return lost / count
+
+
+def _mixed(image, mask, nothing):
+    """The image where the mask is 1, what is there instead where it is 0; the mask's cells stretched to the image."""
+    large = mask
+    for axis, side in enumerate(image.shape[1:]):
+        large = np.take(large, np.arange(side) * mask.shape[axis] // side, axis)
+    return large * image + (1 - large) * nothing
+
+
+def sobol(model, image, nothing, A, B):
+    """Jansen's estimator of total indices, Fel et al. 2021, eq. 6. `A`, `B`: (designs, *grid) shares."""
+    scores = [model(_mixed(image, a, nothing)) for a in A]
+    mean = math.fsum(scores) / len(scores)
+    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
+    indices = np.zeros(A.shape[1:])
+    for cell in np.ndindex(indices.shape):
+        for a, b, score in zip(A, B, scores, strict=True):
+            c = a.copy()
+            c[cell] = b[cell]
+            indices[cell] += (score - model(_mixed(image, c, nothing))) ** 2
+    return indices / (2 * len(scores) * variance)
+
+
+def hsic(model, image, nothing, masks):
+    """Novello et al. 2022: tr(K H L H) / (n - 1)^2, the matrices written out."""
+    n = len(masks)
+    scores = [model(_mixed(image, mask, nothing)) for mask in masks]
+    width = sorted(abs(a - b) for a, b in itertools.combinations(scores, 2))[(n * (n - 1) // 2 - 1) // 2]
+    L = np.array([[math.exp(-((a - b) ** 2) / (2 * width**2)) for b in scores] for a in scores])
+    H = np.eye(n) - 1 / n
+    indices = np.zeros(masks.shape[1:])
+    for cell in np.ndindex(indices.shape):
+        column = masks[(slice(None), *cell)]
+        K = np.array([[0.5 - (a - b) ** 2 for b in column] for a in column])
+        indices[cell] = np.trace(K @ H @ L @ H) / (n - 1) ** 2
+    return indices
+
+
+def _showing(image, nothing, segments, shown):
+    return np.where(np.isin(segments, np.flatnonzero(shown)), image, nothing)
+
+
+def lime(model, image, nothing, segments, draws, width, ridge):
+    """Ribeiro et al. 2016: the normal equations of weights and an intercept that is not penalised."""
+    scores = np.array([model(_showing(image, nothing, segments, shown)) for shown in draws])
+    near = np.array([math.exp(-((1 - math.sqrt(shown.mean())) ** 2) / (2 * width**2)) for shown in draws])
+    rows = np.column_stack([draws, np.ones(len(draws))])
+    penalty = ridge * np.diag([1.0] * draws.shape[1] + [0.0])
+    weights = np.linalg.solve(rows.T @ (near[:, None] * rows) + penalty, rows.T @ (near * scores))
+    return weights[:-1][segments]
+
+
+def kernel_shap(model, image, nothing, segments, draws):
+    """Lundberg and Lee 2017: least squares with both ends held, by Lagrange's conditions."""
+    start, change = model(nothing), model(image) - model(nothing)
+    scores = np.array([model(_showing(image, nothing, segments, shown)) for shown in draws]) - start
+    count = draws.shape[1]
+    system = np.block([[draws.T @ draws, np.ones((count, 1))], [np.ones((1, count)), np.zeros((1, 1))]])
+    return np.linalg.solve(system, np.append(draws.T @ scores, change))[:-1][segments]
+
+
+def shapley(model, image, nothing, segments):
+    """By all orders in which the regions can be shown."""
+    count = segments.max() + 1
+    total = np.zeros(count)
+    orders = list(itertools.permutations(range(count)))
+    for order in orders:
+        shown = np.zeros(count)
+        before = model(nothing)
+        for region in order:
+            shown[region] = 1
+            after = model(_showing(image, nothing, segments, shown))
+            total[region] += after - before
+            before = after
+    return (total / len(orders))[segments]
+
+
+def caap(model, neutral, A, N):
+    """Izadi et al. 2026, of one layer. `N`: what the layer returned for the neutral image."""
+    start = model(neutral)
+    gained = np.zeros(A.shape[1:])
+    for place in np.ndindex(gained.shape):
+
+        def patched(activations, place=place):
+            changed = N.copy()
+            changed[(slice(None), *place)] = A[(slice(None), *place)]
+            return changed
+
+        gained[place] = model(neutral, patched) - start
+    return gained
+
+
+def diff_cam(A, references):
+    """Li et al. 2025: sum_k (mean A_k - the references' mean) A_k."""
+    total = np.zeros(A.shape[1:])
+    for k, channel in enumerate(A):
+        usual = math.fsum(reference[k].mean() for reference in references) / len(references)
+        total += (channel.mean() - usual) * channel
+    return total

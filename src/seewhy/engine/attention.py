@@ -69,7 +69,7 @@ def attend(model: nn.Module, batch: int, within: Collection[str] = ()) -> Iterat
     def keep(*tensors: Tensor) -> None:
         calls.append(Attention(running[-1], *(_by_head(tensor, batch) for tensor in tensors)))
 
-    mode: Any = _Open(batch, keep)
+    mode: Any = Open(batch, keep)
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         depth = len(running)
@@ -93,7 +93,7 @@ def of_values(batch: int) -> TorchFunctionMode:
 
     What is seen is as for `attend`.
     """
-    return _Open(batch, lambda *_: None, _among_values)
+    return Open(batch, lambda *_: None, _among_values)
 
 
 def _among_values(_: Tensor, values: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def _alone(weights: Tensor, _: Tensor) -> Tensor:
     return torch.eye(rows).to(weights).expand_as(weights) if rows == columns else weights
 
 
-class _Open(TorchFunctionMode):
+class Open(TorchFunctionMode):
     """Computes attention openly, and calls `keep` with the tensors of an `Attention`.
 
     Of a matrix product its factors are remembered, and again for all that is made of it in its size: scaled, masked,
@@ -194,7 +194,7 @@ class _Open(TorchFunctionMode):
         return output.reshape(result.shape)
 
 
-class _Itself(_Open):
+class _Itself(Open):
     """The fused kernel would be given weights that are the identity: its values are its result, at no cost."""
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

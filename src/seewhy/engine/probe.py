@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,11 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seewhy._torch import computes_bf16
-from seewhy._types import Ask, Fold
+from seewhy._types import Ask, AskSlopes, Fold, Slopes
 from seewhy.engine.replay import Lend, Memory, replayer, rounding, warn_of_mixing
 from seewhy.engine.session import Session
+from seewhy.engine.tape import gradients
 from seewhy.engine.winograd import winograd
 from seewhy.errors import MethodError
+from seewhy.inputs import Inputs
 
 Precision = Literal["full", "bf16"]
 
@@ -102,6 +105,38 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
+    def slopes(self, recorded: Callable[[], AbstractContextManager[Any]]) -> Callable[[int], AskSlopes]:
+        """For each target: the gradients of its scores at changed images (N, C, *space).
+
+        Args:
+            recorded: makes what is entered while a forward is recorded.
+        """
+        call = self.run.call
+        rows_at_once: list[int] = []
+
+        def of_rows(changed: Tensor, images: Tensor) -> Inputs:
+            return call.with_rows(lambda tensor: tensor[images.to(tensor.device)], changed)
+
+        def score(changed: Tensor, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.score(self.run.run(of_rows(changed, images)), images)
+
+        def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[Slopes]:
+            if not rows_at_once:
+                independent = self._rows_are_independent(score, self.scores[0])
+                rows_at_once.append(self.limits.batch_size if independent else 1)
+            parts = _parts(torch.arange(len(images), device=call.images[0].device), rows_at_once[0])
+            for rows in tqdm(parts, unit="batch", leave=False, disable=not self.limits.progress):
+                changed = of_rows(make(rows).to(call.images[0].dtype), images[rows])
+                with recorded():
+                    tape = self.run.record({}, changed, from_input=True)
+                scores = self.score(tape.outputs, images[rows])[:, column, None]
+                assert tape.image is not None
+                (found,) = gradients(scores, {"the input": tape.image})
+                yield Slopes(rows, scores[:, 0].detach(), found["the input"])
+
+        return lambda column: partial(ask, column)
+
     def layer(self, label: object, memory: Memory, kept: Tensor, fold: Fold) -> Callable[[int], Ask]:
         """For each target: its scores for changed activations of a layer, as its `fold` shows them: (N, C, *grid).
 
@@ -144,12 +179,19 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
-    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
-        """Whether an image's scores stay the same beside another companion; a warning if not."""
+    def _rows_are_independent(
+        self, run: Callable[[Tensor, Tensor], Tensor], known: Float[Tensor, " T"] | None = None
+    ) -> bool:
+        """Whether an image's scores stay the same beside another companion; a warning if not.
+
+        Args:
+            run: (images, which image each row is of) -> scores.
+            known: those of the first image, where the forward ran as `run` does; None asks for them.
+        """
         image = self.run.call.image[:1]
         companion = image.flip(-1) + image.std(correction=0) if image.is_floating_point() else image.flip(-1)
         first = torch.zeros(2, dtype=torch.long, device=image.device)
-        with_itself = run(image.repeat_interleave(2, 0), first)[0]
+        with_itself = run(image.repeat_interleave(2, 0), first)[0] if known is None else known
         with_another = run(torch.cat([image, companion]), first)[0]
         tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
         if self.limits.precision == "bf16":

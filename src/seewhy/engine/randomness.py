@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,20 @@ _STREAMS = (
     Stream("numpy", _numpy_read, _numpy_moved, lambda read: np.random.set_state(read[1])),
     Stream("python", random.getstate, lambda state: random.getstate() != state, random.setstate),
 )
+
+
+@contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """While the block lasts, the process draws from this seed; afterwards from where it was."""
+    found = [(stream, stream.read()) for stream in _STREAMS]
+    try:
+        torch.default_generator.manual_seed(number)
+        np.random.seed(number % 2**32)
+        random.seed(number)
+        yield
+    finally:
+        for stream, state in found:
+            stream.write(state)
 
 
 def _cuda(device: torch.device) -> Stream:

@@ -15,7 +15,7 @@ from seewhy import methods as registry
 from seewhy import targets
 from seewhy.engine.session import session
 from seewhy.errors import MapWarning, SeewhyError
-from seewhy.evaluation._competitors import shown
+from seewhy.evaluation._competitors import Competitor, name_of, shown
 from seewhy.explainer import Explainer
 from seewhy.geometry import choose_layer
 from seewhy.geometry.observe import Seen, observe
@@ -34,13 +34,14 @@ _ALIKE = 0.99  # correlation of ranks above which two candidates are one
 class Candidate:
     """A method and where it looks, with its maps of the images."""
 
-    method: str
+    method: Competitor
     layers: tuple[str, ...]
     maps: Float[Tensor, "B *size"]
 
     @property
     def name(self) -> str:
-        return f"{self.method}@{'+'.join(self.layers)}" if self.layers else self.method
+        name = name_of(self.method)
+        return f"{name}@{'+'.join(self.layers)}" if self.layers else name
 
 
 def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -61,7 +62,7 @@ def candidates(
     model: nn.Module | Loaded,
     inputs: Any,
     target: targets.Target,
-    wanted: Sequence[str] | None,
+    wanted: Sequence[Competitor] | None,
     batch_size: int,
     generator: Generator | None,
 ) -> list[Candidate]:
@@ -71,21 +72,21 @@ def candidates(
         model: what is explained.
         inputs: a batch.
         target: what is explained of it, definite.
-        wanted: "method" or "method@layer", several layers with "+"; None are the usual ones.
+        wanted: "method" or "method@layer", several layers with "+"; or callables; None are the usual ones.
         batch_size: how many changed rows a perturbation method runs at once.
         generator: of the methods that draw.
     """
 
-    def explained(names: Sequence[str], layers: Sequence[str] | None) -> Iterable[tuple[str, Any]]:
+    def explained(names: Sequence[Competitor], layers: Sequence[str] | None) -> Iterable[tuple[Competitor, Any]]:
         options: dict[str, Any] = {"layers": list(layers)} if layers else {}
         explainer = Explainer(model, list(names), generator=generator, batch_size=batch_size, **options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MapWarning)
-            return explainer.each(inputs, target).items()
+            return zip(names, explainer.each(inputs, target).values(), strict=True)
 
-    groups: list[tuple[Sequence[str], Sequence[str]]]
+    groups: list[tuple[Sequence[Competitor], Sequence[str]]]
     if wanted is not None:
-        pairs = [name.partition("@") for name in wanted]
+        pairs = [name.partition("@") if isinstance(name, str) else (name, "", "") for name in wanted]
         groups = [((name,), [layer for layer in layers.split("+") if layer]) for name, _, layers in pairs]
     else:
         groups = [

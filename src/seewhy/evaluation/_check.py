@@ -134,6 +134,7 @@ def _redrawn(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)
         try:
-            return shown(Explainer(module, explanation.method, layers=layers)(inputs, explanation.targets))
+            method = explanation.origin.method if explanation.origin else explanation.method
+            return shown(Explainer(module, method, layers=layers)(inputs, explanation.targets))
         except SeewhyError:
             return None

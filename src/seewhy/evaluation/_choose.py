@@ -12,7 +12,7 @@ from torch import Generator, nn
 from seewhy.errors import InputError
 from seewhy.evaluation import _candidates
 from seewhy.evaluation._candidates import Candidate
-from seewhy.evaluation._competitors import FLOOR, floor
+from seewhy.evaluation._competitors import FLOOR, Competitor, floor, name_of
 from seewhy.evaluation._evaluate import Evaluation, evaluate
 from seewhy.evaluation._halving import Trial, better, halved
 from seewhy.evaluation._meter import Meter
@@ -66,7 +66,7 @@ def choose(
     inputs: Any,
     target: Any = None,
     *,
-    candidates: Sequence[str] | None = None,
+    candidates: Sequence[Competitor] | None = None,
     metric: str = "insertion_minus_deletion",
     budget: int | None = None,
     batch_size: int = 32,
@@ -85,10 +85,11 @@ def choose(
 
     Args:
         model: any module, or what `seewhy.load` returned.
-        inputs: some eight images or more, as for `explain`. Of sixteen or more one half chooses, the other is reported.
+        inputs: some eight images or more, as for `explain`. Where there are sixteen or more, one half chooses, and the
+            other is reported.
         target: what is explained; None is the predicted class.
-        candidates: "method" or "method@layer"; None is the cheap methods at the last layer of every resolution, their
-            products, and for transformers those of attention.
+        candidates: "method", "method@layer" or functions, as for `evaluate`; None is the cheap methods at the last
+            layer of every resolution, their products, and for transformers those of attention.
         metric: what is reported of the finalists beside what chose them.
         budget: forwards of an image that the measuring may take; None is 50 for each of at most 8 images.
         batch_size: how many changed images run at once, at least.
@@ -108,7 +109,7 @@ def choose(
             _candidates.candidates(model, prepared, definite, candidates, batch_size, generator)
         )
         if not found:
-            tried = ", ".join(candidates or ("the usual ones",))
+            tried = ", ".join(map(name_of, candidates or ("the usual ones",)))
             raise InputError("no candidate gives a map of this model.", got=tried)
         half = len(images) // 2 if len(images) >= _HALF else len(images)
         some = min(half, _IMAGES)
@@ -140,7 +141,7 @@ def choose(
         generator=generator,
     )
     reason = _reason(best, len(found), some, scores, meter.forwards, beats)
-    return Choice(best.method, best.layers, explainer, reason, meter.forwards, scores, beats, report)
+    return Choice(name_of(best.method), best.layers, explainer, reason, meter.forwards, scores, beats, report)
 
 
 def _trials(images: int) -> list[Trial]:

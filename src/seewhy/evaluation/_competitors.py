@@ -16,12 +16,10 @@ from seewhy.errors import InputError, InputTypeError, MapWarning, SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.hooks.select import Layers
 from seewhy.images import arrays
-from seewhy.methods import Method
+from seewhy.methods import Attribution, Method
 from seewhy.models.loaded import Loaded
 from seewhy.results import Explanation
 
-# (model, inputs, target) -> maps (B, *size)
-Attribution = Callable[[nn.Module, Any, Any], Tensor]
 Competitor = str | Method | Attribution
 
 FLOOR = ("random", "centre")  # a map of noise, and a Gaussian in the middle: what a map has to be better than
@@ -43,11 +41,7 @@ class Maps(NamedTuple):
 
 def name_of(competitor: Competitor) -> str:
     """What a competitor is called in tables: "grad_cam", "layer_cam@layer3", or a function's name."""
-    if isinstance(competitor, str):
-        return competitor
-    if isinstance(competitor, Method):
-        return competitor.name
-    return str(getattr(competitor, "__name__", type(competitor).__name__))
+    return competitor if isinstance(competitor, str) else methods.get(competitor).name
 
 
 def drawn(
@@ -66,36 +60,23 @@ def drawn(
         model: what is explained.
         inputs: a batch.
         target: what is explained of it.
-        competitor: "method", "method@layer", a `Method`, or a callable (model, inputs, target) -> (B, *size).
+        competitor: "method", "method@layer", a `Method`, or a callable (model, inputs, target) -> (B, *space).
         layers: where methods without a layer of their own look.
         batch_size: how many changed rows a perturbation method runs at once.
         generator: of the methods that draw.
 
     Raises:
-        InputTypeError: if the competitor is none of these, or a callable returns no tensor.
+        MethodError: if the competitor is none of these.
+        InputTypeError: if a callable returns no tensor.
     """
     start = time.perf_counter()
-    if isinstance(competitor, str | Method):
-        name, _, layer = competitor.partition("@") if isinstance(competitor, str) else (competitor, "", "")
-        method = methods.get(name)
-        where = (layer or layers) if method.layered else None
-        explainer = Explainer(model, method, layers=where, batch_size=batch_size, generator=generator)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MapWarning)  # a blank map gets its NaN in the table
-            found = shown(explainer(inputs, target))
-    elif callable(competitor):
-        found = competitor(model.module if isinstance(model, Loaded) else model, inputs, target)
-        if not isinstance(found, Tensor):
-            raise InputTypeError(
-                f"{name_of(competitor)} did not return a tensor.", got=type(found).__name__, expected="maps (B, H, W)"
-            )
-        found = found.detach()
-    else:
-        raise InputTypeError(
-            "this cannot take part in an evaluation.",
-            got=type(competitor).__name__,
-            expected='a method\'s name, "layer_cam@layer3", a Method, or a callable (model, inputs, target) -> maps',
-        )
+    name, _, layer = competitor.partition("@") if isinstance(competitor, str) else (competitor, "", "")
+    method = methods.get(name)
+    where = (layer or layers) if method.layered else None
+    explainer = Explainer(model, method, layers=where, batch_size=batch_size, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)  # a blank map gets its NaN in the table
+        found = shown(explainer(inputs, target))
     return Maps(found, time.perf_counter() - start)
 
 

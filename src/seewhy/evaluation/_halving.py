@@ -20,7 +20,7 @@ def halved(
 ) -> tuple[list[int], list[Float[Tensor, " trials"]]]:
     """Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943): all in few trials, the best in more.
 
-    All that are left meet the same trials. Of candidates that cannot be told apart the first is the best: a candidate
+    All that are left meet the same trials. Where candidates cannot be told apart, the first is the best: a candidate
     is better only if it is so by more than a standard error (Breiman et al. 1984, the rule of one standard error). So
     the first of all is never dropped.
 

@@ -3,7 +3,7 @@
 A file of this folder enters its providers with `provides`; nothing else has to be edited for a new need.
 """
 
-from seewhy.evidence._forward import Forward, Plan, Settings, at_least_float32
+from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
 from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
@@ -11,6 +11,7 @@ from seewhy.evidence._request import Request, requests
 
 __all__ = [
     "Forward",
+    "Gradients",
     "Plan",
     "Provider",
     "Question",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Generator, Tensor
 
 from seewhy import targets
 from seewhy._types import CallLabel, Fold
+from seewhy.engine.libra import Libra
 from seewhy.engine.probe import Limits, Probe
 from seewhy.engine.session import Session
 from seewhy.engine.tape import Tape
@@ -23,6 +25,7 @@ from seewhy.hooks.nested import rebuild
 from seewhy.inputs import Inputs
 
 Value = TypeVar("Value")
+Gradients = Literal["plain", "libra"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,18 @@ class Settings:
         grid: how the layers lie over the input: the size of their grid, or a function to (B, C, *grid); None finds out.
         generator: of the methods that draw.
         limits: how changed rows are run.
+        gradients: "plain", or "libra" for those of `Libra`.
     """
 
     grid: Fold | tuple[int, ...] | None
     generator: Generator
     limits: Limits
+    gradients: Gradients = "plain"
+
+    @property
+    def balance(self) -> AbstractContextManager[Any]:
+        """What a forward is recorded in, so that its gradients are those that were asked for."""
+        return Libra() if self.gradients == "libra" else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class Plan:
         placements: where the grids lie that do not cover the whole input as it is.
         seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
+        classifiers: which of the linear layers of a forward is given a layer's global average, once that was seen.
     """
 
     layers: tuple[str, ...]
@@ -63,6 +74,7 @@ class Plan:
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
+    classifiers: dict[CallLabel, int] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:
         """Whether this call is looked at."""

@@ -71,7 +71,7 @@ def question(model: nn.Module, inputs: Any, target: Token, recorder: Recorder, t
         looks = layered or any(method.attends or "readouts" in method.needs for method in recorder.methods)
         if looks and settings.grid is None:
             grid = places(run, call)
-            if not grid.shared and any("replay" in method.needs for method in recorder.methods):
+            if not grid.shared and any("replay" in need for method in recorder.methods for need in method.needs):
                 raise MethodError(
                     "the tokens of the pictures stand at different places of the prompts.",
                     got="several prompts, and a method that changes a layer",

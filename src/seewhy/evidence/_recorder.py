@@ -45,7 +45,7 @@ class Recorder:
         methods: what will be made of the forwards.
         layers: the layers to look at, by name; None chooses.
         settings: what the caller said on how evidence is gathered.
-        context: makes what targets know of a call, from `batch` and `sizes`.
+        context: makes what targets know of a call.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Recorder:
         methods: Sequence[Method],
         layers: Mapping[str, nn.Module] | None,
         settings: Settings,
-        context: Callable[..., targets.Context],
+        context: Callable[[Inputs], targets.Context],
     ) -> None:
         self.methods, self.settings, self.context = methods, settings, context
         self.layers = None if layers is None else tuple(layers)
@@ -103,10 +103,10 @@ class Recorder:
                 stack.enter_context(recording_from(call.layers[0], run.model.get_submodule(call.layers[0])))
             watches = {each.watch for each in self.providers if each.watch}
             watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start=whole, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
-        context = self.context(batch=call.batch, sizes=call.sizes)
-        definite = targets.resolve(target, tape.outputs, context)
+        definite = targets.resolve(target, tape.outputs, self.context(call))
         scores = targets.checked(definite(tape.outputs), call.batch)
         record, fold_of = partial(self.record, run), partial(self._fold, run)
         return Forward(run, call, plan, tape, definite, scores, watched, self.settings, record, fold_of)

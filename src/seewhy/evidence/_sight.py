@@ -26,8 +26,6 @@ from seewhy.hooks.nested import tensors
 from seewhy.inputs.pictures import View
 from seewhy.inputs.prompted import Prompted
 
-_STEPS = 64  # at most so many along an axis, where each row of patches is changed by itself
-
 _rows: PerModel[dict[tuple[Any, ...], tuple[int, ...]]] = PerModel(dict)
 _grids: PerModel[dict[tuple[Any, ...], TokenGrid]] = PerModel(dict)
 
@@ -139,7 +137,8 @@ class _Changes:
 
     def rows(self) -> tuple[int, ...]:
         """The row of the batch that each picture is seen in."""
-        found, place = [], 0
+        found: list[int] = []
+        place = 0
         for picture in self.call.pictures:
             batch, _ = (self.changed & (self.number == place)).nonzero().unbind(1)
             if not len(batch):
@@ -155,8 +154,6 @@ class _Changes:
             LayerError: if the tokens of a view have no places.
         """
         coded = self._laid_out(*(self._decoded(self._axis(axis), self._most(axis)) for axis in (0, 1)))
-        if any(grid is None for grid in coded):  # of tokens that see more than their own patches, by convolutions say
-            coded = self._laid_out(*(self._middle(axis) for axis in (0, 1)))
         found: list[list[list[Lattice]]] = [[] for _ in range(self.call.batch)]
         grids = iter(coded)
         for picture in self.call.pictures:
@@ -181,17 +178,6 @@ class _Changes:
 
     def _most(self, axis: int) -> int:
         return max(view.cells[axis] for view in self.views)
-
-    def _middle(self, axis: int) -> Int[Tensor, "B L"]:
-        """The row or column of patches that has half of what each token answers to before it, and half behind."""
-        numbers, count = self._axis(axis), self._most(axis)
-        whole = self._changes(lambda _: torch.ones(1, 1, dtype=torch.bool))
-        step = -(-count // _STEPS)
-        found = torch.zeros(self.before.shape[:2], dtype=torch.long)
-        for end in range(step, count, step):
-            before = self._changes(lambda number, end=end: numbers[number] < end)  # type: ignore[misc]
-            found += step * (before < whole / 2).long().cpu()
-        return found + step // 2
 
     def _vectors(self, call: Prompted) -> Tensor:
         kept: list[Tensor] = []

@@ -43,8 +43,14 @@ def weights(request: Request) -> Float[Tensor, "B C"]:
     """
     logits = targets.scores_tensor(request.forward.outputs)
     selectors = torch.autograd.grad(request.column.sum(), logits, retain_graph=True)[0].flatten(1)
+    assert request.label is not None
     vectors = request.forward.watched[_inputs_of_linear_layers]
-    return classifier_weights(vectors, str(request.label), request.give("activations"), selectors)
+    activations, known = request.give("activations"), request.forward.plan.classifiers
+    if request.label not in known:
+        known[request.label] = classifier_of(vectors, str(request.label), activations, selectors.shape[1])
+    module, _ = vectors[known[request.label]]
+    assert isinstance(module.weight, Tensor)
+    return selectors.to(activations) @ module.weight.detach().flatten(1).to(activations)
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -52,25 +58,31 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, Convolution) and set(module.kernel_size) == {1})
 
 
-def classifier_weights(
-    kept: Sequence[tuple[nn.Module, Tensor]],
-    layer: str,
-    activations: Float[Tensor, "B C *space"],
-    selectors: Float[Tensor, "B K"],
-) -> Float[Tensor, "B C"]:
-    """The weight of each channel for the score: `selectors` (dS/dlogits) times the classifier's weight matrix.
+def classifier_of(
+    kept: Sequence[tuple[nn.Module, Tensor]], layer: str, activations: Float[Tensor, "B C *space"], classes: int
+) -> int:
+    """Which of the linear layers turns a layer's global average into the class scores.
 
-    The classifier is the linear layer that was handed the global average of `activations` and gives the K logits.
-    Raises `MethodError` if there is none: then the method's premise does not hold.
+    Args:
+        kept: the linear layers, and what each was handed.
+        layer: its name, for the error.
+        activations: what the layer returned.
+        classes: how many class scores there are.
+
+    Returns:
+        The number of it in `kept`.
+
+    Raises:
+        MethodError: if there is none: then the premise of the method does not hold.
     """
     pooled = activations.flatten(2).mean(-1)
-    for module, given in kept:
+    for number, (module, given) in enumerate(kept):
         weight = module.weight
-        if not isinstance(weight, Tensor) or weight.flatten(1).shape != (selectors.shape[1], pooled.shape[1]):
+        if not isinstance(weight, Tensor) or weight.flatten(1).shape != (classes, pooled.shape[1]):
             continue
         rounding = torch.finfo(given.dtype).eps ** 0.75 * pooled.abs().amax()
         if given.shape == pooled.shape and bool(((given.to(pooled) - pooled).abs() <= rounding).all()):
-            return selectors.to(pooled) @ weight.detach().flatten(1).to(pooled)
+            return number
     raise MethodError(
         "cam needs a global average of the layer followed by one linear layer that gives the class scores.",
         got=f"{layer}, whose average no linear layer is given",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.engine.tape import guided
+from seewhy._types import AskSlopes, Slopes
+from seewhy.engine.libra import Libra
+from seewhy.engine.tape import gradients, guided
+from seewhy.evidence import _forward
 from seewhy.evidence._forward import Forward, at_least_float32
 from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
@@ -38,3 +42,35 @@ def guided_gradients(request: Request) -> Float[Tensor, "B C *size"]:
     with guided(request.column):
         (found,) = torch.autograd.grad(request.column.sum(), image, retain_graph=True)
     return at_least_float32(found)
+
+
+@provides("gradients_at")
+def gradients_at(request: Request) -> AskSlopes:
+    """The gradient of the score at changed images (N, C, *size), a batch of them at a time."""
+    ask: AskSlopes = request.forward.once(_slopes)(request.number)
+
+    def at_least_single(images: Tensor, make: Any) -> Iterator[Slopes]:
+        for found in ask(images, make):
+            yield found._replace(gradients=at_least_float32(found.gradients))
+
+    return at_least_single
+
+
+def _slopes(forward: Forward) -> Any:
+    settings = forward.settings
+    return forward.once(_forward.probe).slopes(lambda: settings.balance)
+
+
+@provides("libra_gradients")
+def libra_gradients(request: Request) -> Float[Tensor, "B C *size"]:
+    """The gradient of the score at the images by LibraGrad, from a forward of its own."""
+    return request.forward.once(_balanced)[request.number]
+
+
+def _balanced(forward: Forward) -> list[Float[Tensor, "B C *size"]]:
+    """For each target."""
+    with Libra():
+        tape = forward.run.record({}, forward.call, from_input=True)
+    assert tape.image is not None
+    again = forward.rescored(tape.outputs)
+    return [at_least_float32(found[""]) for found in gradients(again.columns, {"": tape.image}, of="the input")]

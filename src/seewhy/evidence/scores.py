@@ -18,7 +18,7 @@ from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 
 
-def _remembered(run: Session, layers: Mapping[str, nn.Module]) -> AbstractContextManager[Any]:
+def remembered(run: Session, layers: Mapping[str, nn.Module]) -> AbstractContextManager[Any]:
     return remember(run.model, layers)
 
 
@@ -35,7 +35,7 @@ def score(request: Request) -> Ask:
     return ask
 
 
-@provides("replay", layered=True, watch=_remembered)
+@provides("replay", layered=True, watch=remembered)
 def replay(request: Request) -> Ask:
     """What the score becomes for changed activations (N, C, *grid) of the layer. Only what follows it runs again."""
     assert request.label is not None
@@ -52,6 +52,6 @@ def _images(forward: Forward) -> Any:
 
 
 def _activations(forward: Forward, label: CallLabel) -> Any:
-    memories = forward.watched[_remembered]()
+    memories = forward.watched[remembered]()
     kept = forward.tape.activations[label].detach()
     return forward.once(_forward.probe).layer(label, memories[label], kept, forward.fold(label))

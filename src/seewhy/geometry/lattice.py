@@ -13,7 +13,6 @@ from seewhy.errors import InputError
 
 Box = tuple[float, float, float, float]
 
-_OF_ALL = 5  # the most tokens of a whole view that may stand before or after those with places
 _OFF = 0.1  # by how much of a token a grid may miss where it begins
 _AGREE = 0.9  # the share of tokens that have to answer to the place where a grid has them
 
@@ -52,7 +51,7 @@ def laid_out(
 
     Where they answer to the patches of a rectangle, one to each, they lie there: what is left of a tile without its
     padding, in whatever order. Else they are merged patches: a grid row by row, nearly all of whose tokens answer to a
-    patch inside their own place, or next to it. A few tokens before or after it may be of the whole view.
+    patch inside their own place.
 
     Args:
         tokens: their numbers in the sequence.
@@ -62,14 +61,8 @@ def laid_out(
     Returns:
         As `Lattice.tokens`; None where the tokens have no places: queries, latents, clusters.
     """
-    for extra in range(_OF_ALL + 1):
-        for start in {0, extra}:
-            kept = slice(start, len(tokens) - extra + start)
-            found = _one_each(tokens[kept], rows[kept], columns[kept], cells)
-            found = _merged(tokens[kept], rows[kept], columns[kept], cells) if found is None else found
-            if found is not None:
-                return found
-    return None
+    found = _one_each(tokens, rows, columns, cells)
+    return _merged(tokens, rows, columns, cells) if found is None else found
 
 
 def _one_each(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int]) -> Tensor | None:
@@ -94,15 +87,22 @@ def _merged(tokens: Tensor, rows: Tensor, columns: Tensor, cells: tuple[int, int
             continue
         agree = _near(rows, order // across, down, cells[0]) & _near(columns, order % across, across, cells[1])
         share = float(agree.float().mean())
-        if share >= best:
+        rise = _rises(rows.reshape(down, across), cells[0]) and _rises(columns.reshape(down, across).mT, cells[1])
+        if share >= best and rise:
             best, found = share + 1e-6, tokens.reshape(down, across)
     return found
 
 
 def _near(found: Tensor, place: Tensor, count: int, cells: int) -> Tensor:
-    """Whether a patch lies in the place of a token, of `count` along this axis, or just beside it."""
+    """Whether a patch lies in the place of a token, of `count` along this axis, or on its edge."""
     size = cells / count
-    return (found + 0.5 - (place + 0.5) * size).abs() <= (max(size / 2 + 1, 0.75 * size) if size > 1 else 0.5)
+    return (found + 0.5 - (place + 0.5) * size).abs() <= (size + 1) / 2
+
+
+def _rises(lines: Tensor, cells: int) -> bool:
+    """Whether the mean patch of each line of tokens comes after that of the line before, by half a token or more."""
+    means = lines.float().mean(1)
+    return bool((means.diff() >= cells / len(lines) / 2).all())
 
 
 @dataclass(frozen=True)

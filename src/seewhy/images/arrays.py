@@ -103,41 +103,80 @@ def blur(
     return maps
 
 
-def boxes(heatmap: Float[Tensor, "*space"], threshold: float = 0.5) -> Int[Tensor, "N sides"]:
-    """Boxes around the connected hot regions of one map, the one with most heat in it first.
+def low_pass(
+    maps: Float[Tensor, "*batch_and_grid"], cutoff: float, dimensions: int
+) -> Float[Tensor, "*batch_and_grid"]:
+    """Maps without their high frequencies, by an ideal filter: phi_s = F^-1(F(phi) w_s). Their sum stays.
+
+    FORGrad (Muzellec et al. 2024, arXiv:2307.09591).
 
     Args:
-        heatmap: (H, W) or (D, H, W).
+        maps: (..., *grid).
+        cutoff: how many frequencies are kept along the shortest side, of 2 for each cycle: all of them at its length.
+        dimensions: of the grid.
+    """
+    dims = tuple(range(-dimensions, 0))
+    sides = maps.shape[-dimensions:]
+    spectrum = torch.fft.fftn(maps, dim=dims)
+    for dim, side in zip(dims, sides, strict=True):
+        low = torch.fft.fftfreq(side, device=maps.device).abs() * min(sides) * 2 <= cutoff + 1e-4
+        spectrum = spectrum * low.reshape(-1, *[1] * (-1 - dim))
+    kept: Tensor = torch.fft.ifftn(spectrum, dim=dims).real
+    return kept
+
+
+def boxes(heatmap: Float[Tensor, "*space"], threshold: float = 0.5) -> Int[Tensor, "N sides"]:
+    """Boxes around the connected hot regions of one map, the one with most heat in it first: see `boxes_of_each`."""
+    return boxes_of_each(heatmap[None], threshold)[0]
+
+
+def boxes_of_each(heatmaps: Float[Tensor, "B *space"], threshold: float = 0.5) -> list[Int[Tensor, "_ sides"]]:
+    """Boxes around the connected hot regions of each map, the one with most heat in it first.
+
+    Args:
+        heatmaps: (B, H, W) or (B, D, H, W).
         threshold: a place is hot where the map is at least this. Hot places are connected by side or corner.
 
     Returns:
-        (N, 4) for an image, rows (x0, y0, x1, y1) in pixels; (N, 6) for a volume, rows (x0, y0, z0, x1, y1, z1). The
-        upper ends are exclusive, so x1 - x0 is the width.
+        For each map (N, 4) of an image, rows (x0, y0, x1, y1) in pixels; (N, 6) of a volume, rows (x0, y0, z0, x1, y1,
+        z1). The upper ends are exclusive, so x1 - x0 is the width.
     """
-    hot = heatmap >= threshold
-    labels = _connected(hot)
-    found = []
-    for label in torch.unique(labels[hot]):
-        region = labels == label
-        places = region.nonzero()
-        low, high = places.amin(0).flip(0), places.amax(0).flip(0) + 1
-        found.append((float(heatmap[region].sum()), torch.cat([low, high])))
-    found.sort(key=lambda pair: -pair[0])
-    empty = torch.empty(0, 2 * heatmap.ndim, dtype=torch.long, device=heatmap.device)
-    return torch.stack([box for _, box in found]) if found else empty
+    hot = heatmaps >= threshold
+    regions, number = torch.unique(_connected(hot)[hot], return_inverse=True)
+    places = hot.nonzero()
+    image, place = places[:, 0], places[:, 1:].flip(1)
+    rows = number[:, None].expand_as(place)
+    empty = place.new_zeros(len(regions), place.shape[1])
+    low = empty.scatter_reduce(0, rows, place, "amin", include_self=False)
+    high = empty.scatter_reduce(0, rows, place, "amax", include_self=False) + 1
+    heat = heatmaps.new_zeros(len(regions)).index_add(0, number, heatmaps[hot])
+    owner = place.new_zeros(len(regions)).scatter(0, number, image)
+    order = heat.argsort(descending=True, stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    counts = owner.bincount(minlength=len(heatmaps)).tolist()
+    return list(torch.split(torch.cat([low, high], 1)[order], counts))
 
 
-def _connected(mask: Tensor) -> Tensor:
-    """A number for each connected region of a boolean map: the highest index in it; 0 outside.
+def _connected(masks: Tensor) -> Tensor:
+    """A number for each connected region of boolean maps: the highest index in it; 0 outside.
 
     Each place takes the highest number around it, then that number's own number, until nothing changes.
     """
-    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[mask.ndim]
-    labels = torch.where(mask, torch.arange(1, mask.numel() + 1, device=mask.device).reshape(mask.shape), 0)
+    labels = torch.where(masks, torch.arange(1, masks.numel() + 1, device=masks.device).reshape(masks.shape), 0)
     while True:
-        spread = pool(labels[None, None].double(), 3, stride=1, padding=1)[0, 0].long()
-        spread = torch.where(mask, spread, 0)
-        chained = torch.where(mask, spread.flatten()[(spread - 1).clamp(min=0)], 0)
+        spread = labels
+        for dim in range(1, masks.ndim):
+            spread = _highest_of_three(spread, dim)
+        spread = torch.where(masks, spread, 0)
+        chained = torch.where(masks, spread.flatten()[(spread - 1).clamp(min=0)], 0)
         if torch.equal(chained, labels):
             return labels
         labels = chained
+
+
+def _highest_of_three(values: Tensor, dim: int) -> Tensor:
+    """For each place along `dim` the highest value of it and its two neighbours: much faster than a pooling layer."""
+    found, length = values.clone(), values.shape[dim] - 1
+    for here, there in ((found.narrow(dim, 1, length), 0), (found.narrow(dim, 0, length), 1)):
+        torch.maximum(here, values.narrow(dim, there, length), out=here)
+    return found

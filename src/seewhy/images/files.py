@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files: which of them are pictures by their names, and how they are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# the endings of what is taken for a picture in a folder
+PICTURES = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic"),
+        *(".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".tga", ".qoi"),
+    }
+)
 
 
 @contextmanager

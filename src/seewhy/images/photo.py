@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,7 @@ def open_photo(path: str | Path) -> Image.Image:
         path: a file in one of the formats that photographs have; EPS and PDF are not among them.
 
     Raises:
-        InputError: names the file and the cause: missing, a directory, empty, no picture, damaged, of an unknown range
-            of values, or larger than Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+        InputError: names the file and the cause: missing, a directory, or what `read_photo` refuses.
     """
     path = Path(path)
     try:
@@ -79,44 +78,63 @@ def open_photo(path: str | Path) -> Image.Image:
             raise InputError(f"{path}: there is no such file.")
         if not path.is_file():
             raise InputError(f"{path}: is a {'directory' if path.is_dir() else 'special file'}, not a picture.")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty.")
-        photo, count = _decoded(path)
+        with path.open("rb") as file:
+            return read_photo(file, str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_photo(file: BinaryIO, name: str) -> Image.Image:
+    """The photograph in an open file, in the form of `opened`. The first one of several is taken, with a warning.
+
+    Args:
+        file: can be read and sought in.
+        name: what messages call it.
+
+    Raises:
+        InputError: names the file and the cause: empty, no picture, damaged, of an unknown range of values, or larger
+            than Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        if not file.read(1):
+            raise InputError(f"{name}: the file is empty.")
+        file.seek(0)
+        photo, count = _decoded(file, name)
     except (InputError, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path) from error
+        raise _too_large(name) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: is not a picture in any of the formats {', '.join(_FORMATS)}.") from error
+        raise InputError(f"{name}: is not a picture in any of the formats {', '.join(_FORMATS)}.") from error
     except Exception as error:  # a decoder raises whatever it trips over in a damaged file
         if isinstance(error, OSError) and error.errno:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        raise InputError(f"{path}: the picture is damaged ({' '.join(str(error).split())}).") from error
+            raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
+        raise InputError(f"{name}: the picture is damaged ({' '.join(str(error).split())}).") from error
     if count > 1:
         warn(
-            f"{path}: holds {count} pictures, and the first one is taken. For another one pass a PIL image: "
+            f"{name}: holds {count} pictures, and the first one is taken. For another one pass a PIL image: "
             "photo = PIL.Image.open(path); photo.seek(number)",
             UserWarning,
         )
-    return _from_pil(photo, str(path))
+    return _from_pil(photo, name)
 
 
-def _decoded(path: Path) -> tuple[Image.Image, int]:
+def _decoded(file: BinaryIO, name: str) -> tuple[Image.Image, int]:
     """The first picture of a file, turned upright, and how many pictures there are."""
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     # given a name, Pillow maps the file into memory, and then reads grey TIFFs that lie on their side row by wrong row
-    with path.open("rb") as file, Image.open(file, formats=formats) as photo:
+    with Image.open(file, formats=formats) as photo:
         if photo.width * photo.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-            raise _too_large(path)
+            raise _too_large(name)
         # the further pictures of a camera's MPO file are previews and depth, not other photographs
         count = 1 if photo.format == "MPO" else getattr(photo, "n_frames", 1)
         photo.load()
         return _upright(photo), count
 
 
-def _too_large(path: Path) -> InputError:
-    return InputError(f"{path}: the picture has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,}).")
+def _too_large(name: str) -> InputError:
+    return InputError(f"{name}: the picture has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,}).")
 
 
 def _upright(photo: Image.Image) -> Image.Image:

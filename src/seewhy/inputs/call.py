@@ -103,7 +103,8 @@ class Inputs:
     @property
     def batch(self) -> int:
         """How many images there are."""
-        return len(self.images)
+        images = self.images
+        return images.shape[0] if isinstance(images, Tensor) else len(images)  # `len` would fix a traced size
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:

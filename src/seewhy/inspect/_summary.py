@@ -20,6 +20,7 @@ from seewhy.hooks.activations import activations_in
 from seewhy.hooks.attach import Finish, Passed, around
 from seewhy.inputs.call import Inputs
 
+SHOWN = 60  # rows, in a notebook
 HEADS = ("name", "type", "output shape", "grid", "parameters", "time", "reached")
 
 
@@ -51,17 +52,30 @@ class Row:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The rows, in the order in which the layers returned; `print` shows them as a table."""
 
     rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        lines = [HEADS, *(row.cells for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-        return "\n".join(line.rstrip() for line in padded)
+        return _table(self.rows)
+
+    def __repr__(self) -> str:
+        """The table, of a long one the first and the last rows: what a notebook shows."""
+        if len(self.rows) <= SHOWN:
+            return _table(self.rows)
+        lines = _table(self.rows).splitlines()
+        first, last = lines[: SHOWN // 2 + 1], lines[-SHOWN // 2 :]
+        cut = f"... {len(self.rows) - SHOWN} more: print(summary) shows them all"
+        return "\n".join([*first, cut, *last])
+
+
+def _table(rows: tuple[Row, ...]) -> str:
+    lines = [HEADS, *(row.cells for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
 
 
 def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Target = None) -> Summary:

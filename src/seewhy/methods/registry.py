@@ -8,13 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from torch import Tensor
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
 
-from seewhy.errors import MethodError
+from seewhy._types import Ask
+from seewhy.engine.randomness import seeded
+from seewhy.errors import InputTypeError, MethodError
+from seewhy.hooks.kept import keeping_hooks
 from seewhy.methods.fuse import Fuse
-from seewhy.targets import Target
+from seewhy.targets import BaseTarget, Target
 
 Need = Literal[
     "activations",
@@ -24,10 +29,14 @@ Need = Literal[
     "scores",
     "score",
     "replay",
+    "neutral_replay",
+    "references",
     "curvatures",
     "noisy_gradients",
     "inputs",
     "input_gradients",
+    "gradients_at",
+    "libra_gradients",
     "guided_gradients",
     "bias_gradients",
     "attentions",
@@ -44,19 +53,28 @@ Need = Literal[
     "value_attention",
     "token_scores",
     "readouts",
+    "call",
 ]
+# (model, inputs, target) -> maps (B, *space)
+Attribution = Callable[[nn.Module, Any, Any], Tensor]
 
 # the files that hold methods, in the order in which they are listed; a family is a folder
 _FILES = (
     "cam.gradient",
     "cam.decomposition",
+    "cam.reference",
     "attribution.pixel",
+    "attribution.slope",
+    "attribution.noisy",
+    "attribution.path",
     "perturbation.replayed",
     "perturbation.channel_masks",
     "perturbation.channel_gains",
     "perturbation.optimised",
     "perturbation.input_masks",
     "perturbation.token_masks",
+    "perturbation.region_masks",
+    "perturbation.sensitivity",
     "attention.flow",
     "attention.slopes",
     "attention.surgery",
@@ -65,9 +83,36 @@ _FILES = (
     "language.eagle",
 )
 _methods: dict[str, Method] = {}
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what a method can be given that is the same whatever the score
-_UNSCORED = frozenset[str]({"activations", "inputs", "generator"})
+_UNSCORED = frozenset[str]({"activations", "inputs", "references", "generator"})
+
+
+class Neutral(NamedTuple):
+    """A run on images made absent.
+
+    Attributes:
+        activations: what the layer returned.
+        scores: of the images made absent.
+        replay: what the score becomes for changed activations in this run.
+    """
+
+    activations: Float[Tensor, "B C *space"]
+    scores: Float[Tensor, " B"]
+    replay: Ask
+
+
+class Accounted(NamedTuple):
+    """What a method returns whose map adds up to a change of the score.
+
+    Attributes:
+        maps: signed.
+        gap: the share of that change which a map does not add up to.
+    """
+
+    maps: Float[Tensor, "B *space"]
+    gap: Float[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +128,14 @@ class Method:
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
     readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
+    libra_gradients: as input_gradients, by LibraGrad. gradients_at: the gradients of the score at changed images (see
+    `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
-    generator: a `torch.Generator`. Returns (B, *space), signed. `reduces` says that it also takes `reduce`, the way in
-    which weighted channels (B, C, *space) become one map.
+    neutral_replay: a baseline -> the run on images made absent (`Neutral`). references: images -> their activations.
+    call: of a function from outside (see `Call`).
+    generator: a `torch.Generator`. Returns (B, *space), signed, or an `Accounted`. `reduces` says that it also takes
+    `reduce`, the way in which weighted channels (B, C, *space) become one map.
 
     cost: forward and backward passes for each target, in words. staged: it looks at the last layer of every resolution
     unless told where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is
@@ -96,7 +145,7 @@ class Method:
 
     name: str
     family: str
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     needs: tuple[Need, ...]
     source: str
     cost: str
@@ -119,6 +168,11 @@ class Method:
     def attends(self) -> bool:
         """Whether it looks at attention; its map lies on the grid of the tokens."""
         return "places" in self.needs
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients of the score."""
+        return any("gradients" in need for need in self.needs)
 
     @property
     def reduces(self) -> bool:
@@ -146,12 +200,12 @@ def method(
     fuse: Fuse = "mean",
     ask: Callable[[Target, Any], Target] | None = None,
     checked: str = "",
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+) -> Callable[[Function], Function]:
     """Enter a function under `name`; see `Method`. `source` is the paper: "arXiv:...", a DOI or a venue."""
 
-    def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def enter(function: Function) -> Function:
         family = function.__module__.split(".")[-2]
-        passes = cost or ("1 forward, 1 backward" if "gradients" in needs else "1 forward")
+        passes = cost or ("1 forward, 1 backward" if {"gradients", "input_gradients"} & {*needs} else "1 forward")
         add(Method(name, family, function, needs, source, passes, staged, fuse, ask, checked))
         return function
 
@@ -170,12 +224,13 @@ def available() -> dict[str, Method]:
     return dict(_methods)
 
 
-def get(name: str | Method, **options: Any) -> Method:
+def get(name: str | Method | Attribution, **options: Any) -> Method:
     """The method called `name`; case, spaces, hyphens and underscores do not count, and "++" is "plus_plus".
 
-    `options` are the method's own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
+    A function (model, inputs, target) -> maps (B, *space) is a method too: see `outside`. `options` are the method's
+    own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
     """
-    found = name if isinstance(name, Method) else _find(name)
+    found = name if isinstance(name, Method) else outside(name) if callable(name) else _find(name)
     if unknown := options.keys() - found.options.keys():
         raise MethodError(
             f"{found.name} has no option {', '.join(sorted(unknown))}.",
@@ -184,9 +239,55 @@ def get(name: str | Method, **options: Any) -> Method:
     return replace(found, function=partial(found.function, **options)) if options else found
 
 
+class Call(NamedTuple):
+    """What a function from outside is called with.
+
+    Attributes:
+        model: in eval mode, inside a session: what a function attaches to it is taken off again.
+        inputs: copies of what the caller passed.
+        target: what is explained, definite: from the model's outputs to scores (B,).
+        batch: the number of images.
+        size: of the images.
+    """
+
+    model: nn.Module
+    inputs: Any
+    target: BaseTarget
+    batch: int
+    size: tuple[int, ...]
+
+
+def outside(function: Attribution) -> Method:
+    """The method that a function (model, inputs, target) -> maps (B, *space) is. Its maps lie on the input.
+
+    Args:
+        function: gives a signed map for each image, of any resolution. It draws from the process's random numbers,
+            which are seeded by `generator` as long. `seewhy.targets.classes_of(target)` are the classes explained.
+    """
+    name = str(getattr(function, "__name__", type(function).__name__))
+
+    def drawn(call: Call, generator: Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with seeded(seed), keeping_hooks(call.model):
+            maps = function(call.model, call.inputs, call.target)
+        if not isinstance(maps, Tensor):
+            raise InputTypeError(f"{name} did not return a tensor.", got=type(maps).__name__, expected="maps (B, H, W)")
+        if len(maps) != call.batch or maps.ndim != 1 + len(call.size):
+            raise MethodError(
+                f"{name} did not return a map for each image.",
+                got=f"shape {tuple(maps.shape)}",
+                expected=f"{(call.batch, *call.size)}, or another resolution",
+                do="sum over the channels: maps.sum(1)",
+            )
+        return maps.detach()
+
+    drawn.__doc__ = f"What {name} returns."
+    return Method(name, "outside", drawn, ("call", "generator"), "passed by the caller", "1 forward, and its own")
+
+
 def _find(name: str) -> Method:
     if not isinstance(name, str):
-        raise MethodError("a method is given by its name.", got=repr(name), do='method="grad_cam"')
+        raise MethodError("a method is given by its name.", got=repr(name), do='method="grad_cam", or a function')
     by_key = {_key(known): found for known, found in available().items()}
     if found := by_key.get(_key(name)):
         return found

@@ -123,6 +123,12 @@ class Loaded:
         return dataclasses.replace(self, module=self.module.to(usable(device)))
 
 
+def are_photos(inputs: object) -> bool:
+    """Whether a caller's inputs are photographs, a PIL image, a file name or a list of them, and not tensors."""
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    return isinstance(first, str | Path | Image.Image)
+
+
 def own_labels(module: nn.Module) -> tuple[str, ...] | None:
     """The names of the classes that a model of transformers carries in its `config`, by index; None for others."""
     names = getattr(getattr(module, "config", None), "id2label", None)

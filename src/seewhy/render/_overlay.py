@@ -370,3 +370,8 @@ def _coloured(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Float[Ten
     table = torch.from_numpy(colours(colormap) * 255)
     places = (heat * len(table)).int().clamp_(max=len(table) - 1)
     return table.index_select(0, places.flatten()).reshape(*heat.shape, 3)
+
+
+def heat_image(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Image.Image:
+    """A map in [0, 1] by itself, in colour."""
+    return Image.fromarray(_coloured(heat.float().cpu(), colormap).round_().to(torch.uint8).numpy())

@@ -22,6 +22,7 @@ from seewhy.images.files import written_whole
 from seewhy.images.photo import Photo
 from seewhy.render._figure import figure
 from seewhy.render._overlay import overlays
+from seewhy.render._report import report
 from seewhy.targets import Category
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def save(
     Args:
         explanation: what to save.
         path: its ending says what. .png, .jpg, .pdf and .svg: the figure, or the overlay of an explanation of one map.
+            .html: a page of all images, see `seewhy.render.report`, whose options it takes.
             .npy: the heatmap, float32. .npz: everything that `Explanation.load` reads; `np.load` reads it too, without
             pickles.
         photos: as for `overlays`.
@@ -62,8 +64,11 @@ def save(
     """
     path = Path(path)
     ending = path.suffix.lower()
+    if ending == ".html":
+        return report(explanation, path, photos=photos, **options)
     if ending not in (*_PICTURES, *_NUMBERS):
-        raise InputError("unknown file ending.", got=repr(path.name), expected=", ".join((*_PICTURES, *_NUMBERS)))
+        expected = ", ".join((*_PICTURES, *_NUMBERS, ".html"))
+        raise InputError("unknown file ending.", got=repr(path.name), expected=expected)
     if what not in ("figure", "overlay"):
         raise InputError("there is no such picture.", got=f"what={what!r}", expected='"figure" or "overlay"')
     if ending in _NUMBERS and (options or what != "figure"):
@@ -153,6 +158,7 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
         },
         files=texts("files"),
         note=str(read["note"]),
+        gap=tensor("gap"),
     )
 
 
@@ -193,6 +199,7 @@ def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
         "size": explanation.size,
         "fuse": explanation.fuse,
         "note": explanation.note,
+        "gap": explanation.gap,
         "outputs": explanation.outputs if isinstance(explanation.outputs, Tensor) else None,
         "probabilities": explanation.probabilities,
         "index": explanation.index,

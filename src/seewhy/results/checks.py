@@ -21,12 +21,27 @@ _BLANKS = (
     ),
 )
 
+_GAP = 0.05  # of what the score changed by
+
 
 def warn_of_blanks(explanation: Explanation) -> None:
     """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
     for what, images, advice in blanks(explanation):
         which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
         warn(f"{what} for image {which}: {advice}.")
+
+
+def warn_of_gaps(explanation: Explanation) -> None:
+    """A warning for maps that should add up to what the score changed by, and miss too much of it."""
+    if explanation.gap is None:
+        return
+    gaps = explanation.gap.reshape(len(explanation), -1).amax(1)
+    if wide := (gaps > _GAP).nonzero().flatten().tolist():
+        which = ", ".join(map(str, wide[:5])) + (" and more" if len(wide) > 5 else "")
+        warn(
+            f"the {explanation.method} map of image {which} misses up to {float(gaps.max()):.0%} of what the score "
+            "changed by between baseline and image: take more steps, steps=200 say, or another baseline."
+        )
 
 
 def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:

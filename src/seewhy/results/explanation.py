@@ -56,6 +56,8 @@ class Explanation:
         photos: the photographs, where those were passed instead of tensors.
         files: the names of the photographs' files, where they are known.
         note: why this layer was chosen, if it was.
+        gap: (B, [T]), of methods whose map adds up to a change of the score, such as integrated gradients: the share of
+            that change which the map misses.
         origin: the model and inputs, held weakly, for `check`; None in an explanation that was read from a file.
     """
 
@@ -74,6 +76,7 @@ class Explanation:
     photos: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] | None = None
     note: str = ""
+    gap: Float[Tensor, "..."] | None = None
     origin: Origin | None = field(default=None, repr=False)
 
     @classmethod
@@ -196,8 +199,8 @@ class Explanation:
         if not 0 < threshold <= 1:
             raise InputError("the threshold is out of range.", got=threshold, expected="a number in (0, 1]")
         if self.scores.ndim == 1:
-            return [arrays.boxes(heat, threshold) for heat in self.heatmap]
-        return [[arrays.boxes(heat, threshold) for heat in targets] for targets in self.heatmap]
+            return arrays.boxes_of_each(self.heatmap, threshold)
+        return [arrays.boxes_of_each(heat, threshold) for heat in self.heatmap]
 
     def to(self, device: torch.device | str) -> Explanation:
         """The same with all tensors on `device`."""
@@ -208,7 +211,7 @@ class Explanation:
         return self.to("cpu")
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Explanation:
-        fields = ("maps", "scores", "outputs", "targets", "probabilities")
+        fields = ("maps", "scores", "outputs", "targets", "probabilities", "gap")
         return dataclasses.replace(self, **{field: rebuild(getattr(self, field), change) for field in fields})
 
     def __len__(self) -> int:
@@ -230,6 +233,7 @@ class Explanation:
             maps={name: grid[index] for name, grid in self.maps.items()},
             scores=self.scores[index],
             probabilities=None if self.probabilities is None else self.probabilities[index],
+            gap=None if self.gap is None else self.gap[index],
             outputs=self.outputs[index] if isinstance(self.outputs, list) else rebuild(self.outputs, cut),
             targets=rebuild(self.targets, cut),
             frames=self.frames and self.frames[index],

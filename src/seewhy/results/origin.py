@@ -1,4 +1,4 @@
-"""What an explanation was made of, without keeping it alive."""
+"""What an explanation was made of, without keeping model and inputs alive."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.hooks.nested import leaves, rebuild
+from seewhy.methods.registry import Method
 
 
 class Origin:
@@ -21,12 +22,14 @@ class Origin:
         model: what was explained.
         inputs: as the caller passed them.
         batch: how many images they are.
+        method: with the options that it was given.
     """
 
-    def __init__(self, model: Any, inputs: Any, batch: int) -> None:
+    def __init__(self, model: Any, inputs: Any, batch: int, method: Method) -> None:
         self._model: Callable[[], Any] = weakref.ref(model)
         self._inputs = rebuild(inputs, weakref.ref)
         self._batch = batch
+        self.method = method
         self._cuts: tuple[slice, ...] = ()
 
     def cut(self, rows: slice) -> Origin:
@@ -34,6 +37,7 @@ class Origin:
         found = object.__new__(Origin)
         found._model, found._inputs, found._batch = self._model, self._inputs, self._batch
         found._cuts = (*self._cuts, rows)
+        found.method = self.method
         return found
 
     def model(self) -> Any:

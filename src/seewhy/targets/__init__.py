@@ -13,7 +13,7 @@ from seewhy.targets.classes import (
     finer,
 )
 from seewhy.targets.context import Context, Encode
-from seewhy.targets.indices import Classes, find_label, matching_labels
+from seewhy.targets.indices import Classes, as_indices, find_label, matching_labels, per_image
 from seewhy.targets.outputs import Output, answers, scores_tensor, select
 from seewhy.targets.regions import Pixel, Region
 from seewhy.targets.resolving import (
@@ -51,6 +51,7 @@ __all__ = [
     "Text",
     "Token",
     "answers",
+    "as_indices",
     "as_target",
     "checked",
     "class_name",
@@ -64,6 +65,7 @@ __all__ = [
     "matching_labels",
     "mirrored",
     "outline",
+    "per_image",
     "probabilities",
     "probable",
     "redetected",

@@ -76,6 +76,10 @@ class BaseTarget(ABC):
         of_rows: BaseTarget = rebuild(self, lambda per_image: per_image[images.to(per_image.device)])
         return of_rows(outputs)
 
+    def one_of(self, number: int) -> BaseTarget:
+        """The question that is number `number` of the T that are asked about each image."""
+        return _OneOf(self, number)
+
     def mirrored(self) -> BaseTarget:
         """The same question about the same images with left and right exchanged."""
         return self
@@ -106,6 +110,20 @@ class BaseTarget(ABC):
             number: which of its T targets; None where there is one per image.
         """
         return ""
+
+
+@dataclass(frozen=True)
+class _OneOf(BaseTarget):
+    """One of the T questions of a target."""
+
+    target: BaseTarget
+    number: int
+
+    def __call__(self, outputs: Any) -> Float[Tensor, " B"]:
+        return self.target(outputs)[:, self.number]
+
+    def for_rows(self, outputs: Any, images: Int[Tensor, " N"], original: Any, batch: int) -> Float[Tensor, " N"]:
+        return self.target.for_rows(outputs, images, original, batch)[:, self.number]
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Box(ObjectTarget):
         return torch.stack(scores).reshape(self.label.shape)
 
     def resolved(self, outputs: Any, context: Context) -> Box:
-        """With the label and the box of what was found, and the sizes of the inputs."""
+        """The same, with the label and the box of what was found, and the sizes of the inputs."""
         sizes = self.sizes if context.sizes is None else torch.tensor([size[-2:] for size in context.sizes])
         said = [count for count in (len(context.labels or ()), context.num_classes) if count]
         num_classes = self.num_classes or min(said, default=None)

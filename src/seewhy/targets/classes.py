@@ -48,6 +48,12 @@ class ClassScores:
             return self.values
         return self.values.sigmoid() if self.single else self.values.softmax(1)
 
+    @property
+    def predicted(self) -> Int[Tensor, " B"]:
+        """The class with the highest score; a regression has a value and no other side."""
+        highest = self.values.argmax(1)
+        return torch.ones_like(highest) if self.kind == "one value" else highest
+
     def names(self, labels: Sequence[str] | None) -> list[str]:
         """What the columns are called: see `class_name`."""
         return [class_name(index, self.kind, labels) for index in range(self.values.shape[1])]
@@ -72,6 +78,12 @@ class ClassTarget(BaseTarget):
     def classes(self) -> Any:
         """The indices of the classes; for a single output 1 is the output itself and 0 its other side."""
         return self.index
+
+    def one_of(self, number: int) -> ClassTarget:
+        """The same about the class number `number` of each image."""
+        of_any: Any = self  # its subclasses are dataclasses
+        one: ClassTarget = replace(of_any, index=self.index[:, number])
+        return one
 
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:
         """See `Probability`; None for a regression."""
@@ -115,7 +127,7 @@ class Category(ClassTarget):
         return _pick(scores.values, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Category:
-        """With the index of each image, and what the scores are."""
+        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         return Category(index, kind)
 
@@ -151,7 +163,7 @@ class Probability(ClassTarget):
         return _pick(scores.values.sigmoid() if sigmoid else scores.likely, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Probability:
-        """With the index of each image, and what the scores are."""
+        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         if kind == "one value":
             raise TargetError("a regression gives a value, not a probability.", do="leave target out, or pass 0")
@@ -200,7 +212,7 @@ class Contrast(ClassTarget):
         return picked - values.gather(1, self.against).mean(1).reshape(-1, *ones)
 
     def resolved(self, outputs: Any, context: Context) -> Contrast:
-        """With the classes to compare with for each image: (B, A)."""
+        """The same, with the classes to compare with for each image: (B, A)."""
         index, kind = _definite(self, outputs, context)
         if self.against is None or self.kind is not None:
             return replace(self, index=index, kind=kind)
@@ -266,7 +278,7 @@ def finer(target: Any, outputs: Any, *, count: int = 3, strength: float = 1.0) -
     scores = class_scores(outputs, target.kind)
     values = scores.values.detach()
     index = torch.as_tensor(target.index)
-    chosen = index.reshape(len(values), -1)
+    chosen = index.reshape(values.shape[0], -1)
     distance = (values[:, None] - values.gather(1, chosen)[..., None]).abs()
     nearest = distance.scatter(2, chosen[..., None], torch.inf).sort(dim=-1, stable=True).indices
     nearest = nearest[..., : min(count, values.shape[1] - 1)].reshape(*index.shape, -1)
@@ -314,7 +326,7 @@ def class_name(index: int, kind: Kind | None, labels: Sequence[str] | None) -> s
     Args:
         index: the class; of a single output 1 for the output itself, 0 for the other side.
         kind: what the model's scores are.
-        labels: a name per class. Of a single output one name is that of the positive side, two are those of both.
+        labels: a name per class. For a single output, one name is that of the positive side, and two are those of both.
 
     Example:
         >>> class_name(1, "scores", ["cat", "dog"]), class_name(7, "scores", None)
@@ -370,8 +382,7 @@ def _definite(target: ClassTarget, outputs: Any, context: Context) -> tuple[Int[
         return index, scores.kind
     if _has_unit_length(scores):
         raise _is_an_embedding(outputs)
-    predicted = scores.values.argmax(1)
-    return torch.ones_like(predicted) if scores.kind == "one value" else predicted, scores.kind
+    return scores.predicted, scores.kind
 
 
 def _is_an_embedding(outputs: Any) -> OutputError:

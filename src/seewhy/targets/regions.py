@@ -62,12 +62,12 @@ class Region(BaseTarget):
         index, weights = self.category, self.mask
         assert isinstance(index, Tensor)
         assert isinstance(weights, Tensor)
-        images = torch.arange(len(index), device=index.device).reshape(-1, *[1] * (index.ndim - 1))
+        images = torch.arange(index.shape[0], device=index.device).reshape(-1, *[1] * (index.ndim - 1))
         weights = weights / weights.flatten(index.ndim).sum(-1).reshape(*index.shape, *[1] * (values.ndim - 2))
         return (values[images, index] * weights).flatten(index.ndim).sum(-1)
 
     def resolved(self, outputs: Any, context: Context) -> Region:
-        """With the class of each image, and the weight of each place of the output: (B, [T,] *space)."""
+        """The same, with the class of each image and the weight of each place of the output: (B, [T,] *space)."""
         scores = place_scores(outputs, self.kind)
         single, labels = (scores.single, context.labels) if self.kind is None else (False, None)
         index = columns(self.category, scores.values, labels, single=single, distinct=self.mask is None)

@@ -53,7 +53,7 @@ class Similarity(BaseTarget):
         return scores - mean.reshape(-1, *[1] * (scores.ndim - 1))
 
     def resolved(self, outputs: Any, context: Context) -> Similarity:
-        """With an embedding per image."""
+        """The same, with an embedding for each image."""
         wanted = torch.as_tensor(self.embedding)
         given = embedding_tensor(outputs, wanted.shape[-1])
         if wanted.ndim not in (1, 2, 3) or (wanted.ndim > 1 and wanted.shape[0] != context.batch):

@@ -1,5 +1,6 @@
 """The command line."""
 
+from seewhy.apps.cli import dataset
 from seewhy.apps.cli.commands import app, main
 
-__all__ = ["app", "main"]
+__all__ = ["app", "dataset", "main"]

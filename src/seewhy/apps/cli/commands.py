@@ -1,4 +1,4 @@
-"""The command line: `seewhy explain`, `seewhy methods`, `seewhy layers`. Torch is imported by the commands, not here.
+"""`seewhy explain`, `seewhy methods`, `seewhy layers`, and what all commands share. They import torch, not this file.
 
 Exit codes: 0 all done; 1 some photographs could not be explained, the others were; 2 an option is wrong; 130 Ctrl-C.
 """
@@ -165,7 +165,7 @@ def explain(
 
     Nothing is overwritten, but for what the same command wrote before.
     """
-    with _exit_codes() as stop:
+    with exit_codes() as stop:
         if not 0 <= alpha <= 1:  # not every typer stops nan
             raise InputError("alpha is out of range.", got=alpha, expected="a number in [0, 1]")
         if signed and mode is Mode.opacity:
@@ -246,7 +246,7 @@ def explain(
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List the explanation methods."""
-    with _exit_codes():
+    with exit_codes():
         from seewhy.methods import available
 
         heads = ("name", "family", "needs", "cost", "source")
@@ -266,7 +266,7 @@ def layers(
     model: Model = "default", weights: Weights = "pretrained", device: Device = "cpu", as_json: AsJson = False
 ) -> None:
     """List a model's layers in the order they run on a sample photograph, what each costs, and which one is chosen."""
-    with _exit_codes():
+    with exit_codes():
         from seewhy.explainer import Explainer
         from seewhy.inspect._summary import HEADS as COLUMNS
         from seewhy.inspect._summary import summary
@@ -426,7 +426,7 @@ def _make_folder(out: Path) -> None:
 
 
 @contextmanager
-def _exit_codes() -> Iterator[CtrlC]:
+def exit_codes() -> Iterator[CtrlC]:
     """A user's mistake is told in plain words and ends with 2; anything else keeps its traceback."""
     try:
         with CtrlC() as stop:

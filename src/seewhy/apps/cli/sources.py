@@ -8,13 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from seewhy.apps.cli.records import Failure
-
-_ENDINGS = frozenset(
-    {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic"),
-        *(".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".tga", ".qoi"),
-    }
-)
+from seewhy.images.files import PICTURES
 
 
 def photographs(arguments: Sequence[Path], out: Path) -> list[Path | Failure]:
@@ -54,7 +48,7 @@ def _pictures(folder: Path, out: Path) -> Iterator[Path]:
     for path, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _within(Path(path, name), out))
         for name in sorted(names):
-            if Path(name).suffix.lower() in _ENDINGS and not name.startswith("."):
+            if Path(name).suffix.lower() in PICTURES and not name.startswith("."):
                 yield Path(path, name)
 
 

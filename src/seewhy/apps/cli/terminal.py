@@ -47,7 +47,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def say(text: str, console: Console | None = None) -> None:
-    """To stderr: no markup, no wrapping; above the progress bar where there is one."""
+    """Write to stderr: no markup, no wrapping; above the progress bar where there is one."""
     from rich.console import Console
     from rich.text import Text
 

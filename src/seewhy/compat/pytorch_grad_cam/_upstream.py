@@ -40,7 +40,7 @@ def x_grad_cam(activations: Layer, gradients: Layer) -> Weights:
 
 
 def principal_component(weighted: Layer) -> Map:
-    """Of centred positions, with the sign that LAPACK's singular vector happens to have."""
+    """The first component of centred positions; its sign is the one that LAPACK's singular vector happens to have."""
     maps = []
     for image in weighted.detach().cpu():
         rows = image.flatten(1).mT.nan_to_num(0.0)
@@ -50,17 +50,17 @@ def principal_component(weighted: Layer) -> Map:
 
 
 def eigen_cam(activations: Layer) -> Map:
-    """Of the centred activations, with the sign left to chance."""
+    """The first component of the centred activations; its sign is left to chance."""
     return principal_component(activations)
 
 
 def eigen_grad_cam(activations: Layer, gradients: Layer) -> Map:
-    """With the sign left to chance."""
+    """The same, with the sign left to chance."""
     return principal_component(gradients * activations)
 
 
 def kpca_cam(activations: Layer, *, kernel: decomposition.Kernel = "sigmoid", gamma: float | None = None) -> Map:
-    """With scikit-learn's sign, which makes the largest value in size positive."""
+    """The kernel component with scikit-learn's sign: the value that is largest in size is positive."""
     found = decomposition.kpca_cam(activations, kernel=kernel, gamma=gamma)
     space = tuple(range(1, found.ndim))
     turned = -found.amin(space, keepdim=True) > found.amax(space, keepdim=True)
@@ -75,7 +75,7 @@ def fem(activations: Layer, *, k: float = 2.0) -> Map:
 
 
 def score_cam(activations: Layer, inputs: Float[Tensor, "B c *size"], score: Ask) -> Weights:
-    """With masks enlarged by corner-aligned interpolation. Volumes, which grad-cam does not take, are the engine's."""
+    """Masks are enlarged by corner-aligned interpolation. Volumes, which grad-cam does not take, are the engine's."""
     if inputs.ndim != 4:
         return channel_masks.score_cam_weights(activations, inputs, score)
     images, channels = torch.ones(activations.shape[:2]).nonzero().to(inputs.device).unbind(1)
@@ -115,7 +115,7 @@ def full_grad(
     *,
     reduce: Reduce = channel_sum,
 ) -> Float[Tensor, "B *space"]:
-    """With every channel of every part scaled to [0, 1] by itself.
+    """The sum with every channel of every part scaled to [0, 1] by itself.
 
     What reduces otherwise than by the sum gets them at an eighth of the size, and its result is not cut at zero.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.engine.guard import guard
+from seewhy.engine.session import session
 from seewhy.engine.tape import record
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import check_ran, find
@@ -45,11 +45,10 @@ class ActivationsAndGradients:
     def __call__(self, x: Any) -> Any:
         """What the model returns for `x`, in a graph that begins at the layers, or at `x` if that takes a gradient."""
         self.clear()
-        root = unwrap(self.model)
-        layers = find(root, self.target_layers)
+        layers = find(unwrap(self.model), self.target_layers)
         from_start = any(tensor.requires_grad for tensor in tensors(x))
-        with guard(root):
-            tape = record(lambda: root(rebuild(x, Tensor.clone)), layers, from_start=from_start)
+        with session(self.model, x) as run:  # its copies have no graph, so that `x` itself goes in
+            tape = record(lambda: run.model(rebuild(x, Tensor.clone)), layers, from_start=from_start)
         check_ran(layers, [label.name for label in tape.activations])
         calls = sorted(tape.activations.items(), key=lambda call: list(layers).index(call[0].name))
         self.called = [layers[label.name] for label, _ in calls]

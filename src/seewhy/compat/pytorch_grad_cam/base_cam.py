@@ -18,11 +18,10 @@ from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highes
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
 from seewhy.compat.pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform
-from seewhy.engine.guard import guard
+from seewhy.engine.session import session
 from seewhy.engine.tape import gradients
 from seewhy.explainer import Explainer
 from seewhy.hooks.nested import rebuild
-from seewhy.hooks.wrappers import unwrap
 from seewhy.images import arrays
 from seewhy.methods import Method, channels, smooth
 from seewhy.targets import Target
@@ -215,7 +214,7 @@ class BaseCAM:
         """The maps of a class with its own `get_cam_*`: the model runs, is differentiated, and then the class asked."""
         seen = self.activations_and_grads
         try:
-            with guard(unwrap(self.model)):
+            with session(self.model, image):
                 leaf = image.detach().clone().requires_grad_(self.compute_input_gradient)
                 outputs = seen(leaf)
                 self.outputs = rebuild(outputs, Tensor.detach)

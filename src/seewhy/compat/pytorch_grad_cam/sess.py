@@ -16,9 +16,8 @@ from seewhy.compat.pytorch_grad_cam._wrapping import Wrapping
 from seewhy.compat.pytorch_grad_cam.base_cam import Array, BaseCAM
 from seewhy.compat.pytorch_grad_cam.grad_cam import GradCAM
 from seewhy.compat.pytorch_grad_cam.utils.image import scale_cam_image
-from seewhy.engine.guard import guard
+from seewhy.engine.session import plain_session
 from seewhy.errors import InputError
-from seewhy.hooks.wrappers import unwrap
 from seewhy.images import arrays
 
 
@@ -116,8 +115,8 @@ class SESS(Wrapping):
                 yield scaled[..., top : top + window, left : left + window], (top, left), whole
 
     def _outputs(self, images: Tensor) -> Any:
-        with guard(unwrap(self.base_cam.model)), torch.no_grad():
-            return self.base_cam.model(images)
+        with plain_session(self.base_cam.model, images) as run:
+            return run.run()
 
     def _scores(self, windows: Sequence[Tensor], target: ImageTarget) -> Float[Tensor, " N"]:
         """The target's score of each window, not below zero: they are to be weights."""

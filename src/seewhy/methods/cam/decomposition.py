@@ -150,7 +150,7 @@ def _improved(factor: Tensor, product: Tensor, gram: Tensor) -> Tensor:
 
 
 def _from_singular_vectors(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of each singular pair the half, positive or negative on both sides, that has more in it."""
+    """The half of each singular pair, positive or negative on both sides, that has more in it."""
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     maps, channels = [], []
     for u, value, v in zip(left.unbind(1), values, right.unbind(0), strict=True):

@@ -1,5 +1,6 @@
 """Does the model use what a map shows: what becomes of the score when parts of an image are taken away."""
 
+from seewhy.images.absent import grid_cells, superpixels
 from seewhy.metrics._similarity import correlation
 from seewhy.metrics.faithfulness._imputation import NEIGHBOURS, impute
 from seewhy.metrics.faithfulness._ranking import lowest
@@ -32,7 +33,7 @@ from seewhy.metrics.faithfulness.masking import (
     complexity,
     harmonic_mean,
 )
-from seewhy.metrics.faithfulness.segments import grid_cells, irof, superpixels
+from seewhy.metrics.faithfulness.segments import irof
 
 __all__ = [
     "NEIGHBOURS",

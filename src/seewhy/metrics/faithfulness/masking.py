@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from seewhy.errors import InputError
+from seewhy.images.absent import Absent, absent
 from seewhy.metrics._inputs import Explain, Images, Maps, Score, check, explained, in_rounds
 from seewhy.metrics._similarity import correlation
-from seewhy.metrics.faithfulness._absent import Baseline, baseline_images
 from seewhy.metrics.faithfulness.curves import SHARES, road
 
 
 def average_drop(
-    score: Score, images: Images, maps: Maps, *, baseline: Baseline = "zero", batch_size: int | None = None
+    score: Score, images: Images, maps: Maps, *, baseline: Absent = "zero", batch_size: int | None = None
 ) -> Float[Tensor, " B"]:
     """The share of the probability that is lost when the image is multiplied by its map.
 
@@ -41,7 +41,7 @@ def average_drop(
 
 
 def average_increase(
-    score: Score, images: Images, maps: Maps, *, baseline: Baseline = "zero", batch_size: int | None = None
+    score: Score, images: Images, maps: Maps, *, baseline: Absent = "zero", batch_size: int | None = None
 ) -> Float[Tensor, " B"]:
     """1 where the probability is higher when the image is multiplied by its map, 0 where not.
 
@@ -53,7 +53,7 @@ def average_increase(
 
 
 def average_gain(
-    score: Score, images: Images, maps: Maps, *, baseline: Baseline = "zero", batch_size: int | None = None
+    score: Score, images: Images, maps: Maps, *, baseline: Absent = "zero", batch_size: int | None = None
 ) -> Float[Tensor, " B"]:
     """The share of the missing probability that is won when the image is multiplied by its map.
 
@@ -70,7 +70,7 @@ def adcc(
     images: Images,
     maps: Maps,
     *,
-    baseline: Baseline = "zero",
+    baseline: Absent = "zero",
     batch_size: int | None = None,
 ) -> Float[Tensor, " B"]:
     """The harmonic mean of coherency, 1 - complexity and 1 - average drop.
@@ -139,13 +139,13 @@ def harmonic_mean(*parts: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return len(parts) / torch.stack([1 / part for part in parts]).sum(0)
 
 
-def _coherency(explain: Explain, images: Images, maps: Maps, baseline: Baseline) -> Float[Tensor, " B"]:
+def _coherency(explain: Explain, images: Images, maps: Maps, baseline: Absent) -> Float[Tensor, " B"]:
     again = explained(explain, _shown(images, maps, baseline)[None])[0]
     return (correlation(again, maps.to(again)) + 1) / 2
 
 
 def _seen(
-    score: Score, images: Images, maps: Maps, baseline: Baseline, batch_size: int | None
+    score: Score, images: Images, maps: Maps, baseline: Absent, batch_size: int | None
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """The probabilities of the images, and of what their maps show of them."""
     versions = torch.stack([images, _shown(images, maps, baseline)])
@@ -161,7 +161,7 @@ def _seen(
     return before, after
 
 
-def _shown(images: Images, maps: Maps, baseline: Baseline) -> Images:
+def _shown(images: Images, maps: Maps, baseline: Absent) -> Images:
     maps = check(images, maps)
     if bool(((maps < 0) | (maps > 1)).any()):
         raise InputError(
@@ -170,4 +170,4 @@ def _shown(images: Images, maps: Maps, baseline: Baseline) -> Images:
             do="divide each map by its largest value, and set negative ones to 0",
         )
     weights = maps[:, None].to(images.dtype)
-    return images * weights + baseline_images(images, baseline) * (1 - weights)
+    return images * weights + absent(images, baseline) * (1 - weights)

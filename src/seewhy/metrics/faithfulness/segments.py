@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from seewhy.errors import InputError
-from seewhy.metrics._inputs import Images, Maps, Score, at_least_one, check, constant, drawing, in_rounds, undefined
+from seewhy.images.absent import superpixels
+from seewhy.metrics._inputs import Images, Maps, Score, check, constant, drawing, in_rounds, undefined
 from seewhy.metrics.faithfulness._absent import Baseline, fill
 from seewhy.metrics.faithfulness._ranking import ranks
 from seewhy.metrics.faithfulness.curves import Curve
-
-
-def superpixels(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
-    """About `count` regions of each image: SLIC superpixels if scikit-image is installed, else the cells of a grid.
-
-    Achanta et al. 2012 (doi:10.1109/TPAMI.2012.120). Pass `grid_cells` to `irof` for the same regions everywhere.
-    """
-    if find_spec("skimage") is None:
-        return grid_cells(images, count=count)
-    from skimage.segmentation import slic
-
-    at_least_one(count=count)
-    pictures = images.detach().movedim(1, -1).double().cpu().numpy()
-    labels = [torch.as_tensor(slic(picture, n_segments=count, start_label=0, channel_axis=-1)) for picture in pictures]
-    return torch.stack(labels).long().to(images.device)
-
-
-def grid_cells(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
-    """The cells of a grid with about `count` of them, as many along each side."""
-    at_least_one(count=count)
-    space = images.shape[2:]
-    along = max(1, round(count ** (1 / len(space))))
-    labels = torch.zeros(space, dtype=torch.long, device=images.device)
-    for dim, length in enumerate(space):
-        cells = min(along, length)
-        numbers = torch.arange(length, device=images.device) * cells // length
-        labels = labels * cells + numbers.reshape([length if d == dim else 1 for d in range(len(space))])
-    return labels.expand(len(images), *space)
 
 
 def irof(

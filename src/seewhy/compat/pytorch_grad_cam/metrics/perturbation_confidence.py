@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, per_image
-from seewhy.engine.guard import guard
-from seewhy.hooks.wrappers import unwrap
+from seewhy.engine.session import plain_session
+from seewhy.inputs import Inputs
 from seewhy.metrics import faithfulness
 
 Array = NDArray[np.float32]
@@ -42,10 +42,10 @@ class PerturbationConfidenceMetric:
         score = per_image(targets, len(input_tensor))
         pairs = zip(input_tensor.cpu(), torch.as_tensor(cams), strict=True)
         changed = torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor.device)
-        with guard(unwrap(model)), torch.no_grad():
-            result = score(model(changed))
+        with plain_session(model, changed) as run:
+            result = score(run.run())
             if return_diff:
-                result = result - score(model(input_tensor))
+                result = result - score(run.run(Inputs.of(input_tensor, run.model)))
         found = result.float().cpu().numpy()
         return (found, changed) if return_visualization else found
 

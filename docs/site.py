@@ -1,0 +1,82 @@
+"""What the site has beside the pages that lie here: the reference, the measured tables, the changelog, llms.txt.
+
+mkdocs calls these functions while it builds; nothing is written into the source tree.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = {
+    "explain": ("Explaining", ["seewhy.explainer.explain", "seewhy.explainer.Explainer", "seewhy.explainer.concepts"]),
+    "results": ("Results", ["seewhy.results"]),
+    "targets": ("Targets", ["seewhy.targets"]),
+    "methods": ("Methods", ["seewhy.methods"]),
+    "evaluation": ("Evaluating and choosing", ["seewhy.evaluation"]),
+    "metrics": ("Metrics", ["seewhy.metrics"]),
+    "render": ("Pictures", ["seewhy.render"]),
+    "hooks": ("Hooks", ["seewhy.hooks"]),
+    "inspect": ("Looking into a model", ["seewhy.inspect"]),
+    "jobs": ("Whole datasets", ["seewhy.jobs.running", "seewhy.jobs.table", "seewhy.jobs.analysis"]),
+    "integrations": ("Training", ["seewhy.integrations"]),
+    "models": ("Models", ["seewhy.models"]),
+    "errors": ("Errors", ["seewhy.errors"]),
+}
+_TABLES = re.compile(r"\]\((?:\.\./)*benchmarks/results/")
+
+
+def on_config(config: Any) -> Any:
+    """Put the generated pages into the navigation."""
+    config.nav += [
+        {"Reference": [f"reference/{name}.md" for name in REFERENCE]},
+        {"Tables": [f"tables/{path.name}" for path in _tables()]},
+        {"Changelog": "changelog.md"},
+    ]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages."""
+    generated = {f"reference/{name}.md": _reference(title, names) for name, (title, names) in REFERENCE.items()}
+    generated |= {f"tables/{path.name}": path.read_text() for path in _tables()}
+    generated["changelog.md"] = (ROOT / "CHANGELOG.md").read_text()
+    generated["llms.txt"] = _summary(files, generated)
+    for place, text in generated.items():
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links to the measured tables, which lie outside `docs`, lead to their copies on the site."""
+    return _TABLES.sub(f"]({'../' * page.file.src_uri.count('/')}tables/", markdown)
+
+
+def _tables() -> list[Path]:
+    return sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+
+
+def _reference(title: str, names: list[str]) -> str:
+    headed = "\n    options:\n      show_root_heading: true\n      heading_level: 2"
+    return "\n\n".join([f"# {title}", *(f"::: {name}{headed if len(names) > 1 else ''}" for name in names)])
+
+
+def _summary(files: Files, generated: dict[str, str]) -> str:
+    """llms.txt: every page with its title, for readers that are programs."""
+    pages = {file.src_uri: file.content_string for file in files.documentation_pages()} | generated
+    lines = [
+        f"- [{_title(text)}]({posixpath.splitext(place)[0]}/)"
+        for place, text in sorted(pages.items())
+        if place.endswith(".md")
+    ]
+    return "\n".join(["# seewhy", "", "> Which pixels of an input spoke for which output.", "", *lines, ""])
+
+
+def _title(text: str) -> str:
+    found = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return found[1] if found else "seewhy"

@@ -1,0 +1,5 @@
+"""The studio: explanations in a browser."""
+
+from seewhy.apps.studio._page import page, serve
+
+__all__ = ["page", "serve"]

@@ -1,0 +1,1 @@
+"""Engines: where the one function that explains a batch runs."""

@@ -1,0 +1,154 @@
+"""The studio: what it does without a browser, and driven in a real one where Chromium is installed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import seewhy
+from seewhy import samples
+from seewhy.apps.studio import _desk as desks
+from seewhy.apps.studio import serve
+from seewhy.apps.studio._desk import AUTO, Desk, Wish
+from seewhy.errors import InputError, SeewhyError
+from seewhy.images.preprocess import Preprocess
+from seewhy.models import Loaded
+from tests.truth.models import CASES
+
+
+def desk() -> Desk:
+    """A small ResNet that was trained on scenes of marks, taken for a model of photographs."""
+    case = CASES["resnet"]
+    plain = Preprocess(size=(64, 64), resize=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Desk(Loaded(case.model().eval(), plain, tuple(f"mark {number}" for number in range(6)), "marks"))
+
+
+def photo() -> Image.Image:
+    pixels = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
+    return Image.fromarray((pixels * 255).to(torch.uint8).numpy())
+
+
+def test_the_desk_explains_what_it_is_asked_by_every_method() -> None:
+    """The same maps as those of `seewhy.explain`."""
+    at, picture = desk(), photo()
+    likely = at.likely(picture)
+    assert list(likely.values()) == sorted(likely.values(), reverse=True)
+    assert at.layers[:2] == [AUTO, "conv1"]
+    found = at.explain(picture, Wish(("grad_cam", "occlusion"), "mark 2", "layer3"))
+    assert list(found) == ["grad_cam", "occlusion"]
+    alone = seewhy.explain(at.loaded, picture, 2, method="grad_cam", layers="layer3")
+    torch.testing.assert_close(found["grad_cam"].maps, alone.maps)
+    assert found["occlusion"].layers == ("input",)
+    shown = desks.pictures(found, signed=False, colormap=None, alpha=0.5)
+    assert [caption.split(":")[0] for _, caption in shown] == ["grad_cam at layer3", "occlusion"]
+    assert all(picture.size == (64, 64) for picture, _ in shown)
+
+
+def test_covering_all_of_a_picture_moves_the_score_and_covering_nothing_does_not() -> None:
+    at, picture = desk(), photo()
+    explanation = at.explain(picture, Wish(("grad_cam",)))["grad_cam"]
+    before, same = at.without(picture, Image.new("L", picture.size, 0), explanation)
+    assert before == pytest.approx(float(explanation.scores), abs=1e-4)
+    assert same == pytest.approx(before, abs=1e-4)
+    _, after = at.without(picture, Image.new("L", picture.size, 255), explanation)
+    blurred = at.explain(picture.filter(desks.blur(picture)), Wish(("grad_cam",), str(int(explanation.index))))
+    assert after == pytest.approx(float(blurred["grad_cam"].scores), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
+def test_files_and_checks_of_every_method(tmp_path: Path) -> None:
+    at = desk()  # an explanation does not keep its model alive
+    found = at.explain(photo(), Wish(("grad_cam", "layer_cam")))
+    written = desks.files(found, tmp_path, colormap="gray")
+    assert [path.name for path in written] == [
+        *("grad_cam.png", "grad_cam.svg", "grad_cam.npz"), *("layer_cam.png", "layer_cam.svg", "layer_cam.npz"),
+        "why.html",
+    ]  # fmt: skip
+    assert seewhy.Explanation.load(tmp_path / "layer_cam.npz").method == "layer_cam"
+    assert all(": p = " in text for _, text in desks.checked(found))
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (Wish(()), "no method"),
+        (Wish(("grad_cam",), "zebra"), "zebra"),
+        (Wish(("grad_cam",), layer="layer9"), "layer9"),
+        (Wish(("attention_rollout",)), "attention"),
+    ],
+)
+def test_a_wish_that_does_not_fit_is_told_in_words(wish: Wish, message: str) -> None:
+    with pytest.raises(SeewhyError, match=message):
+        desk().explain(photo(), wish)
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="cannot be listened on"):
+            serve([desk().loaded], port=taken.getsockname()[1])
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium: apt-get install chromium")
+@pytest.mark.filterwarnings("ignore")
+def test_in_a_browser(tmp_path: Path) -> None:
+    """Load, upload, change the target, compare, change the drawing, check, download; a second person sees nothing."""
+    from playwright.sync_api import sync_playwright
+
+    port = free_port()
+    application = serve([seewhy.load()], port=port, wait=False)
+    stop = threading.Timer(300, application.close)  # the server ends by itself
+    stop.start()
+    try:
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1400, "height": 1300})
+            page.set_default_timeout(120_000)
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.locator("#photo input[type=file]").set_input_files(str(samples.path("chelsea.png")))
+            page.locator("#likely").get_by_text("tiger cat").first.wait_for()
+            page.locator("#run").click()
+            page.locator("#gallery").get_by_text("grad_cam at bn2: tiger cat").first.wait_for()
+            page.locator("#gallery").get_by_text("layer_cam at bn2: tiger cat").first.wait_for()
+            first = page.locator("#gallery img").first.get_attribute("src")
+            page.locator("#signed input").check()
+            page.wait_for_function(
+                "before => document.querySelector('#gallery img').getAttribute('src') !== before", arg=first
+            )
+            page.locator("#likely").get_by_text("tabby").first.click()
+            page.locator("#run").click()
+            page.locator("#gallery").get_by_text("grad_cam at bn2: tabby").first.wait_for()
+            page.locator("#check").click()
+            page.locator("#verdicts").get_by_text("p = ").first.wait_for()
+            page.screenshot(path=str(tmp_path / "studio.png"), full_page=True)
+            page.locator("#make").click()
+            link = page.locator("#downloads a[download]").filter(has_text="").last
+            link.wait_for()
+            with page.expect_download() as downloaded:
+                page.locator("#downloads a[download]").last.click()
+            downloaded.value.save_as(tmp_path / "why.html")
+            assert "tabby" in (tmp_path / "why.html").read_text()
+            other = browser.new_page()
+            other.goto(f"http://127.0.0.1:{port}/")
+            other.locator("#run").wait_for()
+            assert other.locator("#gallery img").count() == 0
+            browser.close()
+    finally:
+        stop.cancel()
+        application.close()
+    assert np.asarray(Image.open(tmp_path / "studio.png")).std() > 10
