@@ -21,6 +21,7 @@ PAGES = [
     "tasks.md",
     "tutorials/first.md",
     "tutorials/wrong.md",
+    "vlm.md",
 ]
 
 
