@@ -3,10 +3,11 @@
     python benchmarks/coverage.py [--suite timm] [--only NAME] [--again]
 
 One member of every module of timm, every family of torchvision's classifiers, video classifiers, segmenters and
-detectors, and of transformers every classifier of images and videos, segmenter, detector, estimator of depth and
-text-image model. A map counts only if it is finite, not flat, has the input's aspect ratio, is coarser than the input,
-comes from the second half of the network and lies over the input the right way round: of all ways to arrange the
-quadrants the true one agrees best with where the layer changes as each is redrawn.
+detectors, and of transformers every classifier of images and videos, segmenter, detector, estimator of depth and text-
+image model; ultralytics' detectors and networks of MONAI's. A map counts only if it is finite, not flat, has the
+input's aspect ratio, is coarser than the input, comes from the second half of the network and lies over the input the
+right way round: of all ways to arrange the quadrants the true one agrees best with where the layer changes as each is
+redrawn.
 
 Results are kept in results/coverage.json, and the members, which take minutes to find, in results/families.json, so
 that a run can be stopped and goes on where it was; results/coverage.md is the table.
@@ -242,8 +243,42 @@ def mean_answer(output: Any) -> Tensor:
     return output[key].flatten(1)[:, :: 2 if "embeds" in key else 1].mean(1)
 
 
+YOLOS = ["yolov8n", "yolov8n-seg", "yolo11n", "yolo12n", "yolo26n"]
+SCANS: dict[str, dict[str, Any]] = {
+    "DenseNet": {"spatial_dims": 3, "in_channels": 3, "out_channels": CLASSES, "block_config": (2, 2, 2)},
+    "UNet": dict(spatial_dims=3, in_channels=3, out_channels=CLASSES, channels=(8, 16, 32), strides=(2, 2)),  # noqa: C408
+    "SwinUNETR": {"in_channels": 3, "out_channels": CLASSES, "feature_size": 12, "depths": (1, 1, 1, 1)},
+}
+
+
+def yolo_builds(name: str) -> Iterator[Callable[[], Built]]:
+    """The network from its YAML file; the score is the mean of all boxes' probabilities."""
+    from ultralytics import YOLO
+
+    def likely(found: Any) -> Tensor:
+        if isinstance(found, dict):
+            return found["dense_scores"].flatten(1).mean(1)
+        return torch.stack([image["scores"].mean() for image in found])
+
+    for size in (SIZE, LARGE):
+        yield lambda size=size: Built(YOLO(f"{name}.yaml").model, images(*size), likely)
+
+
+def scan_builds(name: str) -> Iterator[Callable[[], Built]]:
+    from monai.networks import nets
+
+    def mean_of_a_class(output: Tensor) -> Tensor:
+        return output[:, 3].flatten(1).mean(1) if output.ndim > 2 else output[:, 3]
+
+    for size in ((32, 64, 96), (64, 64, 64)):
+        yield lambda size=size: Built(getattr(nets, name)(**SCANS[name]), images(*size)[:1], mean_of_a_class)
+
+
 def names_of(suite: str) -> list[str]:
     import torchvision.models as zoo
+
+    if suite in ("ultralytics", "monai"):
+        return YOLOS if suite == "ultralytics" else list(SCANS)
 
     if suite == "timm":
         return timm_names()
@@ -260,6 +295,8 @@ BUILDS = {
     "segmentation": segmenter_builds,
     "detection": detector_builds,
     **{suite: partial(transformers_builds, suite) for suite in TASKS},
+    "ultralytics": yolo_builds,
+    "monai": scan_builds,
 }
 
 
@@ -549,7 +586,8 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     rows = kept()
     families = RESULTS / "families.json"
-    names = json.loads(families.read_text()) if families.exists() else {suite: names_of(suite) for suite in BUILDS}
+    names = json.loads(families.read_text()) if families.exists() else {}
+    names |= {suite: names_of(suite) for suite in BUILDS if suite not in names}
     families.write_text(json.dumps(names, indent=1))
     pairs = [(suite, name) for suite in ([options.suite] if options.suite else BUILDS) for name in names[suite]]
     pairs = [

@@ -21,11 +21,8 @@ from torchvision import models
 
 import seewhy
 
-_MODELS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": models.resnet18,
-    "mobilenet_v3_large": models.mobilenet_v3_large,
-}
-_METHODS = ("grad_cam", "layer_cam", "eigen_cam")
+_MODELS: dict[str, Callable[[], nn.Module]] = {"resnet18": models.resnet18}
+_METHODS = ("grad_cam", "layer_cam")
 _ROUNDS = 9
 
 

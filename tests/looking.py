@@ -22,5 +22,5 @@ def candidates_in(model: nn.Module, inputs: Any) -> list[Seen]:
     """Those that a map could be drawn from, the best first."""
     with session(model, inputs) as run:
         seen, outputs = observe(run)
-    answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+    answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim >= 2 + len(run.call.space)}
     return choose_layer.candidates(seen, run.call.space, answers)

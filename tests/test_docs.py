@@ -13,15 +13,18 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 PAGES = [
-    "export.md",
-    "hooks.md",
-    "jobs.md",
-    "metrics.md",
-    "migration.md",
-    "tasks.md",
-    "tutorials/first.md",
-    "tutorials/wrong.md",
-    "vlm.md",
+    *(
+        "export.md",
+        "hooks.md",
+        "jobs.md",
+        "metrics.md",
+        "migration.md",
+        "signals.md",
+        "tasks.md",
+        "vlm.md",
+        "volumes.md",
+    ),
+    *("tutorials/first.md", "tutorials/wrong.md"),
 ]
 
 

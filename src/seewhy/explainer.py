@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, get_args, overload
 
 import torch
@@ -18,25 +19,30 @@ from seewhy._late import late
 from seewhy._types import CallLabel, Fold, Frame
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
-from seewhy.engine.session import session
+from seewhy.engine.session import Session, session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, LayerError, MethodError
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests
+from seewhy.errors import InputError, InputTypeError, LayerError, MethodError, ReplayWarning, warn
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.methods import channels, registry, smooth
+from seewhy.methods import channels, default, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
-from seewhy.models.accepted import as_module
+from seewhy.models.accepted import as_module, is_closed, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
-from seewhy.results import Concepts, Explanation, Explanations
+from seewhy.models.yolo import reading
+from seewhy.results import Concepts, Explanation, Explanations, cat
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
+from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
+
+_PLAIN_REASON = f"{default.PLAIN}, the default where no class is read from a class token;"
+_ATTENTION_REASON = f"{default.FOR_CLASS_TOKENS}, the default for transformers with a class token"
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
 _WORDS = CallLabel("words")  # what a map of all that is said at the pictures' tokens goes by
@@ -44,6 +50,10 @@ _ATTENTION = CallLabel("attention")  # what a map of all attention over the imag
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
+# by the shape of the inputs and the kind of target: whether the default takes the method for class tokens
+_attends: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
+
+_Recorded = tuple[Forward, dict[str, Explanation]]  # a recorded forward, and what each method made of it
 
 
 class _Drawn(NamedTuple):
@@ -76,7 +86,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
+    method: str | Method | Attribution | Sequence[str | Method | Attribution] = default.DEFAULT,
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     fuse: Fuse | None = None,
@@ -89,6 +99,9 @@ def explain(
     precision: Precision = "full",
     gradients: Gradients = "plain",
     progress: bool = False,
+    window: Any = None,
+    overlap: float | None = None,
+    pool: Pool = "mean",
     **options: Any,
 ) -> Explanation | dict[str, Explanation]:
     """Show why `model` answered as it did on `inputs`.
@@ -103,9 +116,10 @@ def explain(
         inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
-        method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
-            that measures best on this model, at the layers where it does; or a function (model, inputs, target) ->
-            maps (B, *space), such as `seewhy.methods.of_captum` makes.
+        method: a name from `seewhy.methods.available()`, or several, which share what they can; or a function
+            (model, inputs, target) -> maps (B, *space), such as `seewhy.methods.of_captum` makes. "default" is what is
+            best on most models of this kind at a few times the cost of inference; "auto" is the one that measures best
+            on this model, at the layers where it does.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -118,6 +132,9 @@ def explain(
         precision: "full" or "bf16".
         gradients: "plain", or "libra" for those that balance a transformer's account.
         progress: whether a bar is shown.
+        window: the size of windows that slide over large images; see `Explainer` for it, overlap and pool.
+        overlap: of the windows.
+        pool: of the windows' scores.
         **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Returns:
@@ -141,6 +158,9 @@ def explain(
         precision=precision,
         gradients=gradients,
         progress=progress,
+        window=window,
+        overlap=overlap,
+        pool=pool,
         **options,
     )
     return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
@@ -167,8 +187,9 @@ class Explainer:
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
         method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
-            several of them for `each`. "auto" measures methods and
-            layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
+            several of them for `each`. "default" is `attention_relevance` for the classes of a transformer with a class
+            token, and `grad_cam` for everything else and where `layers`, `grid`, `eigen_smooth` or options are given.
+            "auto" measures methods and layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
         grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
@@ -188,6 +209,13 @@ class Explainer:
         gradients: "libra" runs a method of gradients on those of LibraGrad (arXiv:2411.16760): through attention, norms
             and gates they keep the account of what each part added to the score; see `libra_grad`.
         progress: a bar for methods that run the model often.
+        window: for volumes and pictures that are larger than the model takes: the size of windows that slide over a
+            tensor (B, C, *space), or MONAI's `SlidingWindowInferer`. Their maps are blended, by a Gaussian's weight,
+            and memory is that of one window. Of a `Region` with a mask it is the map of the stitched output. For a
+            method with such an option of its own (occlusion) it is that.
+        overlap: the share of a window that the next one covers again; None is 0.5, or the inferer's own.
+        pool: how the windows' class scores become the image's, "mean" or "max". Of "max" the map is that of the window
+            of the largest score.
         **options: what the method itself takes by keyword, `masks=500` for "rise" say: see `seewhy.methods.get`.
 
     Raises:
@@ -201,7 +229,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
+        method: str | Method | Attribution | Sequence[str | Method | Attribution] = default.DEFAULT,
         *,
         layers: Layers | None = None,
         grid: Fold | tuple[int, ...] | None = None,
@@ -215,14 +243,26 @@ class Explainer:
         precision: Precision = "full",
         gradients: Gradients = "plain",
         progress: bool = False,
+        window: Any = None,
+        overlap: float | None = None,
+        pool: Pool = "mean",
         **options: Any,
     ) -> None:
-        self.loaded = model if isinstance(model, Loaded) else None
+        if window is not None and isinstance(method, str | Method) and _has_a_window(method):
+            options, window = {**options, "window": window}, None
+        self.windows = None if window is None else Windows.of(window, overlap, pool)
+        found = with_preprocessing(model)
+        self.loaded = found if isinstance(found, Loaded) else None
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
+        told = bool(options) or layers is not None or grid is not None or eigen_smooth or gradients != "plain"
+        self.named = method != default.DEFAULT
+        self.by_default = not (self.named or told)
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
+        names = [default.PLAIN] if method == default.DEFAULT else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
-        self._select: Callable[[Any], Any] = partial(targets.select, output=output)
+        chosen = reading(self.model) if output is None else output
+        self._select: Callable[[Any], Any] = partial(targets.select, output=chosen)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -232,7 +272,7 @@ class Explainer:
             raise InputError("the batch size is not positive.", got=batch_size)
         if precision not in ("full", "bf16"):
             raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
-        if self.auto and (options or layers is not None or grid is not None or eigen_smooth):
+        if self.auto and told:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
@@ -253,6 +293,7 @@ class Explainer:
                 raise MethodError(
                     f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
+        _check_limits(self.model, self.methods)
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
@@ -308,17 +349,20 @@ class Explainer:
         """
         if isinstance(target, targets.Token):
             return self._spoken(inputs, target)
+        if self.windows is not None:
+            return self._by_windows(self.windows, inputs, target)
         if self.auto:
             return Explanations(auto=self._chosen(inputs, target))
         return self._each(inputs, target, *self.prepared(inputs))
 
     def _spoken(self, inputs: Any, target: targets.Token) -> Explanations:
         """The explanations of the tokens of an answer, at the layers of the model of language."""
-        if self.auto:
-            raise MethodError('"auto" measures maps of classes.', got="seewhy.Token", do='method="attention_relevance"')
+        if self.auto or self.windows is not None:
+            got = '"auto"' if self.auto else "window="
+            raise MethodError(f"{got} is for the classes of pictures.", got="seewhy.Token", do=f"leave {got} out")
         asked = question(self.model, inputs, target, self.recorder, self.loaded and self.loaded.processor)
-        explainer = copy(self)
-        explainer.recorder, explainer._select = asked.recorder, logits
+        explainer = copy.copy(self)
+        explainer.recorder, explainer._select, explainer.by_default = asked.recorder, logits, False
         found = explainer._each(inputs, asked.target, asked.call, None, None)
         return Explanations({name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()})
 
@@ -332,16 +376,19 @@ class Explainer:
     ) -> Explanations:
         """See `each`, for inputs that are prepared."""
         with session(self.model, inputs, select=self._select) as run:
-            remembered = self.recorder.has_plan(run, target)
-            found = self.explained(self.recorder.first(run, target))
-            if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
-                found = self.explained(self.recorder.first(run, target, afresh=True))
+            taken, why, (forward, found) = (
+                self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
+            )
+            if see_each_other(forward):
+                alone = self._one_by_one(forward, target)
+                why, found = "", {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
         files = _files(passed) if photos else None
         explanations = Explanations()
-        for method in self.methods:
+        for method in taken:
             origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
-            explanations[method.name] = replace(
-                found[method.name], frames=frames, photos=photos, files=files, origin=origin
+            note = " ".join(filter(None, (why, found[method.name].note)))
+            explanations[method.name if self.named else default.DEFAULT] = replace(
+                found[method.name], frames=frames, photos=photos, files=files, origin=origin, note=note
             )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
@@ -375,11 +422,78 @@ class Explainer:
                 placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or found.fuse,
                 labels=self.labels,
+                axes=call.axes,
                 note=forward.plan.reason if found.layered else "",
                 gap=drawn.gaps.get(found.name),
             )
             for found in self.methods
         }
+
+    def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> Explanations:
+        """The explanations of large images, a window at a time."""
+        if not isinstance(inputs, Tensor) or inputs.ndim < 3:
+            raise InputTypeError(
+                "windows slide over a tensor of images.", got=type(inputs).__name__, expected="(B, C, *space)"
+            )
+        within = copy.copy(self)
+        within.windows = None
+
+        def scores(part: Tensor) -> Tensor:
+            with session(self.model, part, select=self._select) as run, torch.no_grad():
+                return targets.class_scores(run.run()).values.cpu()
+
+        return Explanations(explained(windows, inputs, target, within.each, scores))
+
+    def _recorded(self, run: Session, target: Any) -> _Recorded:
+        """A forward recorded where the methods look, and what they made of it."""
+        remembered = self.recorder.has_plan(run, target)
+        forward = self.recorder.first(run, target)
+        found = self.explained(forward)
+        if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
+            forward = self.recorder.first(run, target, afresh=True)
+            found = self.explained(forward)
+        return forward, found
+
+    def _default(self, run: Session, target: Any) -> tuple[list[Method], str, _Recorded]:
+        """What the default takes, why, and what that made.
+
+        The forward of the plain method shows whether the model has a class token; the next call goes by that.
+        """
+        kept, key = _attends.of(run.model), (*run.call.signature, type(target))
+        attention = self._for_class_tokens
+        if kept.get(key):
+            return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
+        recorded = self._recorded(run, target)
+        if key not in kept:
+            plan, definite = recorded[0].plan, recorded[0].target
+            kept[key] = default.reads_class_token(definite, [plan.grids[label] for label in plan.chosen])
+            if kept[key]:
+                try:
+                    return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
+                except MethodError:  # its attention cannot be read
+                    kept[key] = False
+        return self.methods, _PLAIN_REASON, recorded
+
+    @cached_property
+    def _for_class_tokens(self) -> Explainer:
+        return Explainer(self.loaded or self.model, default.FOR_CLASS_TOKENS, **self._options)
+
+    def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
+        """The explanations of each image alone, joined: for models whose images see each other in a batch."""
+        warn(
+            "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
+            "running statistics, attention over the batch or experts with a capacity do this.",
+            ReplayWarning,
+        )
+        call, asked, outputs = forward.call, targets.as_target(forward.target), rebuild(forward.outputs, Tensor.detach)
+        found = []
+        for row in range(call.batch):
+            alone = call.with_rows(partial(_row, row))
+            found.append(self.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
+        if target is None:
+            return {name: cat([one[name] for one in found]) for name in found[0]}
+        joined = {name: cat([replace(one[name], targets=None) for one in found]) for name in found[0]}
+        return {name: replace(one, targets=asked) for name, one in joined.items()}
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -523,6 +637,25 @@ class Explainer:
         return _Drawn(means, {})
 
 
+def _has_a_window(method: str | Method) -> bool:
+    """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
+    return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
+
+
+def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
+    """Refuse methods that need what the model cannot do because of how it was made."""
+    limits = limits_of(model)
+    for found in methods:
+        inside = found.layered or found.attends or "bias_gradients" in found.needs
+        if limits.layers and inside and (is_closed(model) or "bias_gradients" in found.needs):
+            others = [other.name for other in registry.available().values() if not (other.layered or other.attends)]
+            able = ", ".join(name for name in others if "full_grad" not in name)
+            raise MethodError(f"{limits.layers}.", got=f"{found.name}, which looks at layers", do=f"one of {able}")
+        if limits.gradients and found.runs_backward:
+            able = ", ".join(other.name for other in registry.available().values() if not other.runs_backward)
+            raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
+
+
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
     """Where the maps lie that do not cover the whole input as it is."""
     known = forward.plan.placements
@@ -532,6 +665,10 @@ def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str,
 def _shape(inputs: Any) -> tuple[int, ...]:
     """The shape of one of the images among the inputs."""
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
+
+
+def _row(row: int, tensor: Tensor) -> Tensor:
+    return tensor[row : row + 1]
 
 
 def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:

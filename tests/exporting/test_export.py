@@ -151,7 +151,7 @@ class Deciding(Special):
 def test_an_operation_that_onnx_does_not_have_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_text("what stood here")
-    with pytest.raises(ModelError, match=r"aten\.special_bessel_j0 has no form in ONNX"):
+    with pytest.raises(ModelError, match="bessel_j0 has no form in ONNX"):
         seewhy.export(Special(), images(2, 16), path, method="lafam", layers="features", dynamic_batch=False)
     assert path.read_text() == "what stood here"
     assert [found.name for found in tmp_path.iterdir()] == ["model.onnx"]

@@ -154,3 +154,33 @@ def test_a_batch_as_large_as_a_sequence_is_no_reason_to_turn_it() -> None:
     shape = (24, 24, CHANNELS)
     assert [grid.batch_axis for grid in readings(shape, SPACE, 24)] == [0]
     assert [grid.batch_axis for grid in readings(shape, SPACE, 24, Evidence(tokens_first=True))] == [1]
+
+
+# signals: a sequence has as many axes as a map
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_tokens_of_a_signal_are_told_by_the_map_that_they_were_made_of(before: int) -> None:
+    folded = numbered(24)
+    sequence = tokens(folded, before)
+    known = {tuple(sequence.shape): {-1}, (BATCH, CHANNELS, 24): {1}}
+    evidence = Evidence(known, widths={CHANNELS}, grids={(24,)})
+    assert read(sequence, (192,), evidence) == Grid((24,), channel_axis=-1, prefix=before)
+    assert torch.equal(read(sequence, (192,), evidence).fold(sequence), folded)
+    assert torch.equal(read(folded, (192,), evidence).fold(folded), folded)
+
+
+def test_a_sequence_of_a_signal_that_nothing_is_known_of_has_the_fewest_tokens_before_its_places() -> None:
+    for length, grid, before in ((24, 24, 0), (25, 24, 1), (23, 23, 0)):
+        known = Evidence({(BATCH, length, CHANNELS): {-1}})
+        assert read(torch.zeros(BATCH, length, CHANNELS), (192,), known) == Grid((grid,), 0, -1, before)
+
+
+def test_the_average_of_a_signal_is_no_series() -> None:
+    assert not readings((BATCH, CHANNELS, 1), (192,), BATCH, Evidence(widths={1, CHANNELS}))
+
+
+def test_the_grid_that_a_caller_says_of_a_signal_is_found_on_either_axis() -> None:
+    folded = numbered(24)
+    assert torch.equal(read(folded, (192,), grid=(24,)).fold(folded), folded)
+    assert torch.equal(read(folded.mT, (192,), grid=(24,)).fold(folded.mT), folded)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from seewhy import samples
 from seewhy.errors import InputError, InputTypeError
-from seewhy.images.photo import open_photo, opened, rgb
+from seewhy.images.photo import false_colours, open_photo, opened, rgb
 
 GREY = np.arange(0, 240, 12, dtype=np.uint8).reshape(4, 5)
 COLOUR = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -210,3 +210,49 @@ def test_pillows_limit_is_left_alone(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     open_photo(samples.path("coffee.png"))
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+# many bands, and one of several pictures
+
+
+def test_many_bands_are_drawn_in_false_colours_by_their_own_ranges():
+    """Sentinel-2's 13 bands: the fourth, third and second are red, green and blue."""
+    bands = np.zeros((13, 40, 50), np.uint16)
+    bands[3], bands[2], bands[1] = 1000, 200, 4000
+    ramp = np.arange(2000).reshape(40, 50)
+    bands[3] += ramp.astype(np.uint16)
+    with pytest.warns(UserWarning, match="13 bands is drawn in false colours: band 3 is red, 2 green, 1 blue"):
+        found = rgb(bands)
+    expected = np.clip((ramp - np.percentile(ramp, 2)) / (np.percentile(ramp, 98) - np.percentile(ramp, 2)), 0, 1)
+    assert np.array_equal(found[..., 0], np.rint(255 * expected))
+    assert not found[..., 1:].any()  # the same everywhere
+    with pytest.warns(UserWarning, match="false colours"):
+        assert np.array_equal(rgb(torch.from_numpy(bands.astype(np.float32))), found)
+    with pytest.warns(UserWarning, match="false colours"):
+        assert np.array_equal(rgb(np.moveaxis(bands, 0, -1)), found)
+    assert np.array_equal(false_colours(bands, (5, 3, 9))[..., 1], found[..., 0])
+    with pytest.raises(InputError, match="no such band"):
+        false_colours(bands, (5, 3, 13))
+    with pytest.warns(UserWarning, match="band 2 is red, 1 green, 0 blue"):
+        rgb(bands[:6])
+
+
+def test_a_picture_of_several_is_chosen_by_its_number(tmp_path):
+    path = tmp_path / "clip.gif"
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    for number, colour in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255])):
+        assert rgb(open_photo(f"{path}#{number}"))[0, 0].tolist() == colour
+    with pytest.raises(InputError, match=r"there is no picture 3.\n  expected: 0 to 2"):
+        open_photo(f"{path}#3")
+    named = tmp_path / "clip#1"  # a name that has such an ending itself
+    Image.new("RGB", (8, 6), "white").save(named, format="PNG")
+    assert rgb(open_photo(named))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_and_palettes_are_colours(tmp_path):
+    red = Image.new("RGB", (4, 4), (254, 0, 0))
+    for converted in (red.convert("CMYK"), red.convert("P", palette=Image.Palette.ADAPTIVE)):
+        path = tmp_path / f"{converted.mode}.tif"
+        converted.save(path)
+        assert rgb(open_photo(path))[0, 0].tolist() == [254, 0, 0]

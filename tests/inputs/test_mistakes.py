@@ -154,7 +154,7 @@ def test_the_line_of_the_note_works(images, channels, make):
 def test_a_list_for_a_model_of_tensors_has_a_note():
     for images, line in ((list(IMAGES), "torch.stack(images)"), ([IMAGES, torch.zeros(2)], "pass a tuple")):
         with pytest.raises(TypeError) as caught:
-            seewhy.explain(network(), images, 1)
+            seewhy.explain(network(), images, 1, method="grad_cam")
         assert "the model was given a list" in caught.value.__notes__[0]
         assert line in caught.value.__notes__[0]
 
@@ -236,6 +236,22 @@ def test_a_signal_has_the_map_of_an_image_of_one_row():
     assert found.heatmap.shape == (3, 32)
     assert found.heatmap.std(1).min() > 0.1
     torch.testing.assert_close(found.heatmap, expected.heatmap[:, 0])
+
+
+def test_waves_and_spectrograms_of_sound_have_no_channels():
+    """transformers' models of sound add the channel themselves: (B, L), and (B, time, frequency)."""
+    waves = nn.Sequential(nn.Conv1d(1, 2, 3))
+    waves.main_input_name = "input_values"
+    call = Inputs.of({"input_values": torch.arange(20.0).reshape(2, 10)}, waves)
+    assert (call.size, call.axes, call.image.shape, call.signature) == ((10,), ("time",), (2, 1, 10), (1, 10))
+    changed = call.with_rows(lambda rows: rows[:1], torch.zeros(1, 1, 10))
+    assert changed.kwargs["input_values"].shape == (1, 10)
+    turned = call.seen_as(lambda images: images.flip(-1)).kwargs["input_values"]
+    assert torch.equal(turned, torch.arange(20.0).reshape(2, 10).flip(-1))
+    spectra = nn.Sequential(nn.Conv2d(1, 2, 3))
+    spectra.main_input_name = "input_values"
+    call = Inputs.of(torch.zeros(2, 12, 8), spectra)
+    assert (call.size, call.axes, call.image.shape) == ((12, 8), ("time", "frequency"), (2, 1, 12, 8))
 
 
 def test_an_image_is_no_signal():

@@ -105,3 +105,15 @@ def test_parts_of_arcc_by_hand():
     assert found[1].isnan()
     parts = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.3]])
     torch.testing.assert_close(faithfulness.harmonic_mean(*parts), torch.tensor([3 / 7, 0.0]))
+
+
+def test_what_is_absent_of_a_signal_is_a_straight_line() -> None:
+    from seewhy.metrics.faithfulness._imputation import interpolate, interpolate_line
+
+    torch.manual_seed(0)
+    signals = torch.randn(3, 2, 40, dtype=torch.float64)
+    known = torch.rand(3, 40) < 0.3
+    known[2] = False
+    found = interpolate_line(signals, known)
+    torch.testing.assert_close(found, interpolate(signals[:, :, None], known[:, None])[:, :, 0], rtol=0, atol=1e-6)
+    assert not found[2].any()

@@ -234,3 +234,16 @@ def test_a_label_is_no_formula(explanation):
     made = explanation(MAPS[:1], targets=Category(torch.tensor([0])), labels=["a $\\frac bill$"])
     assert png(made)[:4] == b"\x89PNG"
     assert figure(made).axes[0].get_title("left") == "a $\\frac bill$ (0), score 0.5"
+
+
+def test_three_planes_go_through_the_hottest_place(explanation) -> None:
+    heat = torch.zeros(1, 4, 5, 6)
+    heat[0, 2, 1, 4] = 1
+    scan = torch.arange(120.0).reshape(1, 4, 5, 6)
+    panels = explanation(heat).figure(scan, planes=True).axes[:3]
+    for axis, (panel, number) in enumerate(zip(panels, (2, 1, 4), strict=True)):
+        behind, shown = panel.images
+        assert np.array_equal(behind.get_array(), scan[0].select(axis, number))
+        assert np.array_equal(shown.get_array(), heat[0].select(axis, number))
+    with pytest.raises(InputError, match="planes are those of volumes"):
+        explanation(torch.rand(1, 4, 5)).figure(planes=True)

@@ -109,7 +109,9 @@ def test_as_many_queries_as_places_are_still_no_places():
     model = built(detr, num_queries=6)
     names = {seen.label.name for seen in candidates_in(model, IMAGE)}
     assert not {name for name in names if name.startswith(("class_labels", "bbox", "model.decoder", "model.query"))}
-    assert seewhy.explain(model, IMAGE, Box(index=0), labels=NAMES).layers == ("model.input_projection",)
+    assert seewhy.explain(model, IMAGE, Box(index=0), labels=NAMES, method="grad_cam").layers == (
+        "model.input_projection",
+    )
 
 
 def test_a_position_embedding_is_no_evidence():
@@ -164,3 +166,43 @@ def test_raw_boxes_of_one_image_have_their_own_maps():
     for method in ("odam", "hires_cam"):
         (apart,) = seewhy.explain(Yolo(), image, best, method=method).maps.values()
         assert float(torch.cosine_similarity(*apart[0].flatten(1), dim=0)) < 0.1
+
+
+def test_boxes_of_older_heads_are_read_alike():
+    """YOLOv5's and YOLOX's: (B, N, 5 + K), a score of there being any object before those of the classes."""
+
+    class Older(Yolo):
+        def forward(self, images):
+            boxes, scores = super().forward(images).split([4, 2], 1)
+            return torch.cat([boxes, torch.full_like(scores[:, :1], 0.5), scores], 1).mT
+
+    image = torch.zeros(1, 3, 64, 96)
+    image[0, 0, 8:16, 16:24] = 1
+    image[0, 1, 40:48, 72:80] = 0.5
+    boxes = torch.tensor([[[12.0, 4, 28, 20], [68, 36, 84, 52]]])
+    found = seewhy.explain(Older(), image, Box([[0, 1]], boxes, num_classes=2), method="layer_cam")
+    assert found.scores.tolist() == [[0.5, 0.25]]
+    newer = seewhy.explain(Yolo(), image, Box([[0, 1]], boxes, num_classes=2), method="layer_cam")
+    assert torch.equal(found.heatmap, newer.heatmap)
+
+
+def test_a_box_by_a_prompt_of_owl_vit():
+    """Logits are of prompts: two boxes of one prompt have two maps, at the patches that these boxes are of."""
+    torch.manual_seed(0)
+    sides = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {**sides, "num_hidden_layers": 1, "vocab_size": 64, "max_position_embeddings": 8, "bos_token_id": 1}
+    config = transformers.OwlViTConfig(
+        text_config={**text, "eos_token_id": 9},
+        vision_config={**sides, "num_hidden_layers": 2, "image_size": 64, "patch_size": 8},
+        projection_dim=16,
+    )
+    model = transformers.OwlViTForObjectDetection(config).eval()
+    prompts = {"input_ids": torch.tensor([[1, 5, 9], [1, 7, 9]]), "attention_mask": torch.ones(2, 3, dtype=torch.long)}
+    inputs = {**prompts, "pixel_values": torch.randn(1, 3, 64, 64)}
+    with torch.no_grad():
+        expected = model(**inputs).logits[0, [3, 44], 1]
+    found = seewhy.explain(model, inputs, Box(label=1, index=[[3, 44]]), method="grad_cam")
+    torch.testing.assert_close(found.scores[0], expected)
+    slopes = seewhy.explain(model, inputs, Box(label=1, index=[[3, 44]]), method="hires_cam", layers="layer_norm")
+    (grid,) = slopes.maps.values()
+    assert grid[0].abs().flatten(1).argmax(1).tolist() == [3, 44]  # of 8 x 8 patches

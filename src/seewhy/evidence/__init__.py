@@ -3,6 +3,7 @@
 A file of this folder enters its providers with `provides`; nothing else has to be edited for a new need.
 """
 
+from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
 from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
@@ -23,4 +24,5 @@ __all__ = [
     "provides",
     "question",
     "requests",
+    "see_each_other",
 ]

@@ -81,7 +81,7 @@ def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> di
             continue
         grid: Grid | None = known[label]
         if space != run.call.space:
-            grid = read(tuple(tensor.shape), space, len(images))  # a sequence of tokens cannot be told anew
+            grid = read(tuple(tensor.shape), space, len(images), known[label])  # tokens of images cannot be told anew
         if grid is not None:
             found[label] = grid.fold(tensor)
     return found

@@ -25,6 +25,7 @@ from seewhy.exporting._program import Program
 from seewhy.exporting._trace import Traced, traced
 from seewhy.hooks.select import Layers
 from seewhy.images.files import written_whole
+from seewhy.images.preprocess import Preprocess
 from seewhy.methods import Method
 from seewhy.models.fingerprint import weights_hash
 from seewhy.models.loaded import Loaded
@@ -150,7 +151,7 @@ def _card(explainer: Explainer, made: Traced, target: Any, *, dynamic: bool) -> 
         fuse=explained.fuse,
         placements=dict(explained.placements),
         labels=None if explained.labels is None else tuple(explained.labels),
-        preprocess=loaded.preprocess if loaded else None,
+        preprocess=loaded.preprocess if loaded and isinstance(loaded.preprocess, Preprocess) else None,
         versions={library: _version(library) for library in libraries},
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -84,8 +85,9 @@ def readings(
     cell and a half (odd sizes, unpadded convolutions).
     The channels are where the modules of the forward had them. A sequence has the grid of a map of the same forward, or
     half of it and so on (patch merging), and as many channels as some module; where no map is known, the grid is one
-    that divides the input evenly. With `grid` only that one counts. A layer that `windows` are declared of has
-    (B * windows, N, C) or (B * windows, *window, C), of a grid that has so many of them.
+    that divides the input evenly. Of a signal every sequence can be a map: (B, N, C) that suits no known grid has N
+    places. With `grid` only that one counts. A layer that `windows` are declared of has (B * windows, N, C) or
+    (B * windows, *window, C), of a grid that has so many of them.
     """
     evidence = evidence or Evidence()
     if windows and shape[0] != batch and shape[1:-1] in (windows.size, (math.prod(windows.size),)):
@@ -95,22 +97,45 @@ def readings(
         Grid(places, batch_axis, channel_axis, prefix)
         for batch_axis, channel_axis in _arrangements(shape, space, batch, evidence, grid is not None)
         for places, prefix in _grids(
-            _places(shape, batch_axis, channel_axis), space, evidence, grid, declared=channel_axis in known
+            _places(shape, batch_axis, channel_axis),
+            space,
+            evidence,
+            grid,
+            declared=channel_axis in known,
+            tokens=len(shape) == 3 and channel_axis == -1,
         )
     ]
     found = [reading for reading in found if reading.channel_axis in known] if known else found
+    if grid is not None and len(space) == 1:  # (B, C, N) and (B, N, C) alike
+        found = [reading for reading in found if reading.prefix == 0] or found
     if not known:
-        found = [reading for reading in found if not _is_attention(reading, evidence)]
+        found = [reading for reading in found if not _is_attention(shape, reading, evidence)]
         if len(shape) == 3 and evidence.widths:  # boxes (B, N, 4) are no 2 x 2 places of N channels
             found = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
+        if len(space) == 1:  # an average (B, C, 1) is no series of C steps
+            found = [reading for reading in found if shape[reading.channel_axis] > 1]
     if len(found) > 1:
         of_some_layer = [reading for reading in found if shape[reading.channel_axis] in evidence.widths]
         found = of_some_layer or found
     return found
 
 
-def read(shape: Shape, space: Shape, batch: int) -> Grid | None:
-    """The grid of a map by its shape alone, channels first where either could be; None for tokens and what has none."""
+def read(shape: Shape, space: Shape, batch: int, like: Grid | None = None) -> Grid | None:
+    """The grid that the same layer has for inputs of another size: by the shape alone; None for tokens of images.
+
+    Args:
+        shape: of what the layer returned.
+        space: of those inputs.
+        batch: how many they are.
+        like: its grid for the inputs that it is known for. Of a signal it tells which axis the places are on; None
+            takes the last one.
+    """
+    if len(space) == 1 and len(shape) < 3:
+        return None
+    if len(space) == 1:
+        like = like or Grid(())
+        (length,) = _places(shape, like.batch_axis, like.channel_axis)
+        return replace(like, space=(length - like.prefix,)) if 1 < length - like.prefix <= space[0] else None
     found = readings(shape, space, batch) if len(shape) > 3 else []
     return found[0] if found else None
 
@@ -131,7 +156,7 @@ def _arrangements(shape: Shape, space: Shape, batch: int, evidence: Evidence, gi
     if len(shape) not in (3, 2 + len(space)):
         return
     if shape[0] == batch and not (evidence.tokens_first and len(shape) == 3 and shape[1] == batch):
-        if len(shape) > 3 or not given:
+        if len(shape) > 3 or not given or len(space) == 1:
             yield 0, 1
         yield 0, -1
     elif len(shape) == 3 and shape[1] == batch:
@@ -144,20 +169,24 @@ def _places(shape: Shape, batch_axis: int, channel_axis: int) -> Shape:
 
 
 def _grids(
-    places: Shape, space: Shape, evidence: Evidence, given: Shape | None, *, declared: bool
+    places: Shape, space: Shape, evidence: Evidence, given: Shape | None, *, declared: bool, tokens: bool
 ) -> list[tuple[Shape, int]]:
-    """(grid, tokens before it) for a tensor with these places. declared: a module says where its channels are."""
+    """(grid, tokens before it) for a tensor with these places.
+
+    declared: a module says where its channels are. tokens: it is a sequence, channels last.
+    """
     if given is not None:
         extra = math.prod(places) - math.prod(given)
         fits = places == given or (len(places) == 1 and extra >= 0)
         return [(given, extra)] if fits else []
-    if len(places) == len(space):
-        return [(places, 0)] if _lies_over(places, space, any_aspect=declared) else []
+    as_it_is = [(places, 0)] if len(places) == len(space) and _lies_over(places, space, any_aspect=declared) else []
+    if len(places) == len(space) and not tokens:
+        return as_it_is
     (length,) = places
     if length in evidence.queries:
         return []
     if not evidence.grids:  # of a volume the order is open too: frames of patches, or patches of frames
-        return _dividing(length, space) if len(space) == 2 else []
+        return (_dividing(length, space) if len(space) < 3 else []) or as_it_is
     for grids in _levels(evidence.grids):
         found = [
             (grid, extra)
@@ -169,7 +198,7 @@ def _grids(
             return evenly
         if found:
             return found
-    return []
+    return as_it_is
 
 
 def _windowed(count: float, windows: Windows, evidence: Evidence) -> list[Grid]:
@@ -190,33 +219,40 @@ def _levels(grids: Set[Shape]) -> Iterator[Set[Shape]]:
 
 def _halves(grid: Shape) -> Iterator[Shape]:
     """A grid after one more merging of patches, two by two; odd sizes are padded or cut, and time may be kept."""
-    time, (rows, columns) = grid[:-2], grid[-2:]
+    time, sides = grid[:-2], grid[-2:]
     times = {time, tuple(-(-frames // 2) for frames in time)}
-    for merged in ((-(-rows // 2), -(-columns // 2)), (rows // 2, columns // 2)):
+    for merged in (tuple(-(-side // 2) for side in sides), tuple(side // 2 for side in sides)):
         if min(merged) > 0:
             yield from ((*frames, *merged) for frames in times)
 
 
 def _dividing(length: int, space: Shape) -> list[tuple[Shape, int]]:
-    """(grid, tokens before it) for a sequence that nothing is known of: square patches that divide the input evenly."""
+    """(grid, tokens before it) for a sequence that nothing is known of: square patches that divide the input evenly.
+
+    Of a signal the fewest tokens before it count: any length is close to that of some patches.
+    """
     side = math.gcd(*space)
     grids = [tuple(pixels // patch for pixels in space) for patch in range(1, side + 1) if side % patch == 0]
-    return [
+    found = [
         (grid, length - math.prod(grid))
         for grid in grids
         if math.prod(grid) > 1 and 0 <= length - math.prod(grid) <= _LEARNED_TOKENS
     ]
+    return [min(found, key=lambda pair: pair[1])] if found and len(space) == 1 else found
 
 
-def _is_attention(reading: Grid, evidence: Evidence) -> bool:
-    """Whether what looks like a square map is what each token of a sequence makes of each other one."""
-    rows, columns = reading.space[-2:]
+def _is_attention(shape: Shape, reading: Grid, evidence: Evidence) -> bool:
+    """Whether what looks like a map is what each token of a sequence makes of each other one."""
+    rows, columns = shape[-2:] if len(reading.space) == 1 else reading.space[-2:]
     return rows == columns and rows in evidence.lengths
 
 
 def _lies_over(grid: Shape, space: Shape, *, any_aspect: bool) -> bool:
     """Whether the grid has several places, is no finer than the input, and has its aspect ratio, if that counts."""
-    (rows, columns), (height, width) = grid[-2:], space[-2:]
-    coarser = all(cells <= pixels for cells, pixels in zip(grid, space, strict=True))
-    alike = any_aspect or abs(rows * width - columns * height) <= 1.5 * max(height, width)
-    return coarser and rows * columns > 1 and alike
+    sides = list(zip(grid, space, strict=True))
+    coarser = all(cells <= pixels for cells, pixels in sides)
+    alike = any_aspect or all(
+        abs(rows * width - columns * height) <= 1.5 * max(height, width)
+        for (rows, height), (columns, width) in itertools.combinations(sides[-2:], 2)
+    )
+    return coarser and math.prod(grid[-2:]) > 1 and alike

@@ -29,6 +29,7 @@ _MANY = 9  # places, of which what they have in common says little of one
 _EQUAL = 1e-6  # agreements that differ by rounding
 _SAME = 0.02  # agreements that are no different
 _BETTER = 0.04  # agreements of which one is
+_WELL = 0.9  # agreement of a layer that is bent as it is: attention to few places draws its ramps to the middle
 _FOCUSED = 0.7  # agreement of each place by itself with the place that suits its answers best
 _LOCAL = 0.05  # of the strongest answer of a place, that it gives to the furthest tile at most
 _LINEAR = 0.05  # a layer whose answers to a sum of changes differ by less from the sum of its answers is linear
@@ -272,7 +273,10 @@ class _Table:
             return placement
         found = Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
         before, after = self.agreement(placement), self.agreement(found)
-        return found if self.linear or after > before + _BETTER or 1 - after < (1 - before) / 2 else placement
+        if self.linear:
+            return found
+        shown = after > before + _BETTER or 1 - after < (1 - before) / 2
+        return found if shown and before < _WELL else placement
 
     def _side(self, number: int, side: Side) -> Side:
         """The same side, or one that differs from it by more than a cell.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,8 @@ from seewhy.geometry.grid import Evidence, Grid, readings
 from seewhy.geometry.plain import Order
 from seewhy.geometry.windows import Windows
 from seewhy.hooks.activations import activation_in, activations_in, call_labels
-from seewhy.hooks.attach import Passed, around
+from seewhy.hooks.attach import Passed
+from seewhy.hooks.attach import around as around_each
 from seewhy.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
             made.shape,
             tuple(readings(made.shape, call.space, call.batch, evidence, windows=made.windows)),
             depth=min(1.0, number / last),
-            within=() if made.enters else tuple(outer for outer in _around(made.name) if outer in own),
+            within=() if made.enters else tuple(outer for outer in made.around if outer in own),
             handed=bool(made.given),
             plain=made.plain and len(made.shape) == 2 + len(call.space),
         )
@@ -115,7 +116,7 @@ class _Made(NamedTuple):
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
     what it was given and of what it made. windows: as the block that the layer is in declares them.
-    plain: nothing that may move places had run.
+    around: the modules that it ran in. plain: nothing that may move places had run.
     """
 
     name: str
@@ -127,6 +128,7 @@ class _Made(NamedTuple):
     given_by: str
     channels: list[tuple[tuple[int, ...], int, set[int]]]
     windows: Windows | None
+    around: tuple[str, ...]
     plain: bool
 
     @property
@@ -142,13 +144,18 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
     calls: list[_Made] = []
     dimensions = len(run.call.space)  # asked for here: the mode below sees what our own code calls, too
     returned: dict[int, tuple[str, ReferenceType[Tensor]]] = {}  # by id: who returned this tensor last
+    paths = Counter(id(module) for _, module in run.model.named_modules(remove_duplicate=False))
+    running: list[str] = []
 
     def source(tensor: Tensor | None) -> str:
         name, reference = returned.get(id(tensor), ("", None))
         return name if reference is not None and reference() is tensor else ""
 
     def note(name: str, passed: Passed, output: Any) -> None:
+        running.pop()
         given, module = activation_in(tuple(passed.values())), modules[name]
+        # one that is shared has the name of the first place where it is, and may run in another
+        around = tuple(reversed(running)) if paths[id(module)] > 1 else tuple(_around(name))
         size = () if given is None else tuple(given.shape)
         for level, made in activations_in(output).items():
             channels = [
@@ -158,11 +165,17 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
             ]
             windows = _windows(name, modules, dimensions)
             whose = source(made), source(given)
-            calls.append(_Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, order.kept))
+            calls.append(
+                _Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, around, order.kept)
+            )
             returned[id(made)] = name, ref(made)
 
+    def enter(name: str, passed: Passed) -> tuple[Passed, Callable[[Any], None]]:
+        running.append(name)
+        return passed, partial(note, name, passed)
+
     call = run.call.with_rows(Tensor.clone)
-    visits = around(modules, lambda name, passed: (passed, partial(note, name, passed)))
+    visits = around_each(modules, enter)
     with torch.no_grad(), visits, Order() as order:
         outputs = run.forward(call)
     return outputs, calls
@@ -216,7 +229,8 @@ def _evidence(model: nn.Module, call: Inputs, calls: Sequence[_Made]) -> Evidenc
         there = {axis for axis in possible if len(shape) > 2 and shape[axis] == width}
         if len(there) == 1:
             axes.setdefault(shape, set()).update(there)
-    maps = (shape for shape in axes if len(shape) == 2 + len(call.space))
+    dims = len(call.space)  # of a signal a sequence of tokens has as many axes as a map
+    maps = (shape for shape, known in axes.items() if len(shape) == 2 + dims and (dims > 1 or known == {1}))
     sources = [source for module in model.modules() for source in (module, getattr(module, "config", None))]
     grids = {grid.space for shape in maps for grid in readings(shape, call.space, call.batch, Evidence(axes))}
     grids |= set(_patches(sources, call.space))

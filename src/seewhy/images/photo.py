@@ -16,6 +16,8 @@ Photo: TypeAlias = Image.Image | NDArray[Any] | Tensor
 TOLERANCE = 1e-3  # of [0, 1]: what resizing in floating point may overshoot
 
 _CHANNELS = (1, 3, 4)
+_MOST_BANDS = 64
+_DARK, _LIGHT = 2, 98  # percentiles of a band that are drawn black and white
 
 # Pillow's names of the formats that are read. Others are left out because their decoders start programs (EPS starts
 # Ghostscript), are stubs, or are hardly tested on damaged files. HEIF counts where a plugin has registered it.
@@ -48,7 +50,8 @@ def opened(photo: Photo | str | Path) -> Image.Image:
 
     What the values mean: uint8 is 0 to 255, 16 bits are 0 to 65535, floats are 0 to 1, bool is black and white.
     Integers of 32 bits have no known range and are refused, except in PNG and PPM files, where they hold 16 bits.
-    Transparency is dropped. Grey becomes three equal channels.
+    Transparency is dropped. Grey becomes three equal channels. Arrays and tensors of 5 to 64 bands are drawn in false
+    colours, with a warning that says which: see `false_colours`.
 
     Args:
         photo: what `rgb` takes, or the name of a file.
@@ -67,29 +70,31 @@ def open_photo(path: str | Path) -> Image.Image:
     """The photograph in a file, in the form of `opened`. The first one of several is taken, with a warning.
 
     Args:
-        path: a file in one of the formats that photographs have; EPS and PDF are not among them.
+        path: a file in one of the formats that photographs have; EPS and PDF are not among them. "clip.gif#3" is the
+            picture of that number, from 0, in a file of several.
 
     Raises:
         InputError: names the file and the cause: missing, a directory, or what `read_photo` refuses.
     """
-    path = Path(path)
+    path, number = _numbered(Path(path))
     try:
         if not path.exists():
             raise InputError(f"{path}: there is no such file.")
         if not path.is_file():
             raise InputError(f"{path}: is a {'directory' if path.is_dir() else 'special file'}, not a picture.")
         with path.open("rb") as file:
-            return read_photo(file, str(path))
+            return read_photo(file, str(path), number)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def read_photo(file: BinaryIO, name: str) -> Image.Image:
+def read_photo(file: BinaryIO, name: str, number: int | None = None) -> Image.Image:
     """The photograph in an open file, in the form of `opened`. The first one of several is taken, with a warning.
 
     Args:
         file: can be read and sought in.
         name: what messages call it.
+        number: of one of several pictures; None is the first, with a warning where there are more.
 
     Raises:
         InputError: names the file and the cause: empty, no picture, damaged, of an unknown range of values, or larger
@@ -99,7 +104,7 @@ def read_photo(file: BinaryIO, name: str) -> Image.Image:
         if not file.read(1):
             raise InputError(f"{name}: the file is empty.")
         file.seek(0)
-        photo, count = _decoded(file, name)
+        photo, count = _decoded(file, name, number or 0)
     except (InputError, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -110,17 +115,25 @@ def read_photo(file: BinaryIO, name: str) -> Image.Image:
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
         raise InputError(f"{name}: the picture is damaged ({' '.join(str(error).split())}).") from error
-    if count > 1:
+    if count > 1 and number is None:
         warn(
-            f"{name}: holds {count} pictures, and the first one is taken. For another one pass a PIL image: "
-            "photo = PIL.Image.open(path); photo.seek(number)",
+            f'{name}: holds {count} pictures, and the first one is taken. For another one say its number, "{name}#1", '
+            "or pass a PIL image: photo = PIL.Image.open(path); photo.seek(number)",
             UserWarning,
         )
     return _from_pil(photo, name)
 
 
-def _decoded(file: BinaryIO, name: str) -> tuple[Image.Image, int]:
-    """The first picture of a file, turned upright, and how many pictures there are."""
+def _numbered(path: Path) -> tuple[Path, int | None]:
+    """A file and the number of one of its pictures, where the name says one."""
+    name, mark, number = path.name.rpartition("#")
+    if path.exists() or not (mark and name and number.isdecimal()):
+        return path, None
+    return path.with_name(name), int(number)
+
+
+def _decoded(file: BinaryIO, name: str, number: int) -> tuple[Image.Image, int]:
+    """The picture of that number in a file, turned upright, and how many pictures there are."""
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     # given a name, Pillow maps the file into memory, and then reads grey TIFFs that lie on their side row by wrong row
@@ -129,6 +142,10 @@ def _decoded(file: BinaryIO, name: str) -> tuple[Image.Image, int]:
             raise _too_large(name)
         # the further pictures of a camera's MPO file are previews and depth, not other photographs
         count = 1 if photo.format == "MPO" else getattr(photo, "n_frames", 1)
+        if not number < count:
+            raise InputError(f"{name}: there is no picture {number}.", expected=f"0 to {count - 1}")
+        if number:
+            photo.seek(number)
         photo.load()
         return _upright(photo), count
 
@@ -190,6 +207,8 @@ def _from_pil(photo: Image.Image, name: str) -> Image.Image:
 def _from_array(photo: NDArray[Any], name: str, *, tensor: bool = False) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of an array that holds one photograph."""
     what = f"{'a tensor' if tensor else 'an array'} of shape {photo.shape}"
+    if (axis := _band_axis(photo.shape)) is not None:
+        return false_colours(np.moveaxis(photo, axis, 0))
     photo = _levels(photo, name, what)
     if photo.ndim == 2 and photo.size:
         return np.stack([photo] * 3, -1)
@@ -203,6 +222,50 @@ def _from_array(photo: NDArray[Any], name: str, *, tensor: bool = False) -> NDAr
         )
     colours = np.moveaxis(photo, axis, -1)[..., :3]
     return np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+
+
+def false_colours(bands: NDArray[Any], colours: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
+    """Three bands of a picture of many as red, green and blue, whatever its units.
+
+    Each is drawn black at its own 2nd percentile and white at its 98th, and linear between.
+
+    Args:
+        bands: (C, H, W), of any real type.
+        colours: the numbers, from 0, of the bands that are drawn as red, green and blue. None takes 3, 2, 1 of 12 bands
+            or more, which are the visible ones of Sentinel-2 in this order, and 2, 1, 0 of fewer, as other satellites
+            count from blue; it is said in a warning.
+
+    Returns:
+        (H, W, 3), uint8.
+
+    Raises:
+        InputError: for a band that does not exist.
+    """
+    shown = colours or ((3, 2, 1) if len(bands) >= 12 else (2, 1, 0))
+    if not all(0 <= band < len(bands) for band in shown):
+        raise InputError("there is no such band.", got=shown, expected=f"0 to {len(bands) - 1}")
+    if colours is None:
+        red, green, blue = shown
+        warn(
+            f"a picture of {len(bands)} bands is drawn in false colours: band {red} is red, {green} green, {blue} blue"
+            ", each by its own range. For others: seewhy.images.photo.false_colours(bands, (red, green, blue))",
+            UserWarning,
+        )
+    drawn = []
+    for band in shown:
+        values = bands[band].astype(np.float64)
+        low, high = np.nanpercentile(values, (_DARK, _LIGHT))
+        drawn.append(np.nan_to_num((values - low) / (high - low if high > low else 1)).clip(0, 1))
+    levels: NDArray[np.uint8] = np.rint(255 * np.stack(drawn, -1)).astype(np.uint8)
+    return levels
+
+
+def _band_axis(shape: tuple[int, ...]) -> int | None:
+    """Where the bands of a picture of many are: at the one end that is shorter than both other sides."""
+    if len(shape) != 3 or any(side in _CHANNELS for side in (shape[0], shape[2])):
+        return None
+    ends = [axis for axis in (0, 2) if 4 < shape[axis] <= _MOST_BANDS and shape[axis] < min(shape[1], shape[2 - axis])]
+    return ends[0] if ends else None
 
 
 def _levels(values: NDArray[Any], name: str, what: str) -> NDArray[np.uint8]:

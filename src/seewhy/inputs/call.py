@@ -13,7 +13,7 @@ from seewhy.errors import InputError
 from seewhy.hooks.nested import leaves, rebuild
 from seewhy.inputs import mistakes
 from seewhy.inputs.adapters import Canvas, Images, Listed, layout_of
-from seewhy.inputs.expected import takes_signals
+from seewhy.inputs.expected import signals
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,15 @@ class Inputs:
         args: by position.
         kwargs: by keyword.
         canvas: what the model makes of the images before its first layer, where it lays them out by itself.
-        channel_axis: 1, or 2 for videos frames first, (B, T, C, H, W), as transformers' models take them.
-        rank: how many dimensions a batch of images has at least: 4, or 3 for signals (B, C, L).
+        channel_axis: 1; 2 for videos frames first, (B, T, C, H, W), as transformers' models take them, and for series
+            (B, L, C); None where there is no such axis, as in sounds (B, L).
+        rank: how many dimensions a batch of images has at least: 4, or fewer for signals.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     canvas: Canvas | None = None
-    channel_axis: int = 1
+    channel_axis: int | None = 1
     rank: int = 4
 
     @classmethod
@@ -40,7 +41,7 @@ class Inputs:
 
         Args:
             inputs: a tensor or list is one argument, a tuple several, a mapping keywords.
-            model: what is to be called. A 1-D convolution at its beginning tells that (B, C, L) are signals.
+            model: what is to be called. What it begins with tells whether it takes signals, and how these lie.
 
         Raises:
             InputError: for an image without a batch dimension, an empty batch, and images of several sizes if it is
@@ -55,8 +56,8 @@ class Inputs:
             args = inputs
         arguments = rebuild((args, kwargs), lambda tensor: tensor.detach().clone())
         found = cls(*rebuild(arguments, _listed, list))
-        if _is_missing(found.images) and takes_signals(model):
-            found = replace(found, rank=3)
+        if _is_missing(found.images) and (taken := signals(model, _floats(found))):
+            found = replace(found, rank=taken.rank, channel_axis=taken.channel_axis)
         images = found.images
         if _is_missing(images):
             raise mistakes.refusal(inputs)
@@ -91,7 +92,7 @@ class Inputs:
         """
         images = self.images
         if isinstance(images, Tensor):
-            return images.movedim(self.channel_axis, 1)
+            return self.channels_first(images)
         if len({*self.sizes}) > 1:
             raise InputError(
                 "this method needs images of one size.",
@@ -123,13 +124,26 @@ class Inputs:
         return self.size if self.canvas is None else self.canvas.space
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """What the axes of a signal, or of a spectrogram of sound, are called; none for images."""
+        return ("time", "frequency")[: len(self.size)] if self.rank < 4 else ()
+
+    @property
     def signature(self) -> tuple[int, ...]:
         """What decides which layers have space: the shape of an image, and of what the model makes of a list."""
-        return (self.images[0].shape[self.channel_axis - 1], *self.space)
+        return (self.channels_first(self.images[0][None]).shape[1], *self.space)
 
     def _space(self, images: Tensor) -> tuple[int, ...]:
         """The sizes of a batch without those of images and channels."""
-        return tuple(images.movedim(self.channel_axis, 1).shape[2:])
+        return tuple(self.channels_first(images).shape[2:])
+
+    def channels_first(self, images: Tensor) -> Tensor:
+        """Images laid out as the model takes them as (B, C, *space)."""
+        return images[:, None] if self.channel_axis is None else images.movedim(self.channel_axis, 1)
+
+    def _as_taken(self, images: Tensor) -> Tensor:
+        """Images (B, C, *space) as the model takes them."""
+        return images[:, 0] if self.channel_axis is None else images.movedim(1, self.channel_axis)
 
     def _has_space(self, tensor: Tensor) -> bool:
         """Whether a tensor can be a batch of images; of three dimensions only floats are."""
@@ -147,7 +161,7 @@ class Inputs:
                 return Listed(view(image[None])[0] for image in entry)
             if entry.ndim != self.images[0].ndim + 1 or self._space(entry) != self.size:
                 return entry
-            return view(entry.movedim(self.channel_axis, 1)).movedim(1, self.channel_axis)
+            return self._as_taken(view(self.channels_first(entry)))
 
         return self._changed(change)
 
@@ -162,7 +176,7 @@ class Inputs:
 
         def change(entry: Tensor | Listed) -> Tensor | Listed:
             if entry is own and image is not None:
-                return Listed(image.unbind()) if isinstance(entry, Listed) else image.movedim(1, self.channel_axis)
+                return Listed(image.unbind()) if isinstance(entry, Listed) else self._as_taken(image)
             if isinstance(entry, Listed):
                 return Listed(entry[number].clone() for number in rows(torch.arange(len(entry))).tolist())
             return rows(entry) if entry.ndim and entry.shape[0] == self.batch else entry
@@ -185,6 +199,11 @@ class Inputs:
 
 def _is_missing(images: Images) -> bool:
     return isinstance(images, Listed) and not images
+
+
+def _floats(call: Inputs) -> list[Tensor]:
+    """The tensors of floats among the arguments."""
+    return [tensor for tensor in leaves((call.args, call.kwargs), Tensor) if tensor.is_floating_point()]
 
 
 def _listed(entries: list[Any]) -> list[Any]:

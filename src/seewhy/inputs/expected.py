@@ -1,8 +1,11 @@
-"""What a model's first convolution tells about the images that it takes."""
+"""What a model's first layer tells about the images or signals that it takes."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seewhy._torch import Convolution
@@ -24,7 +27,45 @@ def dimensions(layer: Convolution) -> int:
     return layer.weight.ndim - 2
 
 
-def takes_signals(model: nn.Module) -> bool:
-    """Whether a model begins with a convolution over one dimension, so that it takes signals (B, C, L)."""
-    first = first_convolution(model)
-    return first is not None and dimensions(first[1]) == 1
+class Taken(NamedTuple):
+    """How a model takes signals, which have fewer dimensions than images.
+
+    Attributes:
+        rank: how many dimensions a batch has.
+        channel_axis: where the channels are; None where a batch has no such axis.
+    """
+
+    rank: int
+    channel_axis: int | None
+
+
+_SOUNDS = ("input_values", "input_features")  # what transformers' models of sound call what they take
+
+
+def signals(model: nn.Module, tensors: Sequence[Tensor]) -> Taken | None:
+    """How a model takes signals, by the layer that it begins with; None for a model of images.
+
+    A 1-D convolution takes (B, C, L). transformers' models of sound add the channel themselves: theirs are waves (B, L)
+    and spectrograms (B, time, frequency). A linear or recurrent layer of C, in a model without convolutions, takes
+    (B, L, C): such a model is known only by the inputs, as one of images could begin alike.
+
+    Args:
+        model: what is to be called.
+        tensors: of floats, among the inputs.
+    """
+    if first := first_convolution(model):
+        layer, dims = first[1], dimensions(first[1])
+        if layer.in_channels == 1 and dims < 3 and getattr(model, "main_input_name", "") in _SOUNDS:
+            return Taken(dims + 1, None)
+        return Taken(3, 1) if dims == 1 else None
+    if any(isinstance(module, Convolution) for module in model.modules()):
+        return None
+    width = next(filter(None, map(_width, model.modules())), None)
+    return Taken(3, 2) if any(tensor.ndim == 3 and tensor.shape[2] == width for tensor in tensors) else None
+
+
+def _width(module: nn.Module) -> int | None:
+    """How many numbers a layer takes at each step of a series."""
+    if isinstance(module, nn.RNNBase):
+        return int(module.input_size) if module.batch_first else None
+    return module.in_features if isinstance(module, nn.Linear) else None

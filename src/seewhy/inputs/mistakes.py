@@ -54,7 +54,8 @@ def refusal(inputs: Any) -> SeewhyError:
         return InputError(
             "the input has no batch dimension.",
             got=f"a tensor of shape {tuple(inputs.shape)}",
-            expected="(B, C, H, W) or (B, C, D, H, W); signals (B, C, L) where the model begins with a 1-D convolution",
+            expected="(B, C, H, W) or (B, C, D, H, W); signals (B, C, L) where the model begins with a 1-D "
+            "convolution, (B, L, C) where it begins with a linear or recurrent layer of C",
             do=f"for a single image pass {_line('{}', inputs.shape, _dtype(inputs))}; for signals wrap the model in a "
             "module that takes (B, C, 1, L) and passes images[:, :, 0] on",
         )
@@ -94,7 +95,7 @@ def note(call: Inputs, model: nn.Module, error: Exception) -> str | None:
         do = "torch.stack(images)" if isinstance(call.args[0], Listed) else "pass a tuple for several arguments"
         return f"seewhy: the model was given a list.\n  got: {_described(call.args[0])}\n  do: {do}"
     batch = call.images if isinstance(call.images, Tensor) else call.images[0][None]
-    batch = batch.movedim(call.channel_axis, 1)
+    batch = call.channels_first(batch)
     found = first_convolution(model)
     weight = found[1].weight if found else next((p for p in model.parameters() if p.is_floating_point()), None)
     if weight is None:

@@ -19,6 +19,7 @@ import seewhy
 from seewhy._late import late
 from seewhy.errors import InputError, SeewhyError
 from seewhy.explainer import Explainer
+from seewhy.images.letterbox import Letterbox
 from seewhy.images.preprocess import Preprocess
 from seewhy.jobs import targets
 from seewhy.jobs.explaining import Job
@@ -53,6 +54,12 @@ def loaded(
     else:
         module = as_module(model)
         found = Loaded(module, Preprocess(), None, type(module).__name__)
+    if isinstance(found.preprocess, Letterbox):
+        raise InputError(
+            "a job reads photographs of one size, and this model letterboxes them.",
+            got=repr(found.preprocess),
+            do="call seewhy.explain on each photograph",
+        )
     if preprocess is None:
         return found
     way = preprocess if isinstance(preprocess, Preprocess) else preprocess(found.preprocess)
@@ -104,6 +111,7 @@ def planned(
     before = Plan.read(out) if (out / NAME).exists() else None
     if before is not None:
         check_same(before, asked, out)
+    assert isinstance(model.preprocess, Preprocess)
     first, inputs, samples = _first(source, model.preprocess, several=before is None and method == "auto")
     if before is None:
         found = _found(

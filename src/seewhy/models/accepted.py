@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.errors import InputTypeError
 from seewhy.hooks.nested import described
 from seewhy.hooks.wrappers import unwrap
+from seewhy.models import yolo
 from seewhy.models.loaded import Loaded
 
 
@@ -23,12 +24,14 @@ def as_module(model: object) -> nn.Module:
         model: a module, or what `seewhy.load` returned.
 
     Returns:
-        The module; compilation and data parallelism still stand around it.
+        The module; compilation and data parallelism still stand around it. Of ultralytics' objects that predict it is
+        the network inside.
 
     Raises:
         InputTypeError: for anything else: a function that builds models, a name, a state dict, a pipeline. The message
             says what to do.
     """
+    model = with_preprocessing(model)
     if isinstance(model, Loaded):
         return model.module
     if not isinstance(model, nn.Module):
@@ -45,6 +48,13 @@ def as_module(model: object) -> nn.Module:
             if isinstance(network, nn.Module)
             else "make it from weights of PyTorch: an exported file has no layers and no gradients",
         )
+    return model
+
+
+def with_preprocessing(model: object) -> object:
+    """`model` as it is; of ultralytics' objects that predict, with how they prepare photographs and name classes."""
+    if isinstance(model, nn.Module) and _predicts(model) and yolo.is_network(getattr(model, "model", None)):
+        return yolo.loaded(model)
     return model
 
 
@@ -77,6 +87,11 @@ def limits_of(module: nn.Module) -> Limits:
     return Limits(layers, gradients)
 
 
+def is_closed(module: nn.Module) -> bool:
+    """Whether all of a model is one graph, in which no layer can be named."""
+    return _is_closed(unwrap(module))
+
+
 def _is_closed(module: nn.Module) -> bool:
     """Whether a module runs as one graph of operations that calls no other module."""
     if isinstance(module, torch.fx.GraphModule):
@@ -86,8 +101,12 @@ def _is_closed(module: nn.Module) -> bool:
 
 
 def _is_quantised(module: nn.Module) -> bool:
-    """Whether it is one of torch's quantised layers, dynamic ones included. Their package need not be imported."""
-    return "quantized" in type(module).__module__.split(".")
+    """Whether it is one of torch's quantised layers, dynamic ones included, or has torchao quantise what it is given.
+
+    torchao's weights of 8 bits alone let gradients through. Neither package need be imported.
+    """
+    rounds = (getattr(weight, "act_quant_kwargs", None) is not None for weight in module.parameters(recurse=False))
+    return "quantized" in type(module).__module__.split(".") or any(rounds)
 
 
 def _predicts(module: nn.Module) -> bool:

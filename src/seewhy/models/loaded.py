@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seewhy._types import Frame
 from seewhy.errors import InputError, ModelError
 from seewhy.images import photo
+from seewhy.images.letterbox import Letterbox
 from seewhy.images.preprocess import Preprocess
 
 
@@ -36,7 +37,7 @@ class Loaded:
     """
 
     module: nn.Module
-    preprocess: Preprocess
+    preprocess: Preprocess | Letterbox
     labels: tuple[str, ...] | None
     name: str
     embed_text: Callable[[Sequence[str]], Tensor] | None = None
@@ -67,7 +68,11 @@ class Loaded:
         if not opened:
             raise InputError("there are no photographs.", got="an empty list")
         weights = next((tensor for tensor in self.module.parameters() if tensor.is_floating_point()), torch.empty(0))
-        seen = [self.preprocess(each) for each in opened]
+        preprocess = self.preprocess
+        seen = [preprocess(each) for each in opened]
+        if len({image.shape for image in seen}) > 1 and isinstance(preprocess, Letterbox):
+            preprocess = preprocess.of_one_size()
+            seen = [preprocess(each) for each in opened]
         if len({image.shape for image in seen}) > 1:
             raise InputError(
                 "this model sees photographs whole, and these differ in shape.",
@@ -75,7 +80,7 @@ class Loaded:
                 do="explain them one at a time",
             )
         inputs = torch.stack(seen).to(weights)
-        return inputs, opened, tuple(self.preprocess.frame(each.size) for each in opened)
+        return inputs, opened, tuple(preprocess.frame(each.size) for each in opened)
 
     def ask(self, photos: Any, prompt: str) -> dict[str, Any]:
         """A prompt about photographs as the model takes it, in its own chat format where it has one.

@@ -6,7 +6,8 @@ import io
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,8 @@ def figure(
     target: int | None = None,
     slice_index: int | None = None,
     frame: Frame | Sequence[Frame] | None = None,
+    axes: tuple[str, ...] | None = None,
+    planes: bool = False,
     max_rows: int = 8,
 ) -> Figure:
     """Photograph, heatmap with its values, and overlay side by side: a row for each image and target.
@@ -51,8 +54,12 @@ def figure(
     blank, and its panel says why.
 
     Args:
-        explanation: of any images or volumes.
-        photos: as for `overlays`, as are colormap, alpha, scaling, target, slice_index and frame.
+        explanation: of any images, volumes or signals.
+        photos: as for `overlays`, as are colormap, alpha, scaling, target, slice_index and frame. Of signals and
+            spectrograms it is these, (B, C, L) or (B, *size); None takes what was explained, if it is still there.
+        axes: ("time",), ("time", "frequency") or ("frequency", "time") draws time to the right and frequency upwards,
+            over the signal or spectrogram. None is what the explanation knows.
+        planes: of volumes, three slices through the hottest place, one along each axis, over the photographs' own.
         max_rows: how many rows to draw; the figure says how many there are.
 
     Returns:
@@ -71,6 +78,16 @@ def figure(
             explanation, photos, colormap=chosen, alpha=alpha, scaling=scaling, slice_index=slice_index, frame=frame
         )
     colours = find_colormap(default_colormap(scaling) if colormap is None else colormap)
+    options: dict[str, Any] = {"colours": colours, "alpha": alpha, "scaling": scaling, "target": target}
+    options |= {"max_rows": max_rows, "title": partial(_title, explanation)}
+    if axes := axes or explanation.axes:
+        from seewhy.render._time import in_time
+
+        return in_time(explanation, photos, axes, **options)
+    if planes:
+        from seewhy.render._planes import in_planes
+
+        return in_planes(explanation, photos, **options)
     every = drawings(explanation, photos, scaling=scaling, target=target, slice_index=slice_index, frame=frame)
     rows = [_reduced(drawn) for drawn in itertools.islice(every, max_rows)]
     if not rows:
@@ -82,9 +99,10 @@ def figure(
     wide = panel * columns + 0.7
     drawing = Canvas((wide, sum(heights) + 0.3 * len(rows) + 0.4), "compressed")
     grid = drawing.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    for axes, drawn in zip(grid, rows, strict=True):
-        _row(axes, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
-        axes[0].set_title(_title(explanation, drawn), loc="left", fontsize=9, parse_math=False)  # "$" is a letter
+    for panels, drawn in zip(grid, rows, strict=True):
+        _row(panels, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
+        title = _title(explanation, drawn.image, drawn.target, drawn.depth)
+        panels[0].set_title(title, loc="left", fontsize=9, parse_math=False)  # "$" is a letter
     layers = ", ".join(explanation.layers)
     drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(wide * 11)), fontsize=10)
     maps = explanation.scores.numel() if target is None else len(explanation)
@@ -160,19 +178,19 @@ def _reduced(drawn: Drawing) -> Drawing:
     return drawn._replace(photo=photo, frame=frame)
 
 
-def _title(explanation: Explanation, drawn: Drawing) -> str:
+def _title(explanation: Explanation, image: int, target: int | None = None, depth: int | None = None) -> str:
     """What is explained as far as it is known, which side of a single output, the score, the slice of a volume."""
-    name = textwrap.shorten(explanation.name(drawn.image, drawn.target), 40)
-    place = (drawn.image,) if drawn.target is None else (drawn.image, drawn.target)
-    if side := explanation.side(drawn.image, drawn.target):
+    name = textwrap.shorten(explanation.name(image, target), 40)
+    place = (image,) if target is None else (image, target)
+    if side := explanation.side(image, target):
         name += f" ({side} side)"
     elif explanation.index is not None and name != f"class {int(explanation.index[place])}":
         name += f" ({int(explanation.index[place])})"
-    elif not name and drawn.target is not None:
-        name = f"target {drawn.target}"
+    elif not name and target is not None:
+        name = f"target {target}"
     parts = [
         name,
         f"score {float(explanation.scores[place]):.4g}",
-        "" if drawn.depth is None else f"slice {drawn.depth}",
+        "" if depth is None else f"slice {depth}",
     ]
     return ", ".join(filter(None, parts))

@@ -112,6 +112,8 @@ def overlays(
     Raises:
         InputError: where there are no photographs, or one of the arguments does not fit the explanation.
     """
+    if len(explanation.size) == 1:
+        raise InputError("a signal is no photograph to draw on.", got=explanation, do="explanation.figure(signals)")
     if scaling == "none" and mode == "opacity":
         raise InputError("opacity has no sign.", got='scaling="none" with mode="opacity"', do='mode="blend"')
     if photos is None and explanation.photos is None:
@@ -169,15 +171,7 @@ def drawings(
     space = len(explanation.size)
     _check_resize(resize)
     values = explanation.scaled(scaling, mode="bilinear" if space == 3 else resize).detach().cpu()
-    several = values.ndim == space + 2
-    wanted: Sequence[int | None] = [None]
-    if several:
-        wanted = range(values.shape[1])
-    if target is not None:
-        if not several or not 0 <= target < values.shape[1]:
-            has = f"{values.shape[1]} targets per image" if several else "one target per image"
-            raise InputError("there is no such target.", got=f"target={target}", expected=f"a target out of {has}")
-        wanted = [target]
+    wanted = numbers_of(values, space, target)
     found = explanation.photos if photos is None else listed(photos, len(explanation), space)
     given = _frames(frame, len(explanation))
     warned = False
@@ -186,7 +180,7 @@ def drawings(
         for which in wanted:
             heat = values[image] if which is None else values[image, which]
             signed = scaling == "none"
-            limits, heat = _limits(heat, signed=signed)
+            span, heat = limits(heat, signed=signed)
             heat, depth = _slice(heat, slice_index, signed=signed)
             if photo is not None and depth is not None:
                 pixels: NDArray[np.uint8] | None = rgb(_photo_slice(photo, depth, values.shape[-3]))
@@ -201,7 +195,7 @@ def drawings(
                     warned = True
                     warn(problem, UserWarning)
             blank = explanation.blank(image, which, scaling)
-            yield Drawing(image, which, heat, limits, pixels, place, depth, blank)
+            yield Drawing(image, which, heat, span, pixels, place, depth, blank)
 
 
 def painted(drawn: Drawing, **options: Any) -> Image.Image:
@@ -219,7 +213,18 @@ def painted(drawn: Drawing, **options: Any) -> Image.Image:
     return picture
 
 
-def _limits(heat: Tensor, *, signed: bool) -> tuple[tuple[float, float], Tensor]:
+def numbers_of(values: Tensor, space: int, target: int | None) -> Sequence[int | None]:
+    """The numbers of the targets to draw, out of maps (B, [T,] *size) with `space` axes; None where there is no T."""
+    several = values.ndim == space + 2
+    if target is None:
+        return range(values.shape[1]) if several else [None]
+    if not several or not 0 <= target < values.shape[1]:
+        has = f"{values.shape[1]} targets per image" if several else "one target per image"
+        raise InputError("there is no such target.", got=f"target={target}", expected=f"a target out of {has}")
+    return [target]
+
+
+def limits(heat: Tensor, *, signed: bool) -> tuple[tuple[float, float], Tensor]:
     """The values that 0 and 1 stand for, and the map in these terms."""
     if not signed:
         return (0.0, 1.0), heat

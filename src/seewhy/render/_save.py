@@ -157,6 +157,7 @@ def load(kind: type[Explanation], path: Path) -> Explanation:
             if name.startswith("placements/")
         },
         files=texts("files"),
+        axes=texts("axes") or (),
         note=str(read["note"]),
         gap=tensor("gap"),
     )
@@ -210,6 +211,7 @@ def _content(explanation: Explanation) -> dict[str, NDArray[Any]]:
         "frames": explanation.frames,
         "extents": explanation.extents,
         "files": explanation.files,
+        "axes": explanation.axes or None,
     }
     known |= {f"maps/{layer}": grid for layer, grid in explanation.maps.items()}
     known |= {

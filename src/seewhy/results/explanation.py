@@ -43,7 +43,7 @@ class Explanation:
             outputs were no tensor.
         targets: what was asked, made definite: for class scores `Category` with the index of each image.
         method: the method's name.
-        size: the input's (H, W) or (D, H, W).
+        size: the input's (H, W), (D, H, W) or (L,).
         fuse: how several layers become one heatmap.
         probabilities: (B, [T]), of the classes explained: softmax, for one logit the sigmoid, or the model's own where
             it ends in either. None where a function was explained.
@@ -55,6 +55,8 @@ class Explanation:
             input), where it lies. The heatmap is drawn there.
         photos: the photographs, where those were passed instead of tensors.
         files: the names of the photographs' files, where they are known.
+        axes: what the axes of the maps are called, for signals ("time",) and for spectrograms of sound ("time",
+            "frequency"), as far as the model tells.
         note: why this layer was chosen, if it was.
         gap: (B, [T]), of methods whose map adds up to a change of the score, such as integrated gradients: the share of
             that change which the map misses.
@@ -75,6 +77,7 @@ class Explanation:
     placements: Mapping[str, Placement] = field(default_factory=dict)
     photos: tuple[Image.Image, ...] | None = None
     files: tuple[str, ...] | None = None
+    axes: tuple[str, ...] = ()
     note: str = ""
     gap: Float[Tensor, "..."] | None = None
     origin: Origin | None = field(default=None, repr=False)

@@ -1,6 +1,6 @@
 """What is explained: from a model's output to one score per image and target."""
 
-from seewhy.targets.base import BaseTarget, FunctionTarget, Target, checked
+from seewhy.targets.base import BaseTarget, FunctionTarget, Target, Unasked, checked
 from seewhy.targets.boxes import Box, Redetected, declared_classes, redetected
 from seewhy.targets.classes import (
     Category,
@@ -50,6 +50,7 @@ __all__ = [
     "Target",
     "Text",
     "Token",
+    "Unasked",
     "answers",
     "as_indices",
     "as_target",

@@ -19,6 +19,7 @@ from seewhy.targets.context import Context
 from seewhy.targets.indices import Classes, as_indices, per_image
 from seewhy.targets.outputs import is_detections, scores_tensor, tensors_called
 
+_SURE, _TWICE = 0.25, 0.7  # ultralytics' own: least score of a detection, most overlap of two of one class
 _SAME = 0.5  # boxes whose intersection over union is this or more are taken for one object
 
 
@@ -55,16 +56,17 @@ class Box(ObjectTarget):
     neither box nor index it is the detection of the highest score.
 
     The output may be that of torchvision's detectors (a dict of boxes, labels and scores per image), of transformers'
-    queries (`logits` and `pred_boxes`), or a raw tensor (B, 4 + K + more, N): centres, sizes, K class scores, and
-    whatever else a head gives, keypoints, angles or mask coefficients (YOLO). The score is the model's own: a
-    probability for the first and the last, a logit for queries. Once resolved, the score is that of the same object
-    wherever that is detected, and 0 where it no longer is, because its place was masked, say.
+    queries (`logits` and `pred_boxes`), or a raw tensor: (B, 4 + K + more, N), centres, sizes, K class scores, and
+    whatever else a head gives, keypoints, angles or mask coefficients (YOLO from v8 on); or (B, N, 5 + K), with a
+    score of there being any object before those of the classes, which they are multiplied by (YOLOv5, YOLOX). The score
+    is the model's own: a probability for the first and the last, a logit for queries. Once resolved, the score is that
+    of the same object wherever that is detected, and 0 where it no longer is, because its place was masked, say.
 
     Args:
         label: the object's class, an index or label; None takes what the model detected.
         box: (x0, y0, x1, y1) in pixels of the input. The detection of the highest intersection over union is meant,
             from 0.5 on.
-        index: its number in the model's own order.
+        index: its number in the model's own order; of ultralytics' models that in which they list what they predict.
         num_classes: K, for raw tensors whose model does not say it and whose classes have no names.
         sizes: (B, 2), heights and widths of the inputs. Filled in when the target is resolved.
 
@@ -241,11 +243,23 @@ class _Detections(NamedTuple):
         boxes: (x0, y0, x1, y1) in pixels.
         scores: the score of each class; -inf where the box is not of it.
         likely: the probability of each class.
+        dense: whether they are all of a head's, and are listed after those of one object are made one.
     """
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, "N K"]
     likely: Float[Tensor, "N K2"]
+    dense: bool = False
+
+
+def dense(boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N K"]) -> dict[str, Tensor]:
+    """A detector's output, with all boxes of its head, as `Box` reads it.
+
+    Args:
+        boxes: (centre x, centre y, width, height) in pixels of the input.
+        scores: the probability of each class.
+    """
+    return {"dense_boxes": _corners(boxes), "dense_scores": scores}
 
 
 def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int | None) -> list[_Detections]:
@@ -265,12 +279,17 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int
         ends_in_none = num_classes == scores.shape[-1] - 1
         likely = scores.softmax(-1)[..., :num_classes] if ends_in_none else scores.sigmoid()
         return list(map(_Detections, _corners(boxes[0]) * scale, scores, likely))
+    if every := tensors_called(outputs, ("dense_boxes", "dense_scores")):
+        return [_Detections(boxes, scores, scores, dense=True) for boxes, scores in zip(*every, strict=True)]
     raw = scores_tensor(outputs)
+    if raw.ndim == 3 and num_classes is not None and raw.shape[2] == 5 + num_classes:
+        scores = raw[..., 5:] * raw[..., 4:5]
+        return list(map(_Detections, _corners(raw[..., :4]), scores, scores))
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:
         raise OutputError(
             "no boxes were found in the model's output.",
             got=described(outputs),
-            expected="a dict of boxes, labels and scores per image; logits and pred_boxes; or (B, 4 + K, N)",
+            expected="boxes, labels and scores per image; logits and pred_boxes; (B, 4 + K, N) or (B, N, 5 + K)",
             do="pass a function of the output as target",
         )
     if num_classes is None or raw.shape[1] < 4 + num_classes:
@@ -359,7 +378,8 @@ def _find(image: _Detections, label: Tensor | None, index: Tensor | None, box: T
     rank, classes = scores.max(1)
     fits = rank > -torch.inf
     if index is not None:
-        fits &= torch.arange(len(boxes), device=boxes.device) == int(index)
+        listed = _objects(image) if image.dense else torch.arange(len(boxes), device=boxes.device)
+        fits &= torch.isin(torch.arange(len(boxes), device=boxes.device), listed[int(index) :][:1])
     if box is not None:
         rank = _overlap(boxes, box.to(boxes))
         fits &= rank >= _SAME
@@ -367,6 +387,21 @@ def _find(image: _Detections, label: Tensor | None, index: Tensor | None, box: T
         return None
     best = int(torch.where(fits, rank, -torch.inf).argmax())
     return best, int(classes[best])
+
+
+def _objects(image: _Detections) -> Int[Tensor, " objects"]:
+    """The numbers of the boxes that are left, the best first, when every object has one (non-maximum suppression)."""
+    likely, classes = image.scores.detach().max(1)
+    order = likely.argsort(descending=True, stable=True)
+    order = order[likely[order] > _SURE]
+    left = []
+    while len(order):
+        left.append(order[0])
+        again = _overlap(image.boxes.detach()[order], image.boxes.detach()[order[0]]) > _TWICE
+        again &= classes[order] == classes[order[0]]
+        again[0] = True
+        order = order[~again]
+    return torch.stack(left) if left else order
 
 
 def _score(image: _Detections, label: Tensor, box: Tensor) -> Float[Tensor, ""]:
@@ -391,10 +426,11 @@ def _found(
 
 def _listed(image: _Detections) -> str:
     """The detections of an image, the first five, by number, class, place and score."""
+    places = _objects(image).tolist() if image.dense else range(len(image.boxes))
     classes = image.scores.argmax(1)
     lines = [
-        f"index {place}: label {int(classes[place])} at {[round(side) for side in image.boxes[place].tolist()]}"
-        for place in range(min(5, len(classes)))
+        f"index {number}: label {int(classes[place])} at {[round(side) for side in image.boxes[place].tolist()]}"
+        for number, place in enumerate(places[:5])
     ]
-    more = f" and {len(classes) - 5} more" if len(classes) > 5 else ""
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
     return "one of " + "; ".join(lines) + more if lines else "a detection; the model found none"

@@ -32,8 +32,8 @@ class Region(BaseTarget):
     Args:
         category: an index or label; one per image, (B,), or T per image, (B, T).
         mask: (H, W), or (B, H, W) for one per image, or (B, T, H, W): booleans, or weights from 0 up, in pixels of the
-            input or at the resolution of the output. A tensor, an array, or a PIL image of black (outside) and white.
-            None is where the model itself sees the class.
+            input or at the resolution of the output. A tensor, an array, or a PIL image of black (outside) and white;
+            for signals (L,) and so on. None is where the model itself sees the class.
         kind: what the scores are. Filled in when the target is resolved.
 
     Raises:
@@ -56,19 +56,19 @@ class Region(BaseTarget):
     kind: Kind | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        values = place_scores(outputs, self.kind).values
         if self.kind is None:
-            return self.resolved(outputs, Context(values.shape[0]))(outputs)
+            return self.resolved(outputs, Context(place_scores(outputs).values.shape[0]))(outputs)
         index, weights = self.category, self.mask
         assert isinstance(index, Tensor)
         assert isinstance(weights, Tensor)
+        values = place_scores(outputs, self.kind, weights.ndim - index.ndim).values
         images = torch.arange(index.shape[0], device=index.device).reshape(-1, *[1] * (index.ndim - 1))
         weights = weights / weights.flatten(index.ndim).sum(-1).reshape(*index.shape, *[1] * (values.ndim - 2))
         return (values[images, index] * weights).flatten(index.ndim).sum(-1)
 
     def resolved(self, outputs: Any, context: Context) -> Region:
         """The same, with the class of each image and the weight of each place of the output: (B, [T,] *space)."""
-        scores = place_scores(outputs, self.kind)
+        scores = place_scores(outputs, self.kind, _dimensions(context))
         single, labels = (scores.single, context.labels) if self.kind is None else (False, None)
         index = columns(self.category, scores.values, labels, single=single, distinct=self.mask is None)
         if self.mask is None:
@@ -139,7 +139,12 @@ class Pixel(BaseTarget):
         return Region(self.category, mask).resolved(outputs, Context(context.batch, labels=context.labels))
 
 
-def place_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
+def _dimensions(context: Context) -> int:
+    """How many axes of space the scores of places have at least: as many as signals have, or those of an image."""
+    return min(len(context.sizes[0]), 2) if context.sizes else 2
+
+
+def place_scores(outputs: Any, kind: Kind | None = None, dimensions: int = 2) -> ClassScores:
     """The score of each class at each place in a model's output; a single output per place becomes two columns.
 
     Where queries have a class and a mask each (MaskFormer, Mask2Former) it is the sum over queries of the class's
@@ -149,6 +154,7 @@ def place_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
     Args:
         outputs: what the model returned.
         kind: what kind the scores are. None tells it from the operation that made them.
+        dimensions: how many axes of space they have at least: 1 for signals.
 
     Returns:
         Scores (B, K, *space).
@@ -161,11 +167,11 @@ def place_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
         combined = torch.einsum("bqk,bqhw->bkhw", classes.softmax(-1)[..., :-1], masks.sigmoid())
         return ClassScores(combined, "scores")
     scores = scores_tensor(outputs)
-    if scores.ndim < 4 or scores[0, 0].numel() < 2:
+    if scores.ndim < 2 + dimensions or scores[0, 0].numel() < 2:
         raise OutputError(
             "the model does not give a score per class and place.",
             got=described(outputs),
-            expected="(B, K, H, W) or (B, K, D, H, W)",
+            expected="(B, K, H, W) or (B, K, D, H, W); (B, K, L) of signals",
             do=advice(outputs, "pass a class as target, or a function of the output"),
         )
     return scores_of(scores, scores, kind)

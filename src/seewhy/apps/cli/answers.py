@@ -53,9 +53,11 @@ def answer(
     from seewhy.targets import Token
 
     photo = open_photo(path)
-    found = Explainer(loaded, list(methods)).each(loaded.ask(photo, prompt), Token(per="word"))
+    asked = methods[0] if len(methods) == 1 else list(methods)  # "default" stands alone
+    found = Explainer(loaded, asked).each(loaded.ask(photo, prompt), Token(per="word"))
     made = []
-    for name, explanation in found.items():
+    for explanation in found.values():
+        name = explanation.method
         files = [out / f"{path.stem}-{name}-words.html"]
         with written_whole(files[0]) as temporary:
             temporary.write_text(words(explanation), encoding="utf-8")

@@ -109,7 +109,8 @@ def group_cam(
     maps = torch.stack([group.sum(1) for group in weighted.tensor_split(count, 1)], 1).clamp(min=0)
     floor = maps.flatten(2).quantile(quantile, dim=-1)
     maps = maps * (maps > floor.reshape(*floor.shape, *[1] * (maps.ndim - 2)))
-    blurred = arrays.blur(inputs.float(), sigma).to(inputs)
+    sides = tuple(range(-min(2, inputs.ndim - 2), 0))  # a signal has one
+    blurred = arrays.blur(inputs.float(), sigma, sides).to(inputs)
 
     def shown(images: Tensor, numbers: Tensor) -> Tensor:
         group = (numbers - 1).clamp(min=0)  # number 0 is the blurred image itself

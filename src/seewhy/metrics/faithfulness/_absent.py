@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from seewhy.errors import InputError
 from seewhy.images.absent import Absent, absent
 from seewhy.metrics._inputs import Images
-from seewhy.metrics.faithfulness._imputation import interpolate
+from seewhy.metrics.faithfulness._imputation import interpolate, interpolate_line
 
 Baseline: TypeAlias = Absent | Literal["road"]
 Fill: TypeAlias = Callable[[Tensor], Tensor]
@@ -26,16 +26,20 @@ def fill(images: Images, baseline: Baseline, generator: Generator, noise: float 
     if isinstance(baseline, Tensor) or baseline != "road":
         nothing = absent(images, baseline)
         return lambda kept: torch.where(kept[:, :, None], images, nothing)
-    if images.ndim != 4:
+    if images.ndim > 4:
         raise InputError(
-            "ROAD's imputation is of images.", got=tuple(images.shape), do='another baseline, such as "mean"'
+            "ROAD's imputation is of images and signals.",
+            got=tuple(images.shape),
+            do='another baseline, such as "mean"',
         )
     drawn = noise * torch.randn(images.shape[1:], generator=generator, device=generator.device).to(images)
 
-    def interpolated(kept: Bool[Tensor, "k B H W"]) -> Float[Tensor, "k B C H W"]:
+    solve = interpolate if images.ndim == 4 else interpolate_line
+
+    def interpolated(kept: Bool[Tensor, "k B *space"]) -> Float[Tensor, "k B C *space"]:
         rows = images.expand(len(kept), *images.shape).flatten(0, 1)
         known = kept.expand(len(kept), *images.shape[:1], *images.shape[2:])
-        solved = interpolate(rows, known.flatten(0, 1)).reshape(len(kept), *images.shape)
+        solved = solve(rows, known.flatten(0, 1)).reshape(len(kept), *images.shape)
         return torch.where(known[:, :, None], solved, solved + drawn)
 
     return interpolated

@@ -65,6 +65,21 @@ def interpolate(
     return torch.where(known[:, None], images, solved.to(images.dtype))
 
 
+def interpolate_line(signals: Float[Tensor, "B C L"], known: Bool[Tensor, "B L"]) -> Float[Tensor, "B C L"]:
+    """The same of signals, whose samples have two neighbours: straight lines between what is known, level at the ends.
+
+    A signal without a known sample becomes 0.
+    """
+    length = known.shape[-1]
+    places = torch.arange(length, device=known.device).expand_as(known)
+    before = torch.where(known, places, -1).cummax(-1).values
+    after = torch.where(known, places, length).flip(-1).cummin(-1).values.flip(-1)
+    left, right = torch.where(before < 0, after, before), torch.where(after == length, before, after)
+    share = ((places - left) / (right - left).clamp(min=1))[:, None].to(signals.dtype)
+    lower, upper = (signals.gather(2, side.clamp(0, length - 1)[:, None].expand_as(signals)) for side in (left, right))
+    return torch.where(known.any(-1)[:, None, None], lower + (upper - lower) * share, 0)
+
+
 def _around(images: Float[Tensor, "B C H W"], neighbours: tuple[tuple[float, ...], ...]) -> Float[Tensor, "B C H W"]:
     """For each pixel the weighted sum of those around it; outside of the image is 0. (A convolution is slower.)"""
     height, width = images.shape[2:]
