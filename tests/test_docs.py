@@ -13,7 +13,17 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 PAGES = [
-    *("export.md", "hooks.md", "jobs.md", "metrics.md", "migration.md", "signals.md", "tasks.md", "volumes.md"),
+    *(
+        "export.md",
+        "hooks.md",
+        "jobs.md",
+        "metrics.md",
+        "migration.md",
+        "signals.md",
+        "tasks.md",
+        "vlm.md",
+        "volumes.md",
+    ),
     *("tutorials/first.md", "tutorials/wrong.md"),
 ]
 

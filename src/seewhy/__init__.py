@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seewhy.inspect import features, summary
     from seewhy.models import load
     from seewhy.results import Concepts, Explanation
-    from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text
+    from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text, Token
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,9 @@ _HOMES = {
     **dict.fromkeys(("features", "summary"), "inspect"),
     **dict.fromkeys(("load",), "models"),
     **dict.fromkeys(("Concepts", "Explanation"), "results"),
-    **dict.fromkeys(("Box", "Category", "Contrast", "Pixel", "Probability", "Region", "Similarity", "Text"), "targets"),
+    **dict.fromkeys(
+        ("Box", "Category", "Contrast", "Pixel", "Probability", "Region", "Similarity", "Text", "Token"), "targets"
+    ),
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Region",
     "Similarity",
     "Text",
+    "Token",
     "capture",
     "check",
     "choose",

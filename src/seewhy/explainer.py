@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, get_args, overload
@@ -22,7 +22,7 @@ from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import Session, session
 from seewhy.engine.tape import replacing
 from seewhy.errors import InputError, InputTypeError, LayerError, MethodError, ReplayWarning, warn
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests, see_each_other
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -45,6 +45,7 @@ _PLAIN_REASON = f"{default.PLAIN}, the default where no class is read from a cla
 _ATTENTION_REASON = f"{default.FOR_CLASS_TOKENS}, the default for transformers with a class token"
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
+_WORDS = CallLabel("words")  # what a map of all that is said at the pictures' tokens goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
@@ -260,7 +261,8 @@ class Explainer:
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
         names = [default.PLAIN] if method == default.DEFAULT else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
-        self._select = partial(targets.select, output=reading(self.model) if output is None else output)
+        chosen = reading(self.model) if output is None else output
+        self._select: Callable[[Any], Any] = partial(targets.select, output=chosen)
         self.fuse = fuse
         self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
@@ -345,12 +347,34 @@ class Explainer:
         Returns:
             An explanation by the name of each method: a dict that a notebook shows as a picture.
         """
+        if isinstance(target, targets.Token):
+            return self._spoken(inputs, target)
         if self.windows is not None:
             return self._by_windows(self.windows, inputs, target)
         if self.auto:
             return Explanations(auto=self._chosen(inputs, target))
-        passed = inputs
-        inputs, photos, frames = self.prepared(inputs)
+        return self._each(inputs, target, *self.prepared(inputs))
+
+    def _spoken(self, inputs: Any, target: targets.Token) -> Explanations:
+        """The explanations of the tokens of an answer, at the layers of the model of language."""
+        if self.auto or self.windows is not None:
+            got = '"auto"' if self.auto else "window="
+            raise MethodError(f"{got} is for the classes of pictures.", got="seewhy.Token", do=f"leave {got} out")
+        asked = question(self.model, inputs, target, self.recorder, self.loaded and self.loaded.processor)
+        explainer = copy.copy(self)
+        explainer.recorder, explainer._select, explainer.by_default = asked.recorder, logits, False
+        found = explainer._each(inputs, asked.target, asked.call, None, None)
+        return Explanations({name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()})
+
+    def _each(
+        self,
+        passed: Any,
+        target: Any,
+        inputs: Any,
+        photos: tuple[Image.Image, ...] | None,
+        frames: tuple[Frame, ...] | None,
+    ) -> Explanations:
+        """See `each`, for inputs that are prepared."""
         with session(self.model, inputs, select=self._select) as run:
             taken, why, (forward, found) = (
                 self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
@@ -658,7 +682,7 @@ def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:
 def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
     """The calls that `method` looks at; all that were recorded where the caller named the layers."""
     if not method.layered:
-        return (_ATTENTION if method.attends else _INPUT,)
+        return (_ATTENTION if method.attends else _WORDS if "readouts" in method.needs else _INPUT,)
     planned = forward.plan.stages if method.staged else forward.plan.chosen
     return planned or tuple(forward.activations)
 

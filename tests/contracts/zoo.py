@@ -27,6 +27,7 @@ CHEAP = {
     "is_cam": {"steps": 2},
     "opti_cam": {"steps": 3},
     "group_cam": {"groups": 8, "sigma": 2.0},
+    "eagle": {"regions": 2},
     "occlusion": {"window": 8, "stride": 8},
     "integrated_gradients": {"steps": 6},
     "guided_integrated_gradients": {"steps": 6},

@@ -35,7 +35,7 @@ BELOW_CHANCE_IN_A_VIT = {"eigen_cam"}
 # In the last block one patch hardly moves a neutral picture's class token, nor does a blurred picture differ by place.
 NEAR_CHANCE_IN_A_VIT = {"caap", "diff_cam"}
 FLOOR = {"random_cam"}
-ELSEWHERE = {"d_rise"}  # of detections alone
+ELSEWHERE = {"d_rise", "tam"}  # of detections alone, and of words
 SLOW = {
     "score_cam",
     "ss_cam",
@@ -47,6 +47,7 @@ SLOW = {
     "vit_cx",
     "rise",
     "occlusion",
+    "eagle",
     "lime",
     "kernel_shap",
     "sobol",

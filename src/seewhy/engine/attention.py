@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -50,30 +50,41 @@ class Attention:
 
 
 @contextmanager
-def attend(model: nn.Module, batch: int) -> Iterator[list[Attention]]:
+def attend(model: nn.Module, batch: int, within: Collection[str] = ()) -> Iterator[list[Attention]]:
     """While the block lasts, all attention in this thread's forwards of `model` is computed openly and kept, in order.
 
     Seen are `F.scaled_dot_product_attention`, also as `nn.MultiheadAttention` calls it, whose fast path steps aside for
     as long, and what a model writes out: a matrix product, a softmax over its last dimension, a product with the
     values. The outputs stay the same up to rounding. Where no head dimension is left, or images and heads share one,
     `batch` tells them apart. Attention in kernels of other libraries, in einsum and in scripted code is not seen.
+
+    Args:
+        model: what runs.
+        batch: how many images there are.
+        within: names of modules: attention elsewhere runs as it does. All of the model, unless given.
     """
     running = [""]
     calls: list[Attention] = []
 
-    def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        depth = len(running)
-        running.append(name)
-
-        def leave(_: Any) -> None:
-            del running[depth:]
-
-        return passed, leave
-
     def keep(*tensors: Tensor) -> None:
         calls.append(Attention(running[-1], *(_by_head(tensor, batch) for tensor in tensors)))
 
-    with around(dict(model.named_modules()), visit), Open(batch, keep):
+    mode: Any = Open(batch, keep)
+
+    def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
+        depth = len(running)
+        running.append(name)
+        if name in within:
+            mode.__enter__()  # if the call does not return, the guard takes it off
+
+        def leave(_: Any) -> None:
+            del running[depth:]
+            if name in within:
+                mode.__exit__(None, None, None)
+
+        return passed, leave
+
+    with around(dict(model.named_modules()), visit), nullcontext() if within else mode:
         yield calls
 
 
@@ -87,6 +98,19 @@ def of_values(batch: int) -> TorchFunctionMode:
 
 def _among_values(_: Tensor, values: Tensor) -> Tensor:
     return (values @ values.mT / math.sqrt(values.shape[-1])).softmax(-1)
+
+
+def of_itself(batch: int) -> TorchFunctionMode:
+    """While it is on, each token of a self-attention looks at itself alone: no attention moves anything about.
+
+    What is seen is as for `attend`. Attention of one sequence to another stays as it is.
+    """
+    return _Itself(batch, lambda *_: None, _alone)
+
+
+def _alone(weights: Tensor, _: Tensor) -> Tensor:
+    rows, columns = weights.shape[-2:]
+    return torch.eye(rows).to(weights).expand_as(weights) if rows == columns else weights
 
 
 class Open(TorchFunctionMode):
@@ -168,6 +192,16 @@ class Open(TorchFunctionMode):
         output = _by_head(result, self.batch)
         self.keep(probabilities, *made_of, values, output)
         return output.reshape(result.shape)
+
+
+class _Itself(Open):
+    """The fused kernel would be given weights that are the identity: its values are its result, at no cost."""
+
+    def _attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if query.shape[-2] != key.shape[-2]:
+            return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+        shared = query.shape[-3] // value.shape[-3] if query.ndim > 3 else 1
+        return value.repeat_interleave(shared, -3) if shared > 1 else value
 
 
 def _by_head(tensor: Tensor, batch: int) -> Tensor:

@@ -19,7 +19,7 @@ from seewhy._types import CallLabel
 from seewhy.errors import GradientError, MethodError
 from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.aliases import Aliases
-from seewhy.hooks.attach import Passed, after_forward, around
+from seewhy.hooks.attach import Finish, Passed, after_forward, around
 from seewhy.hooks.graph import behind
 from seewhy.hooks.nested import rebuild, tensors
 
@@ -155,6 +155,27 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     if aliases.written:
         return _run(forward, layers, _StillRecording(), None, recording=True)
     return tape
+
+
+@contextmanager
+def recording_from(name: str, layer: nn.Module) -> Iterator[None]:
+    """While the block lasts, forwards are recorded from what this layer is given on, and not before."""
+
+    def visit(_: str, passed: Passed) -> tuple[Passed, Finish]:
+        torch.set_grad_enabled(True)  # for the rest of this forward; who records it sets it back
+        first = next(tensors(passed))
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor.detach().requires_grad_() if tensor is first else tensor
+
+        return rebuild(passed, own), _as_it_is
+
+    with around({name: layer}, visit):
+        yield
+
+
+def _as_it_is(_: Any) -> None:
+    """What a layer returns is left alone."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ A file of this folder enters its providers with `provides`; nothing else has to 
 
 from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
+from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._request import Request, requests
@@ -14,11 +15,14 @@ __all__ = [
     "Gradients",
     "Plan",
     "Provider",
+    "Question",
     "Recorder",
     "Request",
     "Settings",
     "at_least_float32",
+    "logits",
     "provides",
+    "question",
     "requests",
     "see_each_other",
 ]

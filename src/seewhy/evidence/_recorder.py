@@ -16,7 +16,7 @@ from seewhy import targets
 from seewhy._types import CallLabel, Fold
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.session import Session
-from seewhy.engine.tape import gradients
+from seewhy.engine.tape import gradients, recording_from
 from seewhy.errors import GradientError, LayerError, OutputError, warn
 from seewhy.evidence._forward import Forward, Plan, Settings
 from seewhy.evidence._proof import can_be_proven, placements
@@ -29,6 +29,7 @@ from seewhy.geometry.observe import Seen, look, observe
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.select import check_ran
 from seewhy.inputs import Inputs
+from seewhy.inputs.prompted import Prompted
 from seewhy.methods.registry import Method
 
 # by everything that decides where to look
@@ -93,13 +94,17 @@ class Recorder:
         layers = run.modules(plan.layers)
         more = {name: found for each in self.providers if each.layers for name, found in each.layers(run.model).items()}
         starts = {each.start for each in self.providers}
+        whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
         from_image = "image" in starts or not (layers or more or "forward" in starts)
         with ExitStack() as stack:
+            if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
+                whole = False
+                stack.enter_context(recording_from(call.layers[0], run.model.get_submodule(call.layers[0])))
             watches = {each.watch for each in self.providers if each.watch}
             watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
             stack.enter_context(self.settings.balance)
-            tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
+            tape = run.record(more | layers, call, from_start=whole, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
         definite = self._resolved(target, tape.outputs, self.context(call))
         scores = targets.checked(definite(tape.outputs), call.batch)

@@ -20,6 +20,7 @@ from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 from seewhy.geometry import grid as grids
 from seewhy.geometry.observe import look
+from seewhy.inputs.prompted import Prompted
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Tokens:
 
 
 def open_attention(run: Session, _: Mapping[str, nn.Module]) -> AbstractContextManager[list[Attention]]:
-    """Every attention of the forward, its probabilities in the graph."""
-    return attend(run.model, run.call.batch)
+    """Every attention of the forward, its probabilities in the graph; of a model of language, that of its layers."""
+    within = run.call.layers if isinstance(run.call, Prompted) else ()
+    return attend(run.model, run.call.batch, within)
 
 
 def tokens_of(forward: Forward) -> Tokens:

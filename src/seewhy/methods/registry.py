@@ -52,6 +52,7 @@ Need = Literal[
     "block_inputs",
     "value_attention",
     "token_scores",
+    "readouts",
     "call",
 ]
 # (model, inputs, target) -> maps (B, *space)
@@ -78,6 +79,8 @@ _FILES = (
     "attention.slopes",
     "attention.surgery",
     "cam.combined",
+    "language.tam",
+    "language.eagle",
 )
 _methods: dict[str, Method] = {}
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -124,6 +127,7 @@ class Method:
     attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
+    readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
     libra_gradients: as input_gradients, by LibraGrad. gradients_at: the gradients of the score at changed images (see
     `AskSlopes`).
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,7 @@ class Loaded:
         name: what the model is called.
         embed_text: from N prompts to embeddings (N, D), for a model with a text side. The module then gives the
             embedding of an image.
+        processor: of a model that answers prompts about pictures, what makes its inputs: see `ask`.
     """
 
     module: nn.Module
@@ -39,6 +41,7 @@ class Loaded:
     labels: tuple[str, ...] | None
     name: str
     embed_text: Callable[[Sequence[str]], Tensor] | None = None
+    processor: Any = None
 
     def __repr__(self) -> str:
         """One line: the module itself and a thousand labels would fill a page."""
@@ -78,6 +81,43 @@ class Loaded:
             )
         inputs = torch.stack(seen).to(weights)
         return inputs, opened, tuple(preprocess.frame(each.size) for each in opened)
+
+    def ask(self, photos: Any, prompt: str) -> dict[str, Any]:
+        """A prompt about photographs as the model takes it, in its own chat format where it has one.
+
+        Args:
+            photos: one photograph, or several that the prompt is about, in any form that `prepare` takes.
+            prompt: the question, without the tokens that stand for the photographs.
+
+        Returns:
+            What the processor makes of them, on the model's device.
+
+        Raises:
+            ModelError: for a model that does not answer prompts.
+        """
+        if self.processor is None:
+            raise ModelError(
+                "the model does not answer prompts about pictures.",
+                got=self.name,
+                expected="a model that generates text, such as transformers:FOLDER of a LLaVA",
+                do="explain its classes: leave the prompt out",
+            )
+        opened = [photo.opened(each) for each in (photos if isinstance(photos, list | tuple) else [photos])]
+        if getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"} for _ in opened] + [{"type": "text", "text": prompt}]
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+        else:
+            text = " ".join([*[getattr(self.processor, "image_token", "")] * len(opened), prompt]).strip()
+        made = self.processor(images=opened, text=text, return_tensors="pt")
+        place = next(self.module.parameters())
+        return {
+            key: value.to(place.device, place.dtype if value.is_floating_point() else None)
+            if isinstance(value, Tensor)
+            else value
+            for key, value in made.items()
+        }
 
     def to(self, device: torch.device | str) -> Loaded:
         """The same on `device`; the module itself moves.

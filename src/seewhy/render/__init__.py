@@ -5,5 +5,6 @@ from seewhy.render._figure import figure
 from seewhy.render._overlay import overlay, overlays
 from seewhy.render._report import report
 from seewhy.render._save import save
+from seewhy.render._words import strip, words
 
-__all__ = ["figure", "grids", "overlay", "overlays", "report", "save"]
+__all__ = ["figure", "grids", "overlay", "overlays", "report", "save", "strip", "words"]

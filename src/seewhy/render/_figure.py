@@ -16,7 +16,8 @@ from seewhy.errors import InputError
 from seewhy.images.photo import Photo
 from seewhy.render._colormap import default_colormap, find_colormap
 from seewhy.render._overlay import Drawing, drawings, painted
-from seewhy.targets import outline
+from seewhy.render._words import strip
+from seewhy.targets import Spoken, outline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +47,8 @@ def figure(
 ) -> Figure:
     """Photograph, heatmap with its values, and overlay side by side: a row for each image and target.
 
+    Of the words of an answer it is the strip of `seewhy.render.strip`.
+
     The heatmap stands alone where there are no photographs. A box that is explained is drawn. The colour bar shows the
     map's own values: 0 to 1, with scaling "none" the signed ones, symmetric about 0. A map with nothing in it is left
     blank, and its panel says why.
@@ -69,6 +72,11 @@ def figure(
 
     if max_rows < 1:
         raise InputError("a figure needs a row.", got=f"max_rows={max_rows}", expected="1 or more")
+    if isinstance(explanation.targets, Spoken) and explanation.scores.ndim == 2 and target is None:
+        chosen = default_colormap(scaling) if colormap is None else colormap
+        return strip(
+            explanation, photos, colormap=chosen, alpha=alpha, scaling=scaling, slice_index=slice_index, frame=frame
+        )
     colours = find_colormap(default_colormap(scaling) if colormap is None else colormap)
     options: dict[str, Any] = {"colours": colours, "alpha": alpha, "scaling": scaling, "target": target}
     options |= {"max_rows": max_rows, "title": partial(_title, explanation)}

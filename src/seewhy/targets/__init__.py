@@ -27,6 +27,7 @@ from seewhy.targets.resolving import (
     resolve,
 )
 from seewhy.targets.text import Similarity, Text, without_redundancy
+from seewhy.targets.tokens import Spoken, Token, probable
 
 __all__ = [
     "BaseTarget",
@@ -45,8 +46,10 @@ __all__ = [
     "Redetected",
     "Region",
     "Similarity",
+    "Spoken",
     "Target",
     "Text",
+    "Token",
     "Unasked",
     "answers",
     "as_indices",
@@ -65,6 +68,7 @@ __all__ = [
     "outline",
     "per_image",
     "probabilities",
+    "probable",
     "redetected",
     "resolve",
     "scores_tensor",

@@ -117,6 +117,9 @@ def explain(
             help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
         ),
     ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="A question to a model that answers in words: every word is explained.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Explain the K most likely classes.")] = None,
     box: Annotated[
         int | None, typer.Option(min=0, help="Of a detector the box of this number, from 0 on. [default: the best]")
@@ -187,6 +190,18 @@ def explain(
         from seewhy.render._colormap import colours
         from seewhy.targets import Text, find_label
 
+        if prompt is not None:
+            if target is not None or given or top_k:
+                got = "--target" if target is not None else given[0] if given else "--top-k"
+                raise InputError("--prompt asks for words, not for a class.", got=got, do=f"leave {got} out")
+            _make_folder(out)
+            found = photographs(images or [sample()], out)
+            loaded = load(model, weights, device)
+            if not _answer(
+                loaded, found, prompt, names, out, figure=not no_figure, raw=raw, as_json=as_json, stop=stop
+            ):
+                raise typer.Exit(1)
+            return
         if colormap is not None:
             colours(colormap)
         loaded = load(model, weights, device)
@@ -333,6 +348,43 @@ def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_jso
             progress.stop()
             if rows and not as_json:
                 print_table((*HEADS, CHANCE) if job.check else HEADS, rows)
+    return not failures
+
+
+def _answer(
+    loaded: Loaded,
+    found: list[Path | Failure],
+    prompt: str,
+    methods: list[str],
+    out: Path,
+    *,
+    figure: bool,
+    raw: bool,
+    as_json: bool,
+    stop: CtrlC,
+) -> bool:
+    """Ask about each photograph, and print what was answered; whether all went well."""
+    from seewhy.apps.cli.answers import HEADS as COLUMNS
+    from seewhy.apps.cli.answers import answer
+
+    rows: list[tuple[str, ...]] = []
+    failures = 0
+    for entry in found:
+        stop.check()
+        try:
+            if isinstance(entry, Failure):
+                raise InputError(entry.error)
+            with warnings_shown(say):
+                answers = answer(loaded, entry, prompt, methods, out, figure=figure, raw=raw)
+        except InputError as error:
+            failures += 1
+            say(f"error: {error}")
+            continue
+        rows += [one.cells for one in answers]
+        for one in answers if as_json else ():
+            typer.echo(json_line(one._asdict()))
+    if rows and not as_json:
+        print_table(COLUMNS, rows)
     return not failures
 
 

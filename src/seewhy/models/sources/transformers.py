@@ -39,7 +39,8 @@ class ImageSide(nn.Module):
 def from_transformers(name: str, pretrained: bool) -> Loaded:
     """The model of the class that its config names, with the preprocessing of its image processor.
 
-    A model that has a text side becomes its image side, with `embed_text`.
+    A model that has a text side becomes its image side, with `embed_text`. One that answers prompts about pictures
+    comes with its `processor`: see `Loaded.ask`.
 
     Args:
         name: a name on the hub, or a local folder. What is in a local folder is read from there alone.
@@ -55,6 +56,8 @@ def from_transformers(name: str, pretrained: bool) -> Loaded:
         raise MissingExtra.of("transformers", "zoo") from error
     try:
         config = transformers.AutoConfig.from_pretrained(name)
+        if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            return _answering(name, config, pretrained)
         processor = transformers.AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
@@ -84,6 +87,16 @@ def from_transformers(name: str, pretrained: bool) -> Loaded:
         return _features(model.get_text_features(**{key: value.to(place) for key, value in tokens.items()}))
 
     return Loaded(ImageSide(model), preprocess, None, full_name, embed_text)
+
+
+def _answering(name: str, config: Any, pretrained: bool) -> Loaded:
+    """A model that answers prompts about pictures, with its processor."""
+    import transformers
+
+    kinds: Any = transformers  # whose automatic classes are not typed
+    processor, kind = kinds.AutoProcessor.from_pretrained(name), kinds.AutoModelForImageTextToText
+    model = kind.from_pretrained(name) if pretrained else kind.from_config(config)
+    return Loaded(model.eval(), Preprocess(), None, "transformers:" + name, processor=processor)
 
 
 def _features(output: Any) -> Tensor:

@@ -1,0 +1,1 @@
+"""Methods for the tokens of an answer to a prompt about pictures."""
