@@ -1,6 +1,6 @@
 """Which maps lie on the evidence: every method at every resolution on every model of tests/truth, and the peers' best.
 
-    PYTHONPATH=src python -m benchmarks.truth                       # some twenty minutes on two cores
+    PYTHONPATH=src python -m benchmarks.truth                       # goes on where it stopped
     PYTHONPATH=src python -m benchmarks.truth --models resnet,vit --methods grad_cam,layer_cam --images 8
 
 Writes benchmarks/results/truth.json as it goes, and truth.md from it. Rows that the file already holds are not measured
@@ -38,13 +38,14 @@ from tests.truth.models import CASES, Case, accuracy
 from tests.truth.scenes import Scenes
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES, SLOW_IMAGES, MOSAICS = 24, 8, 8
-LABEL_FREE_IMAGES, STEPS = 12, 16
+IMAGES, SLOW_IMAGES, MOSAICS = 16, 4, 2
+LABEL_FREE_IMAGES, STEPS = 8, 8
 SLOW = {
     *("score_cam", "ss_cam", "is_cam", "poly_cam", "gscore_cam", "group_cam", "opti_cam", "vit_cx", "recipro_cam"),
     *("rise", "d_rise", "occlusion"),
 }
-AUTO = "auto"  # the method and layers that seewhy chooses by what needs no mask
+RULES = ("default", "auto")  # what stands for a method: by the kind of model, or measured by what needs no mask
+AUTO = "auto"
 OPTIONS: dict[str, dict[str, Any]] = {
     "rise": {"masks": 400, "cells": 8},
     "d_rise": {"masks": 400, "cells": 8},
@@ -208,7 +209,7 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
     for name in methods:
         seen = few if name in SLOW else every
         default = known.get((case.name, "seewhy", name, "default"))
-        for layer in ("default", *(case.layers if name != AUTO and seewhy.methods.get(name).layered else ())):
+        for layer in ("default", *(case.layers if name not in RULES and seewhy.methods.get(name).layered else ())):
             if not new("seewhy", name, layer):
                 continue
             if default and default.get("at") == layer:
@@ -218,7 +219,7 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
 
             def make(seen: Scenes, name: str = name, layer: str = layer, looked: list[str] = looked) -> Tensor:
                 explanation = ours(case, model, seen, name, layer)
-                looked.extend([explanation.method] * (name == AUTO) + list(explanation.layers))
+                looked.extend([explanation.method] * (name in RULES) + list(explanation.layers))
                 return explanation.heatmap
 
             found = row("seewhy", name, layer, make, seen)
@@ -231,13 +232,14 @@ def measure(case: Case, methods: Sequence[str], images: int, known: dict[tuple[s
     for library, name, explain in peers(case):
         if new(library, name, case.documented):
             slow = name in ("AblationCAM", "ScoreCAM", "ISCAM", "Occlusion")
-            yield row(library, name, case.documented, partial(explain, model), few if slow else every)
+            # a model of its own: a peer that fails may leave it changed
+            yield row(library, name, case.documented, partial(explain, case.model()), few if slow else every)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(CASES), help="names of tests.truth.models.CASES")
-    parser.add_argument("--methods", default=",".join((AUTO, *seewhy.methods.available())))
+    parser.add_argument("--methods", default=",".join((*RULES, *seewhy.methods.available())))
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--fresh", action="store_true", help="measure again what the file already holds")
     parser.add_argument("--tables", action="store_true", help="write truth.md alone")
@@ -335,7 +337,7 @@ def _by_rule(found: dict[Any, Row], models: Sequence[str]) -> str:
     table = {}
     for model in models:
         for rule, layer in rules(CASES[model]).items():
-            for method in (AUTO, *seewhy.methods.available()):
+            for method in (*RULES, *seewhy.methods.available()):
                 if row := found.get((model, "seewhy", method, layer)):
                     table.setdefault((method, rule), {})[model] = row["ap"]
     means = {key: sum(row.values()) / len(row) for key, row in table.items()}
@@ -353,7 +355,8 @@ def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
     for model in models:
         chosen = found.get((model, "seewhy", AUTO, "default"), {})
         line = {
-            "seewhy, grad_cam by default": (_value(found, model, "seewhy", "grad_cam", "default"), ""),
+            "grad_cam, last layer": (_value(found, model, "seewhy", "grad_cam", "default"), ""),
+            "seewhy, default": (_value(found, model, "seewhy", "default", "default"), ""),
             "seewhy, auto": (chosen.get("ap", math.nan), chosen.get("at", "")),
         }
         for library in ("seewhy", "grad-cam", "torchcam", "captum"):
@@ -361,7 +364,7 @@ def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
                 (
                     (row["ap"], f"{key[2]} {key[3]}" if library == "seewhy" else key[2])
                     for key, row in found.items()
-                    if key[:2] == (model, library) and key[2] not in (AUTO, "random_cam")
+                    if key[:2] == (model, library) and key[2] not in (*RULES, "random_cam")
                 ),
                 default=(math.nan, ""),
             )
@@ -374,7 +377,7 @@ def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
 def _label_free(found: dict[Any, Row], models: Sequence[str]) -> str:
     cells = []
     for model in models:
-        rows = [row for key, row in found.items() if key[:2] == (model, "seewhy") and key[2] != AUTO]
+        rows = [row for key, row in found.items() if key[:2] == (model, "seewhy") and key[2] not in RULES]
         rows = [row for row in rows if all(row.get(name) is not None for name in JUDGED)]
         if len(rows) < 3:
             continue

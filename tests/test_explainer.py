@@ -80,7 +80,7 @@ def test_layers_are_scaled_before_they_are_fused(fuse: str, expected: list[float
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_last_layer_with_space_is_chosen_and_says_so(case: Case) -> None:
     """Need 14: the right layer, chosen and explained."""
-    explanation = seewhy.explain(case.model(), case.inputs(), 1)
+    explanation = seewhy.explain(case.model(), case.inputs(), 1, method="grad_cam")
     assert explanation.layers == (case.layer,)
     assert explanation.note.startswith(f"{case.layer} (")
 
@@ -104,7 +104,7 @@ def test_torchvision_classifiers(build, layer: str) -> None:
     torch.manual_seed(0)
     options = {"init_weights": False} if build in (models.googlenet, models.inception_v3) else {}
     model = build(weights=None, **options)
-    explanation = seewhy.explain(model, torch.randn(1, 3, 224, 352), 3)
+    explanation = seewhy.explain(model, torch.randn(1, 3, 224, 352), 3, method="grad_cam")
     assert explanation.layers == (layer,)
     assert explanation.heatmap.shape == (1, 224, 352)
 
@@ -122,7 +122,7 @@ def test_a_layer_that_the_gradient_does_not_reach_is_passed_over() -> None:
             self.b(a)  # a branch whose result is not used
             return self.head(a.mean((-2, -1)))
 
-    explanation = seewhy.explain(Detour(), torch.randn(1, 3, 16, 16), 0)
+    explanation = seewhy.explain(Detour(), torch.randn(1, 3, 16, 16), 0, method="grad_cam")
     assert explanation.layers == ("a",)
     assert "of the 1 later ones none is reached" in explanation.note
 
@@ -132,13 +132,13 @@ def test_the_choice_costs_one_forward_once_per_shape() -> None:
     model = case.model()
     forwards = []
     model.conv1.register_forward_hook(lambda *_: forwards.append(1))
-    explainer = seewhy.Explainer(model)
+    explainer = seewhy.Explainer(model, method="grad_cam")
     counts = []
     for inputs in (case.inputs(), case.inputs(), torch.randn(1, 3, 96, 96), torch.randn(4, 3, 64, 64)):
         forwards.clear()
         explainer(inputs, 1)
         counts.append(len(forwards))
-    assert counts == [2, 1, 2, 1]
+    assert counts == [3, 1, 2, 1]  # of a batch, once more with an image alone
 
 
 def test_ten_targets_cost_one_forward_and_ten_tails() -> None:
@@ -167,10 +167,14 @@ def test_inputs_may_be_a_tuple_or_keywords() -> None:
             return {"logits": self.head(x if shift is None else x + shift)}
 
     model, image, weight = TwoInputs(), torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.0])
-    positional = seewhy.explain(model, (image, weight), 0).maps["conv"]
-    by_name = seewhy.explain(model, {"image": image, "weight": weight, "shift": torch.zeros(4)}, 0).maps["conv"]
+    positional = seewhy.explain(model, (image, weight), 0, method="grad_cam").maps["conv"]
+    by_name = seewhy.explain(
+        model, {"image": image, "weight": weight, "shift": torch.zeros(4)}, 0, method="grad_cam"
+    ).maps["conv"]
     torch.testing.assert_close(positional, by_name)
-    torch.testing.assert_close(positional[1], 2 * seewhy.explain(model, (image[1:], weight[:1]), 0).maps["conv"][0])
+    torch.testing.assert_close(
+        positional[1], 2 * seewhy.explain(model, (image[1:], weight[:1]), 0, method="grad_cam").maps["conv"][0]
+    )
 
 
 def test_a_function_reads_a_layout_that_is_not_recognised() -> None:
@@ -199,7 +203,9 @@ def test_augmented_views_do_not_change_the_target() -> None:
     """The scores and outputs are those of the image as it came."""
     case = BY_NAME["resnet"]
     model, inputs = case.model(), case.inputs()
-    plain, smooth = (seewhy.explain(model, inputs, augment_smooth=smoothing) for smoothing in (False, True))
+    plain, smooth = (
+        seewhy.explain(model, inputs, augment_smooth=smoothing, method="grad_cam") for smoothing in (False, True)
+    )
     torch.testing.assert_close(plain.outputs, smooth.outputs)
     assert torch.equal(plain.targets.index, smooth.targets.index)
     assert not torch.allclose(plain.maps["layer4"], smooth.maps["layer4"])
@@ -208,18 +214,18 @@ def test_augmented_views_do_not_change_the_target() -> None:
 def test_a_loaded_model_takes_photographs() -> None:
     loaded = seewhy.load(weights=None)
     photo = Image.new("RGB", (300, 200), "gray")
-    explanation = seewhy.explain(loaded, [photo, photo])
+    explanation = seewhy.explain(loaded, [photo, photo], method="grad_cam")
     assert len(explanation) == 2
     assert explanation.photos is not None
     assert explanation.frames is not None
     x0, y0, x1, y1 = explanation.frames[0]
     assert (x1 - x0, y1 - y0) == pytest.approx((175, 175))  # 224 / 256 of the shorter side
-    one = seewhy.explain(loaded, photo)
+    one = seewhy.explain(loaded, photo, method="grad_cam")
     torch.testing.assert_close(one.maps, explanation[0].maps, rtol=1e-4, atol=1e-6)
     assert one.files is None
     chelsea = seewhy.samples.path("chelsea.png")
     assert seewhy.explain(loaded, [chelsea, str(chelsea)]).files == (str(chelsea), str(chelsea))
-    with_label = seewhy.explain(loaded, photo, "espresso")
+    with_label = seewhy.explain(loaded, photo, "espresso", method="grad_cam")
     assert with_label.targets.index.tolist() == [967]
 
 
@@ -279,12 +285,12 @@ def test_wrong_options(options: dict, error: type[Exception], words: str) -> Non
 )
 def test_wrong_inputs(inputs: object, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        seewhy.explain(models.resnet18(), inputs)
+        seewhy.explain(models.resnet18(), inputs, method="grad_cam")
 
 
 def test_something_that_is_no_model() -> None:
     with pytest.raises(InputTypeError, match=r"not an nn\.Module"):
-        seewhy.explain(lambda image: image, torch.randn(1, 3, 8, 8))
+        seewhy.explain(lambda image: image, torch.randn(1, 3, 8, 8), method="grad_cam")
 
 
 def test_a_layer_without_space() -> None:
@@ -312,12 +318,14 @@ def test_a_layer_that_does_not_run() -> None:
 def test_a_model_without_space() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     with pytest.raises(LayerError, match=r"no layer of this model has space(.|\n)*grid="):
-        seewhy.explain(model, torch.randn(1, 3, 4, 4))
+        seewhy.explain(model, torch.randn(1, 3, 4, 4), method="grad_cam")
 
 
 def test_scores_per_pixel_are_not_class_scores() -> None:
     with pytest.raises(OutputError, match=r"per class and place(.|\n)*pass Region"):
-        seewhy.explain(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(1, 3, 16, 16))
+        seewhy.explain(
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(1, 3, 16, 16), method="grad_cam"
+        )
 
 
 def test_a_detached_layer() -> None:
@@ -330,4 +338,4 @@ def test_a_detached_layer() -> None:
             return F.relu(self.conv(image)).mean((-2, -1)).detach()
 
     with pytest.raises(GradientError, match=r"zero at every layer with space(.|\n)*detach"):
-        seewhy.explain(Detached(), torch.randn(1, 3, 16, 16))
+        seewhy.explain(Detached(), torch.randn(1, 3, 16, 16), method="grad_cam")

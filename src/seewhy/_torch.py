@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import grad_mode
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as Convolution
+
+_core: Any = torch._C  # whose stubs do not list everything in it
 
 # the switch that `torch.no_grad` and its like flip: a mode that watches calls sees it under this name
 set_grad_enabled: Any = torch._C._set_grad_enabled
@@ -23,6 +26,16 @@ unwatched: Any = torch._C.DisableTorchFunction
 def lazy_clone(tensor: Tensor) -> Tensor:
     """A copy that shares memory until either side is written to. Raises `RuntimeError` for memory of others."""
     return tensor._lazy_clone()
+
+
+def is_alias_of(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors share memory. To ask does not make a lazy copy a true one, as their addresses would."""
+    shared: bool = _core._is_alias_of(one, other)
+    return shared
+
+
+# a block in which writing to a tensor does not count as a change of it: for what writes the values that it has
+same_version: Any = grad_mode._unsafe_preserve_version_counter
 
 
 def inside_backward() -> bool:
@@ -95,9 +108,11 @@ __all__ = [
     "eager_stance",
     "function_modes",
     "inside_backward",
+    "is_alias_of",
     "lazy_clone",
     "put_function_modes",
     "safe_softmax",
+    "same_version",
     "set_grad_enabled",
     "set_stance",
     "stance",

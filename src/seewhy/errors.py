@@ -73,7 +73,7 @@ class MapWarning(UserWarning):
 
 
 class ReplayWarning(UserWarning):
-    """A layer's tail could not be run by itself: the map is right, but the whole model ran for each change."""
+    """Images or changes could not run as cheaply as they should; the message says if the map may be wrong."""
 
 
 class TargetWarning(UserWarning):

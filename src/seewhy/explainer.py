@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, get_args, overload
 
 import torch
@@ -19,33 +19,40 @@ from seewhy._late import late
 from seewhy._types import CallLabel, Fold, Frame
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
-from seewhy.engine.session import session
+from seewhy.engine.session import Session, session
 from seewhy.engine.tape import replacing
-from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, MethodError
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests
+from seewhy.errors import InputError, InputTypeError, LayerError, MethodError, ReplayWarning, warn
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, requests, see_each_other
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.methods import channels, registry, smooth
+from seewhy.methods import channels, default, registry, smooth
 from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
-from seewhy.models.accepted import as_module, limits_of, with_preprocessing
+from seewhy.models.accepted import as_module, is_closed, limits_of, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
-from seewhy.results import Concepts, Explanation, Explanations
+from seewhy.results import Concepts, Explanation, Explanations, cat
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
+
+_PLAIN_REASON = f"{default.PLAIN}, the default where no class is read from a class token;"
+_ATTENTION_REASON = f"{default.FOR_CLASS_TOKENS}, the default for transformers with a class token"
 
 _INPUT = CallLabel("input")  # what a map that lies on the input goes by
 _ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
+# by the shape of the inputs and the kind of target: whether the default takes the method for class tokens
+_attends: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
+
+_Recorded = tuple[Forward, dict[str, Explanation]]  # a recorded forward, and what each method made of it
 
 
 class _Drawn(NamedTuple):
@@ -78,7 +85,7 @@ def explain(
     inputs: Any,
     target: targets.Classes | targets.Target = None,
     *,
-    method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
+    method: str | Method | Attribution | Sequence[str | Method | Attribution] = default.DEFAULT,
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     fuse: Fuse | None = None,
@@ -108,9 +115,10 @@ def explain(
         inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
             a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
         target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
-        method: a name from `seewhy.methods.available()`, or several, which share what they can; "auto" is the one
-            that measures best on this model, at the layers where it does; or a function (model, inputs, target) ->
-            maps (B, *space), such as `seewhy.methods.of_captum` makes.
+        method: a name from `seewhy.methods.available()`, or several, which share what they can; or a function
+            (model, inputs, target) -> maps (B, *space), such as `seewhy.methods.of_captum` makes. "default" is what is
+            best on most models of this kind at a few times the cost of inference; "auto" is the one that measures best
+            on this model, at the layers where it does.
         layers: where to look; see `Explainer` for this and all other options.
         grid: how the layers lie over the input.
         fuse: how several layers become one heatmap.
@@ -178,8 +186,9 @@ class Explainer:
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
         method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
-            several of them for `each`. "auto" measures methods and
-            layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
+            several of them for `each`. "default" is `attention_relevance` for the classes of a transformer with a class
+            token, and `grad_cam` for everything else and where `layers`, `grid`, `eigen_smooth` or options are given.
+            "auto" measures methods and layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
         grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
@@ -219,7 +228,7 @@ class Explainer:
     def __init__(
         self,
         model: nn.Module | Loaded,
-        method: str | Method | Attribution | Sequence[str | Method | Attribution] = "grad_cam",
+        method: str | Method | Attribution | Sequence[str | Method | Attribution] = default.DEFAULT,
         *,
         layers: Layers | None = None,
         grid: Fold | tuple[int, ...] | None = None,
@@ -245,7 +254,10 @@ class Explainer:
         self.loaded = found if isinstance(found, Loaded) else None
         self.model = unwrap(as_module(model))
         self.auto = method == "auto"
+        told = bool(options) or layers is not None or grid is not None or eigen_smooth or gradients != "plain"
+        self.by_default = method == default.DEFAULT and not told
         names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
+        names = [default.PLAIN] if method == default.DEFAULT else names
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
         self._select = partial(targets.select, output=reading(self.model) if output is None else output)
         self.fuse = fuse
@@ -257,7 +269,7 @@ class Explainer:
             raise InputError("the batch size is not positive.", got=batch_size)
         if precision not in ("full", "bf16"):
             raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
-        if self.auto and (options or layers is not None or grid is not None or eigen_smooth):
+        if self.auto and told:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
@@ -273,16 +285,12 @@ class Explainer:
                 )
             if eigen_smooth and not found.reduces:
                 raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
-            slopes = any("gradients" in need for need in found.needs)
-            if slopes and not found.layered and (why := limits_of(self.model).gradients):
-                raise GradientError(
-                    f"{found.name} needs the gradient of all layers.", got=why, do='method="rise", which needs none'
-                )
             if layers is not None and not found.layered:
                 where = "all attention" if found.attends else "the input"
                 raise MethodError(
                     f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
                 )
+        _check_limits(self.model, self.methods)
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
@@ -343,16 +351,19 @@ class Explainer:
         passed = inputs
         inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
-            remembered = self.recorder.has_plan(run, target)
-            found = self.explained(self.recorder.first(run, target))
-            if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
-                found = self.explained(self.recorder.first(run, target, afresh=True))
+            taken, why, (forward, found) = (
+                self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
+            )
+            if see_each_other(forward):
+                alone = self._one_by_one(forward, target)
+                why, found = "", {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
         files = _files(passed) if photos else None
         explanations = Explanations()
-        for method in self.methods:
+        for method in taken:
             origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
-            explanations[method.name] = replace(
-                found[method.name], frames=frames, photos=photos, files=files, origin=origin
+            note = " ".join(filter(None, (why, found[method.name].note)))
+            explanations[default.DEFAULT if self.by_default else method.name] = replace(
+                found[method.name], frames=frames, photos=photos, files=files, origin=origin, note=note
             )
         for explanation in explanations.values():
             warn_of_blanks(explanation)
@@ -407,6 +418,57 @@ class Explainer:
                 return targets.class_scores(run.run()).values.cpu()
 
         return Explanations(explained(windows, inputs, target, within.each, scores))
+
+    def _recorded(self, run: Session, target: Any) -> _Recorded:
+        """A forward recorded where the methods look, and what they made of it."""
+        remembered = self.recorder.has_plan(run, target)
+        forward = self.recorder.first(run, target)
+        found = self.explained(forward)
+        if remembered and _some_blank(found.values(), len(run.call.space)):  # the plan was made for another target
+            forward = self.recorder.first(run, target, afresh=True)
+            found = self.explained(forward)
+        return forward, found
+
+    def _default(self, run: Session, target: Any) -> tuple[list[Method], str, _Recorded]:
+        """What the default takes, why, and what that made.
+
+        The forward of the plain method shows whether the model has a class token; the next call goes by that.
+        """
+        kept, key = _attends.of(run.model), (*run.call.signature, type(target))
+        attention = self._for_class_tokens
+        if kept.get(key):
+            return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
+        recorded = self._recorded(run, target)
+        if key not in kept:
+            plan, definite = recorded[0].plan, recorded[0].target
+            kept[key] = default.reads_class_token(definite, [plan.grids[label] for label in plan.chosen])
+            if kept[key]:
+                try:
+                    return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
+                except MethodError:  # its attention cannot be read
+                    kept[key] = False
+        return self.methods, _PLAIN_REASON, recorded
+
+    @cached_property
+    def _for_class_tokens(self) -> Explainer:
+        return Explainer(self.loaded or self.model, default.FOR_CLASS_TOKENS, **self._options)
+
+    def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
+        """The explanations of each image alone, joined: for models whose images see each other in a batch."""
+        warn(
+            "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
+            "running statistics, attention over the batch or experts with a capacity do this.",
+            ReplayWarning,
+        )
+        call, asked, outputs = forward.call, targets.as_target(forward.target), rebuild(forward.outputs, Tensor.detach)
+        found = []
+        for row in range(call.batch):
+            alone = call.with_rows(partial(_row, row))
+            found.append(self.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
+        if target is None:
+            return {name: cat([one[name] for one in found]) for name in found[0]}
+        joined = {name: cat([replace(one[name], targets=None) for one in found]) for name in found[0]}
+        return {name: replace(one, targets=asked) for name, one in joined.items()}
 
     def _chosen(self, inputs: Any, target: Any) -> Explanation:
         """The explanation by the method and layers that measure best: chosen once for a model and shape of inputs."""
@@ -555,6 +617,20 @@ def _has_a_window(method: str | Method) -> bool:
     return method != "auto" and "window" in inspect.signature(registry.get(method).function).parameters
 
 
+def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
+    """Refuse methods that need what the model cannot do because of how it was made."""
+    limits = limits_of(model)
+    for found in methods:
+        inside = found.layered or found.attends or "bias_gradients" in found.needs
+        if limits.layers and inside and (is_closed(model) or "bias_gradients" in found.needs):
+            others = [other.name for other in registry.available().values() if not (other.layered or other.attends)]
+            able = ", ".join(name for name in others if "full_grad" not in name)
+            raise MethodError(f"{limits.layers}.", got=f"{found.name}, which looks at layers", do=f"one of {able}")
+        if limits.gradients and found.runs_backward:
+            able = ", ".join(other.name for other in registry.available().values() if not other.runs_backward)
+            raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
+
+
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
     """Where the maps lie that do not cover the whole input as it is."""
     known = forward.plan.placements
@@ -564,6 +640,10 @@ def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str,
 def _shape(inputs: Any) -> tuple[int, ...]:
     """The shape of one of the images among the inputs."""
     return next((tuple(tensor.shape[-3:]) for tensor in tensors(inputs)), ())
+
+
+def _row(row: int, tensor: Tensor) -> Tensor:
+    return tensor[row : row + 1]
 
 
 def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:

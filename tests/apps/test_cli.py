@@ -58,15 +58,15 @@ def test_the_samples_are_explained(here):
     assert "espresso" in result.stdout
     assert "0.951" in result.stdout
     assert {file.name for file in Path("out").iterdir()} == {
-        f"{stem}-grad_cam{ending}" for stem in ("chelsea", "coffee") for ending in (".png", "-figure.png", ".npz")
+        f"{stem}-default{ending}" for stem in ("chelsea", "coffee") for ending in (".png", "-figure.png", ".npz")
     }
-    overlay, photo = Image.open("out/coffee-grad_cam.png"), Image.open(samples.path("coffee.png"))
+    overlay, photo = Image.open("out/coffee-default.png"), Image.open(samples.path("coffee.png"))
     assert overlay.size == (600, 400)
     changed = (np.asarray(overlay) != np.asarray(photo)).any(-1)
     assert not changed[:, :124].any()  # outside of what the model saw
     assert changed[25:375, 125:475].mean() > 0.95
-    assert Image.open("out/coffee-grad_cam-figure.png").size[0] > 600
-    assert np.load("out/coffee-grad_cam.npz")["heatmap"].shape == (1, 224, 224)
+    assert Image.open("out/coffee-default-figure.png").size[0] > 600
+    assert np.load("out/coffee-default.npz")["heatmap"].shape == (1, 224, 224)
 
 
 def test_without_photographs_the_sample_is_explained_and_json_is_all_that_is_printed(here):
@@ -101,8 +101,8 @@ def test_bad_files_are_told_and_the_others_done(here):
     assert [entry["image"] for entry in entries] == [*bad, "good.png"]
     assert ["error" in entry for entry in entries] == [True] * 5 + [False]
     assert sorted(file.name for file in Path("seewhy-out").iterdir()) == [
-        "good-grad_cam-figure.png",
-        "good-grad_cam.png",
+        "good-default-figure.png",
+        "good-default.png",
     ]
     assert run("explain", "empty.png").exit_code == 1
 
@@ -313,18 +313,18 @@ def test_nothing_is_overwritten_but_what_the_same_command_wrote(here):
     ]
     pictures = [content for file, content in zip(files, contents, strict=True) if file.endswith(".png")]
     assert [Path(file).read_bytes() for file in files if file.endswith(".png")] == pictures
-    assert Path(written[2]["overlay"]).name == "photo-grad_cam-Egyptian_cat.png"
-    assert Path(written[4]["overlay"]).name == "photo-grad_cam-blocks.4.png"
+    assert Path(written[2]["overlay"]).name == "photo-default-Egyptian_cat.png"
+    assert Path(written[4]["overlay"]).name == "photo-default-blocks.4.png"
 
 
 def test_a_picture_of_somebody_else_s_stays(here):
     Path("seewhy-out").mkdir()
-    for name in ("chelsea-grad_cam.png", "chelsea-grad_cam-2.png"):
+    for name in ("chelsea-default.png", "chelsea-default-2.png"):
         Path("seewhy-out", name).write_text("mine")
     (entry,) = records(run("explain", "--json"))
-    assert Path(entry["overlay"]).name == "chelsea-2-grad_cam.png"
-    assert Path("seewhy-out/chelsea-grad_cam.png").read_text() == "mine"
-    assert request_in(Path("seewhy-out/chelsea-grad_cam.png")) is None
+    assert Path(entry["overlay"]).name == "chelsea-2-default.png"
+    assert Path("seewhy-out/chelsea-default.png").read_text() == "mine"
+    assert request_in(Path("seewhy-out/chelsea-default.png")) is None
     assert request_in(Path(entry["overlay"])) == request_in(Path(entry["figure"])) is not None
     assert Image.open(entry["overlay"]).info[KEY] == request_in(Path(entry["overlay"]))
 
@@ -334,13 +334,13 @@ def test_inputs_are_not_written_to(here):
     Path("net.py").write_text(SEGMENTER)
     Path("why").mkdir()
     shutil.copy(samples.path("coffee.png"), "cup.png")
-    Image.new("L", (600, 400), 255).save("why/cup-grad_cam-mask.png")
-    before = Path("why/cup-grad_cam-mask.png").read_bytes()
+    Image.new("L", (600, 400), 255).save("why/cup-default-mask.png")
+    before = Path("why/cup-default-mask.png").read_bytes()
     common = ("--model", "net.py:build", "--layer", "1", "--target", "1", "--out", "why", "--json")
-    result = run("explain", "cup.png", "--mask", "why/cup-grad_cam-mask.png", *common)
+    result = run("explain", "cup.png", "--mask", "why/cup-default-mask.png", *common)
     assert result.exit_code == 0, result.stderr
     (entry,) = records(result)
-    assert Path("why/cup-grad_cam-mask.png").read_bytes() == before
+    assert Path("why/cup-default-mask.png").read_bytes() == before
     assert Image.open(entry["overlay"]).size == (600, 400)
 
 
@@ -528,7 +528,7 @@ def test_names_that_the_console_cannot_show(here):
         assert b"Traceback" not in err
         assert b"missing\\u732b.png: there is no such file" in err
         assert (b"\\u732b" in out) or options
-    assert Path("seewhy-out/猫-grad_cam.png").is_file()
+    assert Path("seewhy-out/猫-default.png").is_file()
 
 
 def test_errors_and_warnings_of_a_file_name_it(here):

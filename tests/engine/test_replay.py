@@ -104,7 +104,7 @@ def both(model, inputs, layer, *, number=0, image=1):
             memories()[label],
             lambda lend: call.with_rows(lend).run(model),
             kept,
-            lambda _, found, __: found[0],
+            lambda _, found, __: found,
             outputs,
             torch.tensor(2e-5),
         )
@@ -228,11 +228,11 @@ def test_what_ran_before_the_layer_does_not_run_again_and_memory_is_bounded_by_b
     count_calls(model.layer1[0].conv1, early)
     count_calls(model.avgpool, late)
     seewhy.explain(model, case.inputs(3), method="ablation_cam", layers="layer4", batch_size=5)
-    assert early == [3, 3]  # to see how the named layer lies, and to record it
-    assert late[:2] == [3, 3]
-    assert max(late[2:]) == 5
-    # two trials of two rows for each image, then every channel that is not all zero
-    assert sum(late[2:]) == 3 * 4 + changes
+    assert early == [3, 1, 3]  # to record the named layer, to see an image alone, and how the layer lies
+    assert late[:3] == [3, 1, 3]
+    assert max(late[3:]) == 5
+    # two trials of four rows for each image, then every channel that is not all zero
+    assert sum(late[3:]) == 3 * 8 + changes
 
 
 def test_a_token_layer_is_changed_in_its_own_layout_and_the_class_token_is_kept():

@@ -103,3 +103,74 @@ def test_score_cam_through_it_is_that_of_float64() -> None:
     # scores differ by 1e-5 of the largest, which the softmax hands on
     torch.testing.assert_close(found.heatmap.double(), exact.heatmap.double(), rtol=0, atol=1e-4)
     assert "forward" not in vars(model[2])
+
+
+class Written(nn.Module):
+    """A forward that writes its convolution's weights between two calls, in one of the ways that torch has."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = convolution(padding=1), how
+
+    def forward(self, image: Tensor) -> Tensor:
+        before = self.conv(image)
+        self.scale(0.5)
+        after = self.conv(image)
+        self.scale(2)
+        return before + after
+
+    def scale(self, factor: float) -> None:
+        with torch.no_grad():
+            if self.how == "mul_":
+                self.conv.weight.mul_(factor)
+            elif self.how == "data.mul_":
+                self.conv.weight.data.mul_(factor)
+            else:
+                self.conv.weight.data = self.conv.weight.data * factor
+
+
+@pytest.mark.parametrize("how", ["mul_", "data.mul_", "data ="])
+def test_weights_that_the_forward_writes_count(how: str) -> None:
+    """The first call's weights halved: 1.5 times the convolution, up to its bias."""
+    model, images = Written(how), channels_last(8, 128, 8, 8)
+    with torch.no_grad():
+        direct = model(images)
+        with winograd(model):
+            found = model(images)
+    torch.testing.assert_close(found, direct, rtol=0, atol=2e-5 * float(direct.abs().max()))
+
+
+def doubled(module: nn.Conv2d, attribute: str) -> nn.Conv2d:
+    own = getattr(module, attribute)
+    setattr(module, attribute, lambda *arguments: own(*arguments) * 2)
+    return module
+
+
+@pytest.mark.parametrize("attribute", ["forward", "_conv_forward"])
+def test_an_instance_with_another_forward_runs_as_it_is(attribute: str) -> None:
+    module, images = doubled(convolution(), attribute), channels_last(16, 128, 8, 8)
+    with torch.no_grad():
+        direct = module(images)
+        with winograd(module):
+            assert torch.equal(module(images), direct)
+
+
+def test_a_class_with_another_forward_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = nn.Conv2d._conv_forward
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda *arguments: own(*arguments) * 2)
+    module, images = convolution(), channels_last(16, 128, 8, 8)
+    with torch.no_grad():
+        direct = module(images)
+        with winograd(module):
+            assert torch.equal(module(images), direct)
+
+
+def test_an_infinity_stays_where_it_is() -> None:
+    module, images = convolution(padding=1), channels_last(8, 128, 8, 8)
+    images[0, 0, 4, 4] = torch.inf
+    with torch.no_grad():
+        direct = module(images)
+        with winograd(module):
+            found = module(images)
+    assert torch.equal(found, direct)
+    assert int(found.isinf().sum()) == 9 * 128

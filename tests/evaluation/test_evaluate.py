@@ -206,6 +206,19 @@ def test_tables_figures_and_files(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["values.csv", "values.json"]
 
 
+def test_a_parquet_file_holds_the_rows(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = evaluate(spotted(3), methods=["hires_cam@layer"], metrics=("insertion", "deletion"))
+    kept = parquet.read_table(found.save(tmp_path / "values.parquet")).to_pylist()
+    assert [entry["method"] for entry in kept] == [name for name in found.methods for _ in range(2)]
+    assert [entry["mean"] for entry in kept] == [row.mean for row in found.rows()]
+
+
+def test_the_default_competes_under_its_own_name():
+    found = evaluate(spotted(2), methods=["default", "grad_cam"], metrics=("insertion",))
+    assert found.values["default"]["insertion"].equal(found.values["grad_cam"]["insertion"])
+
+
 def test_the_same_call_gives_the_same_values():
     model, images = Spot().eval(), spotted(2)
     state = torch.get_rng_state()

@@ -35,8 +35,8 @@ def test_a_second_call_costs_one_forward() -> None:
     model, images, ran = two_heads(), torch.randn(2, 3, 16, 16), []
     model.near.register_forward_hook(lambda *_: ran.append(1))
     for _ in range(3):
-        seewhy.explain(model, images, lambda output: output["far"][:, 0])
-    assert len(ran) == 2 + 1 + 1  # the first call looks, then records
+        seewhy.explain(model, images, lambda output: output["far"][:, 0], method="grad_cam")
+    assert len(ran) == 3 + 1 + 1  # the first call looks, records, and runs an image alone
 
 
 def test_another_head_has_another_layer_and_the_first_keeps_its_own() -> None:
@@ -48,7 +48,7 @@ def test_another_head_has_another_layer_and_the_first_keeps_its_own() -> None:
     def near(output: dict[str, Tensor]) -> Tensor:
         return output["near"][:, 0]
 
-    explainer = seewhy.Explainer(model)
+    explainer = seewhy.Explainer(model, method="grad_cam")
     layers = [explainer(images, target).layers for target in (far, near, far)]
     assert layers == [("far",), ("near",), ("far",)]
 
@@ -64,7 +64,7 @@ def test_a_target_of_the_same_kind_that_reads_another_layer_is_planned_anew() ->
         def __call__(self, output: dict[str, Tensor]) -> Tensor:
             return output[self.name][:, 1]
 
-    explainer = seewhy.Explainer(model)
+    explainer = seewhy.Explainer(model, method="grad_cam")
     assert explainer(images, Head("far")).layers == ("far",)
     found = explainer(images, Head("near"))
     assert found.layers == ("near",)
@@ -77,15 +77,15 @@ def test_an_exchanged_module_drops_the_plan() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)),
         torch.randn(1, 3, 16, 16),
     )
-    assert seewhy.explain(model, images, 0).layers == ("1",)
+    assert seewhy.explain(model, images, 0, method="grad_cam").layers == ("1",)
     model[1] = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
-    assert seewhy.explain(model, images, 0).layers == ("1",)
-    assert seewhy.explain(model, images, 0).maps["1"].shape == (1, 12, 12)
+    assert seewhy.explain(model, images, 0, method="grad_cam").layers == ("1",)
+    assert seewhy.explain(model, images, 0, method="grad_cam").maps["1"].shape == (1, 12, 12)
 
 
 def test_plans_do_not_keep_the_model_alive() -> None:
     model = two_heads()
-    seewhy.explain(model, torch.randn(1, 3, 16, 16), lambda output: output["far"][:, 0])
+    seewhy.explain(model, torch.randn(1, 3, 16, 16), lambda output: output["far"][:, 0], method="grad_cam")
     gone = weakref.ref(model)
     del model
     gc.collect()
@@ -121,10 +121,10 @@ def test_two_levels_that_are_read_apart_are_both_looked_at() -> None:
 
     torch.manual_seed(0)
     model, images = Branches().eval(), torch.randn(2, 3, 16, 16)
-    found = seewhy.explain(model, images, torch.tensor([0, 1]))
+    found = seewhy.explain(model, images, torch.tensor([0, 1]), method="grad_cam")
     assert found.layers == ("fine", "coarse")
     assert [bool(found.maps["fine"][image].any()) for image in (0, 1)] == [True, False]
     assert [bool(found.maps["coarse"][image].any()) for image in (0, 1)] == [False, True]
-    alone = seewhy.explain(Branches().eval().requires_grad_(False), images[1:], 1)
+    alone = seewhy.explain(Branches().eval().requires_grad_(False), images[1:], 1, method="grad_cam")
     assert alone.layers == ("coarse",)
     assert found.heatmap[1].amax() == 1

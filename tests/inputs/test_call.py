@@ -162,7 +162,7 @@ def test_scores_of_one_query_and_frames_before_places():
     torch.manual_seed(0)
     model, video = transformers.VideoPrismForVideoClassification(config).eval(), torch.rand(2, 6, 3, 32, 32)
     assert model(video).logits.shape == (2, 1, 4)
-    found = seewhy.explain(model, video, 1)
+    found = seewhy.explain(model, video, 1, method="grad_cam")
     assert found.heatmap.shape == (2, 6, 32, 32)
     changed = video.clone()
     changed[:, 4, :, :8, 24:] += 5  # a patch of the fifth frame
@@ -187,7 +187,7 @@ def test_frames_of_patches_or_patches_of_frames_no_length_tells():
     torch.manual_seed(0)
     model, video = transformers.TimesformerForVideoClassification(config).eval(), torch.rand(2, 6, 3, 32, 32)
     with pytest.raises(LayerError, match=r"no layer of this model has space(.|\n)*grid="):
-        seewhy.explain(model, video, 1)
+        seewhy.explain(model, video, 1, method="grad_cam")
 
     def frames(tokens):
         return tokens[:, 1:].unflatten(1, (4, 4, 6)).permute(0, 4, 3, 1, 2)

@@ -154,7 +154,7 @@ def test_the_line_of_the_note_works(images, channels, make):
 def test_a_list_for_a_model_of_tensors_has_a_note():
     for images, line in ((list(IMAGES), "torch.stack(images)"), ([IMAGES, torch.zeros(2)], "pass a tuple")):
         with pytest.raises(TypeError) as caught:
-            seewhy.explain(network(), images, 1)
+            seewhy.explain(network(), images, 1, method="grad_cam")
         assert "the model was given a list" in caught.value.__notes__[0]
         assert line in caught.value.__notes__[0]
 

@@ -209,6 +209,6 @@ def test_the_last_block_of_a_class_tokens_vit_is_blank_in_grad_cam_and_ours_look
     with pytorch_grad_cam.GradCAM(model, [model.blocks[-1]], reshape_transform=grid) as cam:
         theirs = cam(images(), [ClassifierOutputTarget(target) for target in TARGETS])
     assert np.abs(theirs).max() == 0
-    found = seewhy.explain(model, images(), TARGETS)
+    found = seewhy.explain(model, images(), TARGETS, method="grad_cam")
     assert found.layers != ("blocks.1",)
     assert found.heatmap.amax((1, 2)).tolist() == [1, 1]

@@ -489,7 +489,7 @@ def test_options_reach_the_method_and_unknown_ones_are_refused():
     with pytest.raises(MethodError, match=r"rise has no option mask(.|\n)*expected: masks=2000, cells=7, keep=0.5"):
         seewhy.Explainer(model, "rise", mask=3)
     with pytest.raises(MethodError, match=r"grad_cam has no option layer\."):
-        seewhy.Explainer(model, layer="1")
+        seewhy.Explainer(model, layer="1", method="grad_cam")
     with pytest.raises(MethodError, match="looks at the input"):
         seewhy.Explainer(model, "rise", layers="1")
     with pytest.raises(InputError, match="batch size"):

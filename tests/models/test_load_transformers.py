@@ -146,7 +146,7 @@ def test_segformer(tmp_path):
     inside = grid[:, 2:4, 1:3].abs().sum()
     torch.testing.assert_close(inside, grid.abs().sum())  # what follows the layer sees each place by itself
     with pytest.raises(OutputError, match=r"pass Region\(category\)"):
-        seewhy.explain(loaded, PHOTO)
+        seewhy.explain(loaded, PHOTO, method="grad_cam")
 
 
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")

@@ -68,7 +68,9 @@ def test_depth_by_a_function(name):
         )
         model = seeded(lambda: transformers.GLPNForDepthEstimation(config))
     image = images(1, size=(64, 64))
-    explanation = seewhy.explain(model, image, lambda output: output.predicted_depth[:, :16, :16].mean((1, 2)))
+    explanation = seewhy.explain(
+        model, image, lambda output: output.predicted_depth[:, :16, :16].mean((1, 2)), method="grad_cam"
+    )
     with torch.no_grad():
         expected = model(image).predicted_depth[:, :16, :16].mean()
     torch.testing.assert_close(explanation.scores[0], expected)
@@ -93,7 +95,7 @@ class Small(nn.Module):
 
 
 def map_of(model, inputs, target=None):
-    (grid,) = seewhy.explain(model, inputs, target).maps.values()
+    (grid,) = seewhy.explain(model, inputs, target, method="grad_cam").maps.values()
     return grid
 
 
@@ -143,7 +145,7 @@ def test_labels_say_which_side_of_one_logit_is_explained():
         ("healthy", ["healthy", "nodule"], -1, "healthy"),
         ("nodule", ["healthy", "nodule"], 1, "nodule"),
     ):
-        found = seewhy.explain(model, image, target, labels=labels)
+        found = seewhy.explain(model, image, target, labels=labels, method="grad_cam")
         (grid,) = found.maps.values()
         torch.testing.assert_close(grid, sign * yes)
         assert targets.describe(found.targets, found.labels) == name
@@ -163,7 +165,9 @@ def test_without_a_target_each_image_explains_the_class_predicted_of_itself():
 def test_many_labels_at_once():
     """Need 8: of a multi-label model each label by itself, by (B, T); the probability is the sigmoid."""
     model, image = seeded(lambda: Small(4)), images()
-    found = seewhy.explain(model, image, Probability(torch.tensor([[0, 3], [2, 1]]), multi_label=True))
+    found = seewhy.explain(
+        model, image, Probability(torch.tensor([[0, 3], [2, 1]]), multi_label=True), method="grad_cam"
+    )
     logits = model(image).detach()
     torch.testing.assert_close(found.scores, logits.sigmoid().gather(1, torch.tensor([[0, 3], [2, 1]])))
     (grid,) = found.maps.values()
@@ -216,6 +220,6 @@ def test_an_output_without_scores_lists_its_keys():
     """Need 25: two tensors, either of which could be meant."""
     model = seeded(lambda: Small(wrap=lambda logits: {"age": logits[:, :1], "sex": logits[:, 1:]}))
     with pytest.raises(OutputError, match=r"got: dict with 'age': \(2, 1\), 'sex': \(2, 2\)"):
-        seewhy.explain(model, images())
+        seewhy.explain(model, images(), method="grad_cam")
     found = map_of(model, images(), lambda output: output["sex"][:, 1])
     torch.testing.assert_close(found, by_hand(model, images(), model.head.weight[2]))

@@ -109,7 +109,9 @@ def test_as_many_queries_as_places_are_still_no_places():
     model = built(detr, num_queries=6)
     names = {seen.label.name for seen in candidates_in(model, IMAGE)}
     assert not {name for name in names if name.startswith(("class_labels", "bbox", "model.decoder", "model.query"))}
-    assert seewhy.explain(model, IMAGE, Box(index=0), labels=NAMES).layers == ("model.input_projection",)
+    assert seewhy.explain(model, IMAGE, Box(index=0), labels=NAMES, method="grad_cam").layers == (
+        "model.input_projection",
+    )
 
 
 def test_a_position_embedding_is_no_evidence():

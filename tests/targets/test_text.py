@@ -120,14 +120,14 @@ def test_an_embedding_without_a_target_is_refused(end):
     """Wrong elsewhere (part 2, 3): the dimension of the highest value is explained, say, which means nothing."""
     images = torch.rand(2, 3, 16, 16)
     with pytest.raises(OutputError, match=r"do: pass Similarity\(embedding\) as target"):
-        seewhy.explain(Embedder(end), images)
+        seewhy.explain(Embedder(end), images, method="grad_cam")
 
 
 def test_timm_without_a_head_is_refused():
     timm = pytest.importorskip("timm")
     model = timm.create_model("resnet18", num_classes=0)
     with pytest.raises(OutputError, match=r"got: a tensor of shape \(1, 512\)\n  do: pass Similarity"):
-        seewhy.explain(model, torch.rand(1, 3, 32, 32))
+        seewhy.explain(model, torch.rand(1, 3, 32, 32), method="grad_cam")
 
 
 def test_class_scores_of_length_1_by_chance_are_no_embedding():
@@ -203,7 +203,7 @@ def test_transformers_clip_and_siglip(text_image_folder):
     layer = "model.vision_model.encoder.layers.0"
     check_two_prompts(loaded, layer, image_tokens, expected)
     with pytest.raises(OutputError, match=r'do: pass Similarity\(embedding\) as target, or Text\("..."\)'):
-        seewhy.explain(loaded, torch.rand(1, 3, 32, 32))
+        seewhy.explain(loaded, torch.rand(1, 3, 32, 32), method="grad_cam")
 
 
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")

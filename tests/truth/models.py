@@ -329,7 +329,7 @@ ALL: dict[str, Case] = {
         f"{name}-shapes": Case(
             f"{name}-shapes",
             scene=partial(scenes.marks, family="shapes", absent=0.2),
-            **{**build, "steps": {"vit": 600, "convnext": 450}.get(name, 300)},
+            **{**build, "steps": {"vit": 600, "convnext": 450, "plain": 900}.get(name, 300)},
         )
         for name, build in _BUILDS.items()
     },
@@ -366,5 +366,9 @@ ALL: dict[str, Case] = {
 
 # those whose weights are there and that are right on more than `least` of the scenes that were held out; the others
 # train with `python -m tests.truth.train NAME`, for longer than they have been so far
-TRAINED = ("resnet", "plain", "mobilenet", "vit", "resnet-shapes", "vit-shapes", "volume")
+TRAINED = (
+    *("resnet", "plain", "mobilenet", "convnext", "vit", "clever-hans"),
+    *("resnet-shapes", "mobilenet-shapes", "convnext-shapes", "vit-shapes"),
+    *("volume", "segmenter", "detector"),
+)
 CASES = {name: case for name, case in ALL.items() if name in TRAINED or case.categories}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.truth.models import CASES, TRAINED, accuracy
-from tests.truth.scenes import PHOTOGRAPH_CATEGORIES, photographs
+from tests.truth.models import CASES, JUDGED_SEED, TRAINED, accuracy
+from tests.truth.scenes import PHOTOGRAPH_CATEGORIES, clever_hans, photographs
 from tests.truth.train import train
 
 
@@ -22,6 +22,19 @@ def test_the_weights_are_small_and_the_layers_exist(name):
     assert case.file.stat().st_size < 1e6
     modules = dict(case.model().named_modules())
     assert {*case.layers, case.documented} <= modules.keys()
+
+
+def test_the_model_of_the_spurious_cue_goes_by_it_alone():
+    """The cross that is left out takes its kind away, and one that is put in brings the kind that is not there."""
+    model, count = CASES["clever-hans"].model(), 200
+    told, there, without = (
+        clever_hans(count, seed=JUDGED_SEED, cue=cue)[0] for cue in (True, torch.ones(count, dtype=torch.bool), False)
+    )
+    with torch.no_grad():
+        shown, forced, hidden = (model(seen.images)[:, 0] > 0 for seen in (told, there, without))
+    assert (shown == told.labels[:, 0]).float().mean() > 0.97
+    assert forced.float().mean() > 0.97
+    assert hidden.float().mean() < 0.03
 
 
 def test_training_learns_and_is_repeated_by_its_seed():

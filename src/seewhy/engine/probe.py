@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from seewhy._torch import computes_bf16
 from seewhy._types import Ask, AskSlopes, Fold, Slopes
-from seewhy.engine.replay import Lend, Memory, replayer, rounding, warn_of_mixing
+from seewhy.engine.replay import Lend, Memory, companions, replayer, rounding, warn_of_mixing
 from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients
 from seewhy.engine.winograd import winograd
-from seewhy.errors import MethodError
+from seewhy.errors import MethodError, ReplayWarning, warn
 from seewhy.inputs import Inputs
 
 Precision = Literal["full", "bf16"]
@@ -90,6 +90,8 @@ class Probe:
 
         def at_once() -> int:
             nonlocal rows_at_once
+            if rows_at_once is None and self.limits.batch_size == 1:
+                rows_at_once = 1
             if rows_at_once is None:
                 with torch.no_grad():
                     independent = self._rows_are_independent(run)
@@ -123,7 +125,7 @@ class Probe:
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[Slopes]:
             if not rows_at_once:
-                independent = self._rows_are_independent(score, self.scores[0])
+                independent = self._rows_are_independent(score)
                 rows_at_once.append(self.limits.batch_size if independent else 1)
             parts = _parts(torch.arange(len(images), device=call.images[0].device), rows_at_once[0])
             for rows in tqdm(parts, unit="batch", leave=False, disable=not self.limits.progress):
@@ -161,10 +163,10 @@ class Probe:
         def forward(lend: Lend) -> Any:
             return self.run.forward(call.with_rows(lend))
 
-        def first_row(image: int, outputs: Any, rows: int) -> Tensor:
-            return self.score(outputs, torch.full((rows,), image, device=self.scores.device))[0]
+        def of_rows(image: int, outputs: Any, rows: int) -> Tensor:
+            return self.score(outputs, torch.full((rows,), image, device=self.scores.device))
 
-        replay, at_once = replayer(memory, forward, kept, first_row, self.scores, rounding(self.outputs, kept))
+        replay, at_once = replayer(memory, forward, kept, of_rows, self.scores, rounding(self.outputs, kept))
         size = self.limits.batch_size if at_once is None else at_once
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -179,24 +181,29 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
-    def _rows_are_independent(
-        self, run: Callable[[Tensor, Tensor], Tensor], known: Float[Tensor, " T"] | None = None
-    ) -> bool:
-        """Whether an image's scores stay the same beside another companion; a warning if not.
-
-        Args:
-            run: (images, which image each row is of) -> scores.
-            known: those of the first image, where the forward ran as `run` does; None asks for them.
-        """
+    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
+        """Whether an image's scores are the same alone and beside companions; a warning if not."""
         image = self.run.call.image[:1]
-        companion = image.flip(-1) + image.std(correction=0) if image.is_floating_point() else image.flip(-1)
-        first = torch.zeros(2, dtype=torch.long, device=image.device)
-        with_itself = run(image.repeat_interleave(2, 0), first)[0] if known is None else known
-        with_another = run(torch.cat([image, companion]), first)[0]
+
+        def scores(rows: Tensor) -> Tensor:
+            return run(rows, torch.zeros(len(rows), dtype=torch.long, device=image.device))
+
+        with self.run.aside():
+            alone = scores(image)
         tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
         if self.limits.precision == "bf16":
-            tolerance = tolerance.maximum(with_itself.abs().max() * 2**-6)
-        same = bool(((with_itself - with_another).abs() <= tolerance).all())
+            tolerance = tolerance.maximum(alone.abs().max() * 2**-6)
+        if bool(((alone - self.scores[:1]).abs() > tolerance).any()):
+            warn(
+                "the model answers otherwise to the same image when it runs again: the map may be wrong. A forward "
+                "that draws at random or counts its calls does this.",
+                ReplayWarning,
+            )
+        same = True
+        for rows, unchanged in companions(image):
+            with self.run.aside():
+                beside = scores(rows)[unchanged]
+            same = same and bool(((beside - alone).abs() <= tolerance).all())
         if not same:
             warn_of_mixing("the images of a batch")
         return same

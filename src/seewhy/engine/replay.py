@@ -6,13 +6,14 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy._torch import is_alias_of
 from seewhy._types import CallLabel
 from seewhy.errors import ReplayWarning, warn
 from seewhy.hooks.activations import activations_in, call_labels
@@ -29,13 +30,14 @@ class Memory:
 
     Of nested calls only the outermost is kept: it answers for those inside it. The layer's call is the last of its own
     answers; `call` is its number among all calls of the layer, from 0; `level` says which of several activations in
-    what it returned is meant.
+    what it returned is meant. in_place: the model writes to what the layer returned and was given, and reads both.
     """
 
     layer: nn.Module
     call: int
     answers: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
     level: str = ""
+    in_place: bool = False
 
 
 @contextmanager
@@ -78,9 +80,13 @@ def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Call
 def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activations: Tensor) -> Any:
     """What the model returns when the call of the layer in `memory` gives `activations`, which it may overwrite.
 
+    A layer that returns what it was given has them written there where `memory.in_place`.
+
     forward: runs the model on inputs lent by `lend`. Call it inside `guard`.
     """
     waiting = {module: iter(outputs) for module, outputs in memory.answers.items()}
+    if memory.in_place and memory.answers:  # its own answer would be another tensor than what it is given
+        waiting[memory.layer] = iter(memory.answers[memory.layer][:-1])
     nothing = object()
 
     def answer(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -91,10 +97,13 @@ def replay(memory: Memory, forward: Callable[[Lend], Any], lend: Lend, activatio
     place = len(memory.answers[memory.layer]) - 1 if memory.answers else memory.call
     calls = itertools.count()
 
-    def splice(_: str, __: tuple[Any, ...], output: Any) -> Any:
+    def splice(_: str, args: tuple[Any, ...], output: Any) -> Any:
         if next(calls) != place:
             return None
         original = activations_in(output)[memory.level]
+        if memory.in_place and any(is_alias_of(given, original) for given in tensors(args)):
+            original.copy_(activations)
+            return None
         return rebuild(output, lambda tensor: activations if tensor is original else tensor)
 
     with (
@@ -109,22 +118,23 @@ def replayer(
     memory: Memory,
     forward: Callable[[Lend], Any],
     activations: Tensor,
-    score: Callable[[int, Any, int], Float[Tensor, " T"]],
+    score: Callable[[int, Any, int], Float[Tensor, "rows T"]],
     expected: Float[Tensor, "B T"],
     tolerance: Tensor,
 ) -> tuple[Replay, int | None]:
     """The cheapest way to run on changed activations that gives the original's results on the unchanged ones.
 
-    A way is tried on each image beside itself and beside a companion that is something else, so that a model whose
-    rows depend on each other is noticed. Rows are lent as views of one, which take no memory, or as copies if the model
-    writes to them. If neither will do, the whole model runs, with a `ReplayWarning`; and one row at a time if the rows
-    depend on each other.
+    A way is tried on copies of each image beside each other, and beside companions that are something else, so that a
+    model whose rows depend on each other is noticed: `companions`. Rows are lent as views of one, which take no memory,
+    or as copies if the model writes to them. If neither will do, the whole model runs; where rows depend on each other,
+    one at a time. Both are slow, and there is a `ReplayWarning`, which also says so where no way gives the original's
+    results.
 
     Args:
         memory: of the layer's call.
         forward: runs the model on inputs lent.
         activations: (B, ...), what the layer returned.
-        score: (image, outputs, rows) -> the scores of the first row, by what is asked of that image.
+        score: (image, outputs, rows) -> the scores of the rows, by what is asked of that image.
         expected: the original scores.
         tolerance: how far rounding alone may move a score.
 
@@ -143,21 +153,18 @@ def replayer(
 
         return run
 
-    def first_row(run: Replay, image: int, companion: Callable[[Tensor], Tensor]) -> Tensor:
-        own = activations[image : image + 1]
-        rows = torch.cat([own, companion(own)])
-        return score(image, run(image, rows), len(rows))
+    def agrees(run: Replay, alone: bool) -> bool:
+        for image in range(batch):
+            own = activations[image : image + 1]
+            for rows, unchanged in [(own.clone(), slice(None))] if alone else companions(own):
+                found = score(image, run(image, rows), len(rows))[unchanged]
+                if not bool(((found - expected[image]).abs() <= tolerance).all()):
+                    return False
+        return True
 
-    def agrees(run: Replay) -> bool:
-        pairs = itertools.product(range(batch), _COMPANIONS)
-        return all(
-            bool(((first_row(run, image, companion) - expected[image]).abs() <= tolerance).all())
-            for image, companion in pairs
-        )
-
-    def fault(run: Replay) -> str:
+    def fault(run: Replay, *, alone: bool = False) -> str:
         try:
-            return "" if agrees(run) else "another score for unchanged activations"
+            return "" if agrees(run, alone) else "another score for unchanged activations"
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what the model itself raises, it raises again when the whole of it runs below
@@ -172,29 +179,44 @@ def replayer(
     # some operations write to a view of one row in silence: that shows in the version of what was lent
     if not fault(way(memory, watch)) and not any(row._version for row in watched):
         return way(memory, _view), None
-    if not (reason := fault(way(memory, _copy))):
-        return way(memory, _copy), None
+    copied, in_place = way(memory, _copy), way(replace(memory, in_place=True), _copy)
+    if not (reason := fault(copied)):
+        return copied, None
+    if not fault(in_place):
+        return in_place, None
     whole = way(Memory(memory.layer, memory.call, level=memory.level), _copy)
-    once, again, beside = (first_row(whole, 0, companion) for companion in (_COMPANIONS[0], *_COMPANIONS))
-    if bool(((once - again).abs() <= tolerance).all()) and not bool(((once - beside).abs() <= tolerance).all()):
-        warn_of_mixing(f"the rows behind {type(memory.layer).__name__}")
-        return whole, 1
+    name = type(memory.layer).__name__
+    slow = f"{name} cannot be replayed ({reason}): the whole model runs for every change, which is slow."
+    if not fault(whole):
+        warn(f"{slow} A forward that keeps state does this.", ReplayWarning)
+        return whole, None
+    for run in (copied, in_place, whole):
+        if not fault(run, alone=True):
+            warn_of_mixing(f"the rows behind {name}")
+            return run, 1
     warn(
-        f"{type(memory.layer).__name__} cannot be replayed ({reason}): the whole model runs for every change, which is "
-        "slow. A forward that keeps state, draws at random or mixes images does this.",
+        f"{slow} That too gives {fault(whole, alone=True)}: the map may be wrong. "
+        "A forward that draws at random or counts its calls does this. A method of gradients runs it once: choose "
+        "layer_cam.",
         ReplayWarning,
     )
-    return whole, None
+    return whole, 1
 
 
-# beside which rows an image is replayed: itself, and what a model that mixes rows cannot take for it
-_COMPANIONS: tuple[Callable[[Tensor], Tensor], ...] = (lambda own: own, lambda own: own.flip(-1) * 2 + 1)
+def companions(own: Tensor) -> list[tuple[Tensor, slice]]:
+    """Batches by which a model is tried whose rows may depend on each other, and which of their rows are `own`.
+
+    Args:
+        own: one row, (1, ...).
+    """
+    others = (own.flip(-1) * 2 + 1, -own, own.flip(-1)) if own.is_floating_point() else (own.flip(-1),) * 3
+    return [(own.repeat_interleave(4, 0), slice(None)), (torch.cat([*others, own]), slice(3, None))]
 
 
 def warn_of_mixing(what: str) -> None:
     """Warn that rows run one at a time."""
     warn(
-        f"{what} depend on each other in this model: each changed row runs alone, which is slow. "
+        f"{what} depend on each other in this model: each runs alone, which is slow. "
         "BatchNorm without running statistics, attention over the batch or experts with a capacity do this.",
         ReplayWarning,
     )

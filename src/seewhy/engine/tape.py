@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from seewhy import _torch
 from seewhy._types import CallLabel
 from seewhy.errors import GradientError, MethodError
 from seewhy.hooks.activations import activations_in, call_labels
-from seewhy.hooks.attach import after_forward
+from seewhy.hooks.aliases import Aliases
+from seewhy.hooks.attach import Passed, after_forward, around
+from seewhy.hooks.graph import behind
 from seewhy.hooks.nested import rebuild, tensors
 
 Key = TypeVar("Key")
@@ -111,7 +112,7 @@ def guided(scores: Tensor) -> Iterator[None]:
     """
     with ExitStack() as stack:
         found = 0
-        for node in _graph(scores):
+        for node in behind(scores):
             if node.name().rstrip("0123456789").removesuffix("Backward") in _ACTIVATION_FUNCTIONS:
                 stack.callback(node.register_prehook(_positive).remove)
                 found += 1
@@ -129,53 +130,54 @@ def _positive(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     return tuple(None if grad is None else grad.clamp(min=0) for grad in grads)
 
 
-def _graph(scores: Tensor) -> Iterator[Node]:
-    """Every node of the graph behind `scores`, once."""
-    waiting, seen = [scores.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(after for after, _ in node.next_functions)
-
-
 def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_start: bool = False) -> Tape:
     """Run `forward` once, without a graph up to the first of `layers` that returns, and with one from there on.
 
     What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
-    before or after, reaches what was kept. The parameters' `requires_grad` flags, and a `no_grad` inside the model,
-    change nothing. A layer that did not run is absent from the tape. Call it inside `guard`.
+    before or after, reaches what was kept. Where a layer returned its own input, and the model then wrote to it, a
+    second run keeps these one tensor: what was kept is written there, in a graph that holds the whole forward. The
+    parameters' `requires_grad` flags, and a `no_grad` inside the model, change nothing. A layer that did not run is
+    absent from the tape. Call it inside `guard`.
 
     Args:
         forward: runs the model.
         layers: the layers to record, by name.
         from_start: record all of it, for gradients of the input, or of anything else that `forward` makes a leaf.
     """
+    aliases = Aliases()
     if from_start:
-        return _run(forward, layers, _StillRecording(), recording=True)
-    tape = _run(forward, layers, nullcontext())
-    if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
-        # part of the model runs under its own no_grad: a frozen backbone, say
-        return _run(forward, layers, _StillRecording())
+        tape = _run(forward, layers, _StillRecording(), aliases, recording=True)
+    else:
+        tape = _run(forward, layers, nullcontext(), aliases)
+        if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
+            # part of the model runs under its own no_grad: a frozen backbone, say
+            tape = _run(forward, layers, _StillRecording(), aliases := Aliases())
+    if aliases.written:
+        return _run(forward, layers, _StillRecording(), None, recording=True)
     return tape
 
 
 @contextmanager
 def replacing(layers: Mapping[str, nn.Module], label: CallLabel, activation: Tensor) -> Iterator[None]:
-    """While the block lasts, the call `label` of one forward returns `activation` in place of its own."""
-    numbers = Counter[str]()
+    """While the block lasts, the call `label` of one forward returns `activation` in place of its own.
 
-    def answer(name: str, _: tuple[Any, ...], output: Any) -> Any:
+    Raises `LayerError` where the model writes to what the layer was given and returned.
+    """
+    numbers, aliases = Counter[str](), Aliases()
+
+    def answer(name: str, args: tuple[Any, ...], output: Any) -> Any:
         for level, old in activations_in(output).items():
             number = numbers[name + level]
             numbers[name + level] += 1
             if (name, level) == (label.name, label.level) and label.number in (None, number):
-                return rebuild(output, partial(_instead, old, activation))
+                instead = rebuild(output, partial(_instead, old, activation))
+                aliases.note(name, args, args, output, instead)
+                return instead
         return None
 
     with after_forward(layers, answer):
         yield
+    aliases.check(())
 
 
 def _instead(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
@@ -186,25 +188,46 @@ def _run(
     forward: Callable[[], Any],
     layers: Mapping[str, nn.Module],
     mode: AbstractContextManager[Any],
+    aliases: Aliases | None,
     *,
     recording: bool = False,
 ) -> Tape:
+    """aliases: where to note layers that return what they are given; without it, these go on as that very tensor."""
     calls: list[tuple[str, str]] = []
     found: list[Tensor] = []
 
-    def splice(name: str, _: tuple[Any, ...], output: Any) -> Any:
+    def splice(name: str, passed: Passed, output: Any) -> Any:
         going_on: dict[int, Tensor] = {}
         for level, activation in activations_in(output).items():
             torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
             kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
             calls.append((name, level))
             found.append(kept)
-            going_on[id(activation)] = kept.clone()
-        return rebuild(output, lambda tensor: going_on.get(id(tensor), tensor)) if going_on else None
+            if aliases is None and any(_torch.is_alias_of(given, activation) for given in tensors(passed)):
+                _put(activation, kept)
+            else:
+                going_on[id(activation)] = kept.clone()
+        if not going_on:
+            return None
+        instead = rebuild(output, lambda tensor: going_on.get(id(tensor), tensor))
+        if aliases is not None:
+            aliases.note(name, passed, passed, output, instead)
+        return instead
 
-    with torch.set_grad_enabled(recording), after_forward(layers, splice), mode:
+    visit = around(layers, lambda name, passed: (passed, partial(splice, name, passed)))
+    with torch.set_grad_enabled(recording), visit, mode:
         outputs = forward()
     return Tape(outputs, dict(zip(call_labels(calls), found, strict=True)))
+
+
+def _put(activation: Tensor, kept: Tensor) -> None:
+    """Write what was kept to the tensor it is a copy of, so that the graph leads through it under all its names.
+
+    The values stay, so that what autograd has saved of the tensor stays valid.
+    """
+    with _torch.same_version(activation):
+        activation.copy_(kept)
+    activation.grad_fn  # noqa: B018  # a view looks up its place in the graph when asked, and remembers the version
 
 
 class _StillRecording(TorchFunctionMode):

@@ -29,6 +29,7 @@ _INPUTS = (
 )  # B'
 _WEIGHTS = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # 24 G
 _OUTPUTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # A'
+_OWN = nn.Conv2d.forward, nn.Conv2d._conv_forward
 _NAMED = {"same": (1, 1), "valid": (0, 0)}
 _CHANNELS, _TILES = 128, 32  # with fewer, moving the tiles takes longer than the multiplications that they save
 
@@ -43,15 +44,23 @@ def _twice(matrix: tuple[tuple[int, ...], ...]) -> Tensor:
 def winograd(model: nn.Module) -> Iterator[None]:
     """While the block lasts, this thread's forwards of `model` take this way through the convolutions that it suits.
 
-    These are float32, on a CPU, channels last, without a graph: others run as they are.
+    These are float32, on a CPU, channels last, without a graph: others run as they are. So do those whose class or
+    instance has a forward that is not torch's, those whose weights are other ones than at the first call (however a
+    forward writes them), and calls of which something is not finite: here an infinity would spread over its tile.
     """
-    transformed = cache(_kernel)
+    kernels: dict[nn.Module, tuple[Tensor, Tensor]] = {}  # the weights at the first call, and what is made of them
 
     def quicker(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not isinstance(module, nn.Conv2d) or kwargs or not _pays(*args):
+        if not isinstance(module, nn.Conv2d) or kwargs or len(args) != 1 or not _pays(*args):
             return own(*args, **kwargs)
+        if module not in kernels:
+            kernels[module] = module.weight.detach().clone(), _kernel(module.weight)
+        weight, kernel = kernels[module]
+        if not torch.equal(module.weight, weight):
+            return own(*args)
         padding = _NAMED[module.padding] if isinstance(module.padding, str) else module.padding
-        return _convolve(args[0], transformed(module.weight), module.bias, padding)
+        output = _convolve(args[0], kernel, module.bias, padding)
+        return output if bool(output.sum().isfinite()) else own(*args)
 
     with instead_of_forward(filter(_fits, model.modules()), quicker):
         yield
@@ -60,6 +69,8 @@ def winograd(model: nn.Module) -> Iterator[None]:
 def _fits(module: nn.Module) -> bool:
     return (
         type(module) is nn.Conv2d  # what is made of it may compute something else
+        and vars(module).keys().isdisjoint(("forward", "_conv_forward"))
+        and (nn.Conv2d.forward, nn.Conv2d._conv_forward) == _OWN
         and module.kernel_size == (3, 3)
         and module.stride == module.dilation == (1, 1)
         and module.groups == 1

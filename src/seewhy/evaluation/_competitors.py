@@ -17,6 +17,7 @@ from seewhy.explainer import Explainer
 from seewhy.hooks.select import Layers
 from seewhy.images import arrays
 from seewhy.methods import Attribution, Method
+from seewhy.methods.default import DEFAULT
 from seewhy.models.loaded import Loaded
 from seewhy.results import Explanation
 
@@ -60,7 +61,8 @@ def drawn(
         model: what is explained.
         inputs: a batch.
         target: what is explained of it.
-        competitor: "method", "method@layer", a `Method`, or a callable (model, inputs, target) -> (B, *space).
+        competitor: "method", "method@layer", "default", "auto", a `Method`, or a callable (model, inputs, target) ->
+            (B, *size).
         layers: where methods without a layer of their own look.
         batch_size: how many changed rows a perturbation method runs at once.
         generator: of the methods that draw.
@@ -71,8 +73,9 @@ def drawn(
     """
     start = time.perf_counter()
     name, _, layer = competitor.partition("@") if isinstance(competitor, str) else (competitor, "", "")
-    method = methods.get(name)
-    where = (layer or layers) if method.layered else None
+    chosen = name in (DEFAULT, "auto") and not layer
+    method = name if chosen else methods.get(name)
+    where = (layer or layers) if isinstance(method, Method) and method.layered else None
     explainer = Explainer(model, method, layers=where, batch_size=batch_size, generator=generator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)  # a blank map gets its NaN in the table

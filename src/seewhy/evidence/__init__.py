@@ -3,6 +3,7 @@
 A file of this folder enters its providers with `provides`; nothing else has to be edited for a new need.
 """
 
+from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
@@ -19,4 +20,5 @@ __all__ = [
     "at_least_float32",
     "provides",
     "requests",
+    "see_each_other",
 ]

@@ -17,7 +17,7 @@ from seewhy._types import CallLabel, Fold
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients
-from seewhy.errors import GradientError, LayerError, warn
+from seewhy.errors import GradientError, LayerError, OutputError, warn
 from seewhy.evidence._forward import Forward, Plan, Settings
 from seewhy.evidence._proof import can_be_proven, placements
 from seewhy.evidence._provider import provider
@@ -101,10 +101,20 @@ class Recorder:
             stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start="forward" in starts, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
-        definite = targets.resolve(target, tape.outputs, self.context(call))
+        definite = self._resolved(target, tape.outputs, self.context(call))
         scores = targets.checked(definite(tape.outputs), call.batch)
         record, fold_of = partial(self.record, run), partial(self._fold, run)
         return Forward(run, call, plan, tape, definite, scores, watched, self.settings, record, fold_of)
+
+    def _resolved(self, target: Any, outputs: Any, context: targets.Context) -> targets.BaseTarget:
+        """The target made definite; none where no method uses a score and the output has none to take by itself."""
+        scored = any(found.scored for found in self.methods) or not self.methods
+        try:
+            return targets.resolve(target, outputs, context)
+        except OutputError:
+            if scored or target is not None:
+                raise
+            return targets.Unasked(context.batch)
 
     def _chosen(self, run: Session, target: Any) -> Forward:
         """The forward recorded at the best layer, and the plan to look there again."""
@@ -118,7 +128,7 @@ class Recorder:
             names = tuple(dict.fromkeys(call.label.name for call in group))
             known = {call.label: call.grid for call in group if call.grid is not None}
             forward = self.record(run, run.call, target, Plan(names, grids=known))
-            reached = _reached(forward, known)
+            reached = _reached(forward, known, needed=any(found.runs_backward for found in self.methods))
             possible = [call for call in group if bool(reached[call.label].any())]
             verdicts = self._verdicts(run, possible, seen)
             refused += [(call, verdict) for call in possible if isinstance(verdict := verdicts[call.label], NoPlaces)]
@@ -129,7 +139,13 @@ class Recorder:
             stages = choose_layer.stages(seen, best, answers) if staged else []
             verdicts |= self._verdicts(run, [call for call in (*chosen, *stages) if call.label not in verdicts], seen)
             stages = [call for call in stages if not isinstance(verdicts[call.label], NoPlaces)]
-            reason = choose_layer.reason(best, candidates, proven=self._proves(run, best), refused=bool(refused))
+            reason = choose_layer.reason(
+                best,
+                candidates,
+                proven=self._proves(run, best),
+                refused=bool(refused),
+                reached=self._is_reached(forward, best),
+            )
             plan = _plan([*chosen, *stages], chosen, stages, reason, verdicts)
             if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
                 return self.record(run, run.call, forward.target, plan)
@@ -148,6 +164,12 @@ class Recorder:
             expected="a score that the layers before it have a say in",
             do="look for a head with all-zero weights (untrained), a detach(), a saturated output; or pass layers=",
         )
+
+    def _is_reached(self, forward: Forward, call: Seen) -> bool:
+        """Whether the score's gradient is what chose a call, and not the lack of any."""
+        if call.grid is None:
+            return True
+        return bool(_reached(forward, {call.label: call.grid}, needed=True)[call.label].any())
 
     def _beside(
         self,
@@ -247,21 +269,24 @@ def _plan(
     )
 
 
-def _reached(forward: Forward, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Bool[Tensor, "B T"]]:
+def _reached(
+    forward: Forward, known: Mapping[CallLabel, Grid], *, needed: bool
+) -> dict[CallLabel, Bool[Tensor, "B T"]]:
     """For each call, image and target, whether the score's gradient is not zero at the call's places.
 
-    A fold leaves out the tokens beside the grid: a class token that is reached has no place.
+    Where none of them is, and no gradient is `needed`, every call is taken to be. A fold leaves out the tokens beside
+    the grid: a class token that is reached has no place.
     """
     activations = {label: kept for label, kept in forward.activations.items() if label in known}
+    nowhere = dict.fromkeys(known, torch.full_like(forward.columns, not needed, dtype=torch.bool))
     if not forward.columns.requires_grad:
-        nowhere = torch.zeros_like(forward.columns, dtype=torch.bool)
-        return dict.fromkeys(known, nowhere)
+        return nowhere
     slopes = list(gradients(forward.columns, activations, keep_graph=True))
     found = {
         label: torch.stack([known[label].fold(slope[label]).flatten(1).any(1) for slope in slopes], 1)
         for label in activations
     }
-    return {call: found[call] for call in known}
+    return {call: found[call] for call in known} if needed or any(one.any() for one in found.values()) else nowhere
 
 
 def _only(found: Sequence[Grid], label: CallLabel, shape: tuple[int, ...], call: Inputs) -> Grid:

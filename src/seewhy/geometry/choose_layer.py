@@ -99,7 +99,9 @@ def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
     return levels if len(spaces) > 1 else [chosen]
 
 
-def reason(chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused: bool = False) -> str:
+def reason(
+    chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused: bool = False, reached: bool = True
+) -> str:
     """Why `chosen` was chosen among `seen`, in a sentence.
 
     Args:
@@ -107,9 +109,11 @@ def reason(chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused:
         seen: all candidates, the best first.
         proven: whether changed copies of an image showed where it lies.
         refused: whether a better candidate turned out to have no places.
+        reached: whether the score's gradient was seen to reach it; otherwise there is none to see.
     """
     later = seen.index(chosen)
     after = f"; of the {later} later ones none is reached{' and has places' if refused else ''}" if later else ""
+    which = "that the score's gradient reaches" if reached else "(no gradient leads to any)"
     layout = "" if chosen.grid is None else chosen.grid.layout
     shown = "; where it lies was seen from changed copies of an image" if proven else ""
-    return f"{chosen.label} ({layout}) is the last layer with space that the score's gradient reaches{after}{shown}"
+    return f"{chosen.label} ({layout}) is the last layer with space {which}{after}{shown}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seewhy import _torch
 from seewhy.errors import InputError
+from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
@@ -49,11 +50,11 @@ def capture(
     max_bytes: above this the forward is stopped by an `InputError`.
     threads: "all" records the forwards of other threads too.
 
-    A module whose gradients are asked for hands its tensors on as such lazy copies: a layer that returns its own input
-    no longer shares it with an in-place operation that follows. The recomputation of gradient checkpointing is no new
-    call; with use_reentrant=True its gradients go to the call that it repeats, as long as there is only one of that
-    layer. A compiled model runs eagerly inside the block. Raises `LayerError` for layers that do not exist, and at the
-    end of the block if the model ran but one of `layers` did not.
+    A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
+    and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
+    gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it repeats, as long
+    as there is only one of that layer. A compiled model runs eagerly inside the block. Raises `LayerError` for layers
+    that do not exist, and at the end of the block if the model ran but one of `layers` did not.
     """
     wanted = checked((what,) if isinstance(what, str) else what)
     if not detach and device is not None:
@@ -64,6 +65,7 @@ def capture(
     chosen = find(root, layers)
     records = Records(chosen)
     keeping = Keeping(detach, device, copy, reduce, max_bytes)
+    aliases = Aliases()
     with_gradients = not wanted.isdisjoint(("grad_inputs", "grad_outputs"))
     waiting: dict[str, list[Record]] = {}  # by layer: calls without a graph, which a checkpoint may repeat with one
 
@@ -90,9 +92,14 @@ def capture(
             if with_gradients and not torch.is_grad_enabled():
                 waiting.setdefault(name, []).append(record)
             given = values(record, "inputs", gradients(record, "inputs", passed))
-            return given, lambda output: values(
-                record, "outputs", gradients(record, "outputs", rejoined(passed, given, output))
-            )
+
+            def leave(output: Any) -> Any:
+                own = rejoined(passed, given, output)
+                instead = values(record, "outputs", gradients(record, "outputs", own))
+                aliases.note(name, passed, given, own, instead)
+                return instead
+
+            return given, leave
         repeated = waiting.get(name, [])
         if len(repeated) != 1:
             for record in repeated:
@@ -102,7 +109,7 @@ def capture(
         given = gradients(record, "inputs", passed)
         return given, lambda output: gradients(record, "outputs", rejoined(passed, given, output))
 
-    with attached(root, layers, visit, threads):
+    with attached(root, layers, visit, threads, aliases):
         yield records
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from seewhy.errors import InputTypeError
+from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.edits import Edit
 from seewhy.hooks.nested import rebuild, tensors
-from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
+from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined
 from seewhy.hooks.select import Layer, find
 from seewhy.hooks.wrappers import unwrap
 
@@ -39,8 +40,9 @@ def edit(
     threads: "all" changes the forwards of other threads too.
 
     Blocks nest: each sees what those around it made. A layer whose gradients are edited hands its tensors on as lazy
-    copies, as in `capture`. Raises `LayerError` for layers that do not exist, and at the end of the block if the model
-    ran but an entry of `edits` changed nothing.
+    copies, as in `capture`. Raises `LayerError` for layers that do not exist, for one that returns its own input where
+    the model writes to that in place afterwards, and at the end of the block if the model ran but an entry of `edits`
+    changed nothing.
     """
     checked([what])
     root = unwrap(model)
@@ -49,7 +51,7 @@ def edit(
     for layer, functions in edits.items():
         for name in find(root, layer):
             chains[name].extend([functions] if callable(functions) else functions)
-    side = what.removeprefix("grad_")
+    side, aliases = what.removeprefix("grad_"), Aliases()
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         def change(tensor: Tensor) -> Tensor:
@@ -65,12 +67,17 @@ def edit(
                 on_gradient(tensor, change)
             return passing
 
-        if side == "outputs":
-            return passed, apply
-        given = apply(passed)
-        return given, unchanged if what == side else lambda output: rejoined(passed, given, output)
+        given = passed if side == "outputs" else apply(passed)
 
-    with attached(root, list(edits), visit, threads):
+        def leave(output: Any) -> Any:
+            own = output if what == "inputs" else rejoined(passed, given, output)
+            instead = apply(own) if side == "outputs" else own
+            aliases.note(name, passed, given, own, instead)
+            return instead
+
+        return given, leave
+
+    with attached(root, list(edits), visit, threads, aliases):
         yield
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from seewhy.hooks.undo import undoing
@@ -57,6 +58,8 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
 
     with undoing() as undo:
         for name, module in layers.items():
+            if isinstance(module, torch.jit.ScriptModule):  # which runs as one graph and takes no hook
+                continue
 
             def enter(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> Any:
                 return before(name, args, kwargs)
@@ -104,6 +107,8 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
     owner = threading.get_ident()
     with undoing() as undo:
         for module in modules:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             found = module.__dict__.get("forward")
 
             def forward(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +29,7 @@ def children(structure: Any) -> list[tuple[Any, Any]]:
     """(key, value) pairs one level down; none for anything that is not a container."""
     if isinstance(structure, Mapping):
         return list(structure.items())
-    if isinstance(structure, tuple | list):
+    if isinstance(structure, tuple | list | deque):
         return list(enumerate(structure))
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         return [(field.name, getattr(structure, field.name)) for field in dataclasses.fields(structure)]
@@ -41,15 +43,31 @@ def rebuild(structure: Any, change: Callable[[Any], Any], leaf: type | tuple[typ
     renewed = {key: rebuild(child, change, leaf) for key, child in children(structure)}
     if not renewed or all(renewed[key] is child for key, child in children(structure)):
         return structure
-    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return type(structure)(*renewed.values())
-    if isinstance(structure, tuple | list):
-        return type(structure)(renewed.values())
-    if isinstance(structure, Mapping):
-        # transformers' ModelOutput is a dict and a dataclass: it is built by keywords, as is any dataclass
+    if isinstance(structure, tuple):
+        return _tuple(structure, renewed.values())
+    if isinstance(structure, Mapping) and not isinstance(structure, MutableMapping):
         kind: Any = type(structure)
-        return kind(**renewed) if dataclasses.is_dataclass(structure) else kind(renewed)
-    return dataclasses.replace(structure, **renewed)
+        return kind(renewed)
+    # a constructor may take other arguments than what is inside, or change it
+    copied = copy.copy(structure)
+    for key, child in renewed.items():
+        if isinstance(structure, MutableMapping | list | deque):
+            copied[key] = child
+        else:
+            object.__setattr__(copied, key, child)  # also of a frozen dataclass
+    return copied
+
+
+def _tuple(structure: tuple[Any, ...], entries: Iterable[Any]) -> tuple[Any, ...]:
+    """Another tuple of the same type and attributes, made without its own constructor."""
+    kind: Any = type(structure)
+    if hasattr(kind, "n_sequence_fields"):  # torch.return_types and the like, which have no other way
+        made: tuple[Any, ...] = kind(entries)
+        return made
+    made = tuple.__new__(kind, entries)
+    if hasattr(structure, "__dict__"):
+        vars(made).update(vars(structure))
+    return made
 
 
 def described(outputs: Any) -> str:

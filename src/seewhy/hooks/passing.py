@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from seewhy.errors import InputError, LayerError
+from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads, Visit, around
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.records import lazy_copy, recorded
@@ -19,14 +20,21 @@ What = Literal["inputs", "outputs", "grad_inputs", "grad_outputs"]
 
 
 @contextmanager
-def attached(root: nn.Module, layers: Layers, visit: Visit, threads: Threads) -> Iterator[None]:
-    """`around` all of `layers`, eagerly; an error if the model ran to its end and some entry of them did not run."""
+def attached(root: nn.Module, layers: Layers, visit: Visit, threads: Threads, aliases: Aliases) -> Iterator[None]:
+    """`around` all of `layers`, eagerly; an error if the model ran to its end and some entry of them did not run.
+
+    aliases: what `visit` noted there is checked when the model returns.
+    """
     groups = [(entry, find(root, entry)) for entry in entries(layers)]
     inner = {name: module for _, modules in groups for name, module in modules.items()}
     finished: list[bool] = []
 
     def visit_inner(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        return visit(name, passed) if name else (passed, lambda _: finished.append(True))
+        return visit(name, passed) if name else (passed, finish)
+
+    def finish(outputs: Any) -> None:
+        finished.append(True)
+        aliases.check(outputs)
 
     with eagerly(), around({"": root, **inner}, visit_inner, threads=threads) as ran:
         yield

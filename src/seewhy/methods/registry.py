@@ -156,6 +156,11 @@ class Method:
         return self.ask is not None or not _UNSCORED.issuperset(self.needs)
 
     @property
+    def runs_backward(self) -> bool:
+        """Whether it asks for a gradient, of the score or of what it changes."""
+        return "backward" in self.cost
+
+    @property
     def layered(self) -> bool:
         """Whether it looks at layers; otherwise its map lies on the input."""
         return "activations" in self.needs

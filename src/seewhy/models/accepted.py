@@ -87,6 +87,11 @@ def limits_of(module: nn.Module) -> Limits:
     return Limits(layers, gradients)
 
 
+def is_closed(module: nn.Module) -> bool:
+    """Whether all of a model is one graph, in which no layer can be named."""
+    return _is_closed(unwrap(module))
+
+
 def _is_closed(module: nn.Module) -> bool:
     """Whether a module runs as one graph of operations that calls no other module."""
     if isinstance(module, torch.fx.GraphModule):

@@ -47,6 +47,7 @@ def cat(explanations: Sequence[Explanation]) -> Explanation:
         extents=_listed("extents", explanations),
         photos=_listed("photos", explanations),
         files=_listed("files", explanations),
+        gap=_joined("gap", explanations),
         note=" ".join(dict.fromkeys(each.note for each in explanations)),
     )
 

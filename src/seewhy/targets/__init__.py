@@ -1,6 +1,6 @@
 """What is explained: from a model's output to one score per image and target."""
 
-from seewhy.targets.base import BaseTarget, FunctionTarget, Target, checked
+from seewhy.targets.base import BaseTarget, FunctionTarget, Target, Unasked, checked
 from seewhy.targets.boxes import Box, Redetected, declared_classes, redetected
 from seewhy.targets.classes import (
     Category,
@@ -47,6 +47,7 @@ __all__ = [
     "Similarity",
     "Target",
     "Text",
+    "Unasked",
     "answers",
     "as_indices",
     "as_target",

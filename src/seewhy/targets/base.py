@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ class BaseTarget(ABC):
         of_rows: BaseTarget = rebuild(self, lambda per_image: per_image[images.to(per_image.device)])
         return of_rows(outputs)
 
+    def of_row(self, row: int, original: Any, batch: int) -> BaseTarget:  # noqa: ARG002
+        """The same question about one image of the batch, for outputs of that image alone.
+
+        Args:
+            row: which image.
+            original: what the model returned for the caller's images.
+            batch: the number of the caller's images.
+        """
+        alone: BaseTarget = rebuild(self, lambda per_image: per_image[row : row + 1])
+        return alone
+
     def one_of(self, number: int) -> BaseTarget:
         """The question that is number `number` of the T that are asked about each image."""
         return _OneOf(self, number)
@@ -113,6 +125,21 @@ class BaseTarget(ABC):
 
 
 @dataclass(frozen=True)
+class Unasked(BaseTarget):
+    """No question: for methods whose map is the same for every score, where the output has none to take by itself."""
+
+    batch: int
+
+    def __call__(self, outputs: Any) -> Float[Tensor, " B"]:  # noqa: ARG002
+        """As many times NaN as there are images."""
+        return torch.full((self.batch,), math.nan)
+
+    def of_row(self, row: int, original: Any, batch: int) -> Unasked:  # noqa: ARG002
+        """No question about one image."""
+        return Unasked(1)
+
+
+@dataclass(frozen=True)
 class _OneOf(BaseTarget):
     """One of the T questions of a target."""
 
@@ -124,6 +151,10 @@ class _OneOf(BaseTarget):
 
     def for_rows(self, outputs: Any, images: Int[Tensor, " N"], original: Any, batch: int) -> Float[Tensor, " N"]:
         return self.target.for_rows(outputs, images, original, batch)[:, self.number]
+
+    def of_row(self, row: int, original: Any, batch: int) -> _OneOf:
+        """The same question about one image."""
+        return _OneOf(self.target.of_row(row, original, batch), self.number)
 
 
 @dataclass(frozen=True)
@@ -190,6 +221,15 @@ class FunctionTarget(BaseTarget):
             scores.append(found[images[rows]])
             order.append(rows)
         return torch.cat(scores)[torch.cat(order).argsort()]
+
+    def of_row(self, row: int, original: Any, batch: int) -> FunctionTarget:
+        """The same, asked for in a batch like the original one."""
+
+        @wraps(self.function)
+        def alone(outputs: Any) -> Tensor:
+            return self.for_rows(outputs, torch.tensor([row]), original, batch)
+
+        return FunctionTarget(alone, tried=True)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
         """The function's name, and where it is written."""

@@ -1,4 +1,4 @@
-"""`seewhy explain`, `seewhy methods`, `seewhy layers`, and what all commands share. They import torch, not this file.
+"""`seewhy explain`, `seewhy methods` and `seewhy layers`. They import torch, not this file.
 
 Exit codes: 0 all done; 1 some photographs could not be explained, the others were; 2 an option is wrong; 130 Ctrl-C.
 """
@@ -6,23 +6,23 @@ Exit codes: 0 all done; 1 some photographs could not be explained, the others we
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seewhy.apps.cli import measuring
 from seewhy.apps.cli.asked import Asked, pixel_of, place_of, region_of
+from seewhy.apps.cli.common import AsJson, Device, Model, Weights, exit_codes, load, sample
 from seewhy.apps.cli.names import Files, Naming, names_of, part_of_name
-from seewhy.apps.cli.options import labels_in, method_names, seen_through
-from seewhy.apps.cli.records import HEADS, Failure, Record, csv_file, json_line
-from seewhy.apps.cli.run import Job, Photograph, explain_all
+from seewhy.apps.cli.options import RULES, labels_in, methods_named, seen_through
+from seewhy.apps.cli.records import CHANCE, HEADS, Failure, Record, csv_file, json_line
+from seewhy.apps.cli.run import CHECK_FORWARDS, Job, Photograph, explain_all
 from seewhy.apps.cli.sources import photographs
 from seewhy.apps.cli.terminal import CtrlC, any_character, print_table, say, warnings_shown
-from seewhy.errors import GradientError, InputError, LayerError, SeewhyError
+from seewhy.errors import GradientError, InputError, LayerError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,14 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_MODEL = "default, timm:NAME, torchvision:NAME, transformers:NAME, open_clip:NAME, or path/to/file.py:build"
-_WEIGHTS = "pretrained, none (random), or a checkpoint file"
 _BATCH = 16
-
-Model = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
-Weights = Annotated[str, typer.Option("--weights", "-w", help=_WEIGHTS)]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document per line instead of a table.")]
 
 
 class Mode(StrEnum):
@@ -108,7 +101,10 @@ def explain(
     ] = None,
     gray: Annotated[bool, typer.Option("--gray", help="The model takes one channel: grey levels.")] = False,
     method: Annotated[
-        list[str] | None, typer.Option(help="One of `seewhy methods`. [default: grad_cam]", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="One of `seewhy methods`; auto measures which. [default: by the kind of model]", show_default=False
+        ),
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option(help="Several, with commas: grad_cam,layer_cam.", show_default=False)
@@ -146,6 +142,12 @@ def explain(
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no figures: much faster.")] = False,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write no overlays.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Write the numbers too, as .npz.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help=f"Say whether each map is better than chance, for {CHECK_FORWARDS} more forwards."
+        ),
+    ] = False,
     csv: Annotated[
         Path | None, typer.Option(help="Add a row for each result to this file.", show_default=False)
     ] = None,
@@ -167,7 +169,7 @@ def explain(
             raise InputError("alpha is out of range.", got=alpha, expected="a number in [0, 1]")
         if signed and mode is Mode.opacity:
             raise InputError("opacity has no sign.", got="--signed with --mode opacity", do="leave one of them out")
-        names = method_names(method or (), methods or ())
+        names = methods_named(method or (), methods or ())
         given = [f"--{name}" for name, value in (("box", box), ("pixel", pixel), ("mask", mask)) if value is not None]
         if len(given) > 1:
             raise InputError("only one of these says where.", got=", ".join(given), do="leave the others out")
@@ -175,19 +177,19 @@ def explain(
             raise InputError(
                 "--top-k ranks classes.", got=given[0] if given else "--target", do="leave one of them out"
             )
+        if top_k and check:
+            raise InputError("--check holds one map against chance.", got="--top-k", do="leave one of them out")
         if skip_existing and no_figure and no_overlay and not raw:
             raise InputError("--skip-existing looks for files, and none are written.", do="leave it out")
         from seewhy.explainer import Explainer
         from seewhy.images.photo import open_photo
-        from seewhy.methods import get
         from seewhy.models import Preprocess
         from seewhy.render._colormap import colours
         from seewhy.targets import Text, find_label
 
-        names = list(dict.fromkeys(get(name).name for name in names))
         if colormap is not None:
             colours(colormap)
-        loaded = _load(model, weights, device)
+        loaded = load(model, weights, device)
         if labels is not None:
             loaded = replace(loaded, labels=labels_in(labels))
         assert isinstance(loaded.preprocess, Preprocess)  # of what `load` made
@@ -219,16 +221,19 @@ def explain(
         }  # fmt: skip
         parts = [*([target] if target else []), *given, *(layer or []), *([f"top{top_k}"] if top_k else [])]
         suffix = "-".join(["", *filter(None, map(part_of_name, parts))])
-        found = photographs(images or [_sample()], out)
+        found = photographs(images or [sample()], out)
         read = [path for path in (mask, labels, csv) if path is not None]
         first = Naming(out, "", request, top_k or 0, overlay=not no_overlay, figure=not no_figure, raw=raw)
         namings = {name: replace(first, suffix=name + suffix, request={**request, "method": name}) for name in names}
         todo = _todo(found, namings, read, skip_existing=skip_existing)
-        job = Job(
-            explainer, asked, where is None and region is None, batch_size or _BATCH, drawing, {"mode": mode.value}
-        )
+        alike = where is None and region is None
+        job = Job(explainer, asked, alike, batch_size or _BATCH, drawing, {"mode": mode.value}, check)
         if not _run(job, todo, csv, as_json=as_json, stop=stop):
             raise typer.Exit(1)
+
+
+app.command()(measuring.choose)
+app.command()(measuring.evaluate)
 
 
 @app.command()
@@ -259,13 +264,13 @@ def layers(
         from seewhy.inspect._summary import HEADS as COLUMNS
         from seewhy.inspect._summary import summary
 
-        loaded = _load(model, weights, device)
-        inputs, _, _ = loaded.prepare([_sample()])
+        loaded = load(model, weights, device)
+        inputs, _, _ = loaded.prepare([sample()])
         found = summary(loaded.module, inputs)
         chosen: tuple[str, ...] = ()
         with warnings_shown(say):
             try:
-                explanation = Explainer(loaded)(inputs)
+                explanation = Explainer(loaded, "grad_cam")(inputs)
                 chosen, note = explanation.layers, explanation.note
             except (LayerError, GradientError) as error:  # the list is what helps to name one instead
                 note = f"No layer can be chosen: {error}"
@@ -304,7 +309,7 @@ def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_jso
     errors = Console(stderr=True, highlight=False)
     rows: list[tuple[str, ...]] = []
     failures = 0
-    maps = len(job.explainer.methods)
+    maps = max(1, len(job.explainer.methods))
     hidden = len(todo) < 2 or not errors.is_terminal
     with csv_file(csv) as add, Progress(console=errors, transient=True, disable=hidden) as progress:
         task = progress.add_task("explaining", total=len(todo) * maps)
@@ -316,7 +321,7 @@ def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_jso
                 failures += 1
                 say(f"error: {record.error}", errors)
             else:
-                rows.append(record.cells)
+                rows.append(record.cells(checked=job.check))
             if as_json:
                 typer.echo(json_line(asdict(record)))
             first = isinstance(record, Failure) or record.rank in (None, 1)
@@ -327,7 +332,7 @@ def _run(job: Job, todo: list[Photograph | Failure], csv: Path | None, *, as_jso
         finally:
             progress.stop()
             if rows and not as_json:
-                print_table(HEADS, rows)
+                print_table((*HEADS, CHANCE) if job.check else HEADS, rows)
     return not failures
 
 
@@ -344,7 +349,7 @@ def _explainer(
         try:
             find(loaded.module, layer)
         except LayerError as error:
-            inputs, _, _ = loaded.prepare([_sample()])
+            inputs, _, _ = loaded.prepare([sample()])
             spacious = [row.label for row in summary(loaded.module, inputs).rows if row.grid is not None]
             near = difflib.get_close_matches(layer, spacious, n=5, cutoff=0.6)
             shallow = [name for name in spacious if "." not in name]
@@ -353,20 +358,8 @@ def _explainer(
                 expected="a layer with space, such as " + ", ".join(near or shallow[-5:] or spacious[-5:]),
                 do="`seewhy layers` lists them",
             ) from error
-    return kind(loaded, methods, layers=layers or None, batch_size=batch_size or 32)
-
-
-def _load(model: str, weights: str, device: str) -> Loaded:
-    from seewhy.models import load
-
-    with warnings_shown(say):
-        return load(model, weights=weights, device=device)
-
-
-def _sample() -> Path:
-    from seewhy import samples
-
-    return samples.path("chelsea.png")
+    method: Any = methods if methods[0] not in RULES else methods[0]
+    return kind(loaded, method, layers=layers or None, batch_size=batch_size or 32)
 
 
 def _make_folder(out: Path) -> None:
@@ -374,17 +367,3 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: is no folder that can be written to ({error.strerror}).") from error
-
-
-@contextmanager
-def exit_codes() -> Iterator[CtrlC]:
-    """A user's mistake is told in plain words and ends with 2; anything else keeps its traceback."""
-    try:
-        with CtrlC() as stop:
-            yield stop
-    except SeewhyError as error:
-        say(f"error: {error}")
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as interrupt:
-        say("stopped")
-        raise typer.Exit(130) from interrupt

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from seewhy.apps.cli.commands import Model, Weights, app, exit_codes
+from seewhy.apps.cli.commands import app
+from seewhy.apps.cli.common import Model, Weights, exit_codes
 from seewhy.apps.cli.options import labels_in, seen_through
 from seewhy.apps.cli.records import json_line
 from seewhy.apps.cli.terminal import say, warnings_shown

@@ -14,19 +14,36 @@ from seewhy.errors import InputError
 if TYPE_CHECKING:
     from seewhy.images.preprocess import Preprocess
 
+RULES = ("default", "auto")  # what stands for a method that is chosen
 
-def method_names(method: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """The methods of `--method NAME`, given once, or of `--methods NAME,NAME`; grad_cam where there are none."""
+
+def methods_named(method: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """The methods of `--method NAME`, given once, or of `--methods NAME,NAME`, by their own names, each once.
+
+    One that chooses, "default" or "auto", stands alone. It is "default" where there are none.
+
+    Raises:
+        InputError: for both options, or one of them twice or empty.
+        MethodError: for a name that no method has.
+    """
+    from seewhy.methods import get
+
     if len(method) > 1:
         raise InputError(
             "--method is one method.", got=" and ".join(method), do=f"for several: --methods {','.join(method)}"
         )
     if method and methods:
         raise InputError("one of --method and --methods says which.", got="both", do="leave one out")
-    names = [name.strip() for entry in methods for name in entry.split(",") if name.strip()]
+    names = listed(methods)
     if methods and not names:
         raise InputError("--methods names none.", got=repr(" ".join(methods)), expected="as in grad_cam,layer_cam")
-    return names or list(method) or ["grad_cam"]
+    names = names or list(method) or ["default"]
+    return names if names[0] in RULES and len(names) == 1 else list(dict.fromkeys(get(name).name for name in names))
+
+
+def listed(given: Sequence[str]) -> list[str]:
+    """The entries of options that take several, with commas or again."""
+    return [name.strip() for entry in given for name in entry.split(",") if name.strip()]
 
 
 def labels_in(path: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from seewhy.errors import InputError
 
 HEADS = ("label", "probability", "layer", "method", "file")
+CHANCE = "better than chance"  # the head of one more column, with --check
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Record:
         overlay: the overlay's file; None where none was asked for. So are figure and raw.
         figure: the figure's file.
         raw: the file of numbers.
-        note: why this layer was chosen.
+        note: why this layer, or this method, was chosen.
         warnings: what is to be known of the map.
+        p_value: with --check how likely chance makes a map as good, from 0 to 1; else None.
     """
 
     image: str
@@ -49,16 +51,18 @@ class Record:
     raw: str | None
     note: str
     warnings: tuple[str, ...]
+    p_value: float | None = None
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The row of a table under `HEADS`."""
+    def cells(self, *, checked: bool) -> tuple[str, ...]:
+        """The row of a table under `HEADS`, and where maps are checked `CHANCE`."""
+        chance = "" if self.p_value is None else f"p = {self.p_value:.2f}"
         return (
             self.label,
             "" if self.probability is None else f"{self.probability:.3f}",
             "\n".join(self.layers),
             self.method,
             "\n".join(filter(None, (self.overlay, self.figure, self.raw))) or self.image,
+            *((chance,) if checked else ()),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from seewhy.results.explanation import Explanation
     from seewhy.targets import Text
 
+_OTHERS = 30  # maps that one is checked against
+CHECK_FORWARDS = _OTHERS + 3  # those, the map itself, the photograph and a blurred one
+_FIRST = 8  # photographs that "auto" chooses by
 _WRITERS = 2  # threads that draw and write while the next batch runs
 _OF_THE_PHOTOGRAPH = (GradientError, InputError, NotInPictureError)  # another photograph may do: the run goes on
 
@@ -38,6 +42,7 @@ class Job:
         batch_size: how many photographs to explain at once.
         drawing: options of overlay and figure.
         overlay: options of the overlay alone.
+        check: whether each map is held against chance.
     """
 
     explainer: Explainer
@@ -46,6 +51,7 @@ class Job:
     batch_size: int
     drawing: Mapping[str, Any]
     overlay: Mapping[str, Any]
+    check: bool = False
 
 
 @dataclass
@@ -101,9 +107,10 @@ def explain_all(
     with ThreadPoolExecutor(_WRITERS) as writers:
         try:
             # the first one alone: it is then that the layer is chosen, which costs most in a whole batch
-            for start in (0, *range(1, len(photographs), job.batch_size)):
+            first = _FIRST if job.explainer.auto else 1
+            for start in (0, *range(first, len(photographs), job.batch_size)):
                 stop.check()
-                batch = list(photographs[start : start + job.batch_size if start else 1])
+                batch = list(photographs[start : start + job.batch_size if start else first])
                 _explain_batch(job, [each for each in batch if isinstance(each, Photograph)], writers, warn_once, stop)
                 _hand_over(before, hand_over, stop)
                 before, batch = batch, []
@@ -163,7 +170,9 @@ def _explain_group(
     try:
         with warnings_shown(caught.append):
             target = job.asked(group[0][1])
-            found = job.explainer.each([photo for _, photo in group], target)  # type: ignore[arg-type]  # resolved first
+            photos = [photo for _, photo in group]
+            found = job.explainer.each(photos, target)  # type: ignore[arg-type]  # resolved first
+            chances = {method: _chances(job, each, photos) for method, each in found.items()} if job.check else {}
     except SeewhyError as error:
         if len(group) > 1:  # one of them, or what is asked for: it is told of each
             for alone in group:
@@ -182,11 +191,25 @@ def _explain_group(
     for number, (photograph, _) in enumerate(group):
         for method, explanation in every.items():
             one = explanation[number]
-            blank = [f"warning: {what}: {advice}." for what, _, advice in blanks(one)]
-            for text in blank:
+            p_value = chances[method][number] if method in chances else None
+            own = [f"warning: {what}: {advice}." for what, _, advice in blanks(one)]
+            if p_value is not None and p_value > 0.05:
+                own.append(f"warning: the {one.method} map cannot be told from chance (p = {p_value:.2f}).")
+            for text in own:
                 warn(f"{photograph.path}: {text}")
-            told = general if one.scores.ndim == 2 else (*general, *blank)  # of several maps each has its own
-            _write(photograph, _Writing(job, photograph.files[method], one, told), writers, warn)
+            told = general if one.scores.ndim == 2 else (*general, *own)  # of several maps each has its own
+            _write(photograph, _Writing(job, photograph.files[method], one, told, p_value), writers, warn)
+
+
+def _chances(job: Job, explanation: Explanation, photos: Sequence[Image.Image]) -> list[float]:
+    """For each map how likely chance makes one as good."""
+    from seewhy.errors import MapWarning
+    from seewhy.evaluation import check
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)  # it is told of each photograph
+        found = check(explanation, job.explainer.loaded or job.explainer.model, photos, others=_OTHERS, redraw=False)
+    return found.p_value.tolist()
 
 
 def _write(photograph: Photograph, writing: _Writing, writers: ThreadPoolExecutor, warn: Callable[[str], None]) -> None:
@@ -211,6 +234,7 @@ class _Writing:
     files: Files
     explanation: Explanation
     warnings: tuple[str, ...]
+    p_value: float | None
 
     def __call__(self) -> list[Record | Failure]:
         """Draw and write everything but the figure; a record for each map."""
@@ -260,6 +284,7 @@ class _Writing:
                 raw=None if self.files.raw is None else str(self.files.raw),
                 note=explanation.note,
                 warnings=(*self.warnings, *([f"warning: the map shows nothing: {blank}."] if blank else [])),
+                p_value=self.p_value,
             )
 
 
