@@ -639,7 +639,9 @@ class Explainer:
 
 def _has_a_window(method: str | Method) -> bool:
     """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
-    return method not in ("auto", default.DEFAULT) and "window" in inspect.signature(registry.get(method).function).parameters
+    if method in ("auto", default.DEFAULT):
+        return False
+    return "window" in inspect.signature(registry.get(method).function).parameters
 
 
 def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:

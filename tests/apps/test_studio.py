@@ -134,7 +134,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
             page.locator("#run").click()
             page.locator("#gallery").get_by_text("grad_cam at bn2: tabby").first.wait_for()
             page.locator("#check").click()
-            page.locator("#verdicts").get_by_text("p = ").first.wait_for()
+            page.locator("#verdicts").get_by_text("p = ").first.wait_for(state="attached")
             page.screenshot(path=str(tmp_path / "studio.png"), full_page=True)
             page.locator("#make").click()
             link = page.locator("#downloads a[download]").filter(has_text="").last

@@ -21,10 +21,12 @@ OPTIONS = CHEAP | {
     "group_cam": {"groups": 8, "sigma": 2.0, "quantile": 0.0},  # of few places, equal ones move a quantile
     "smooth_grad_cam_plus_plus": {"samples": 1, "noise": 0.0},
 }
+# their noise and regions are drawn for the shape of the input: other ones for a picture
+DRAWN = {"smooth_grad", "smooth_grad_squared", "var_grad", "lime", "kernel_shap", "sobol", "hsic", "caap"}
 METHODS = [  # those of attention are below; of boxes a signal has none; rise and occlusion mask other shapes
     name
     for name, found in seewhy.methods.available().items()
-    if name not in {"rise", "occlusion", "d_rise"} and not found.attends
+    if name not in {"rise", "occlusion", "d_rise"} | DRAWN and not found.attends
 ]
 
 

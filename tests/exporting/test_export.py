@@ -49,7 +49,7 @@ def assert_alike(path: Path, model: nn.Module, side: int, method: str, target=No
         asked = None if classes is None else classes[:count]
         found, expected = program(given, asked), seewhy.explain(model, given, target or asked, method=method)
         assert found.layers == expected.layers
-        assert found.name(0) == expected.name(0)
+        assert expected.name(0).startswith(found.name(0))  # a program knows the class, not what it is set against
         torch.testing.assert_close(found.heatmap, expected.heatmap, rtol=0, atol=LARGEST)
         given_classes = None if asked is None else torch.tensor(asked)
         torch.testing.assert_close(program.run(given, given_classes)["heatmap"], expected.heatmap, rtol=0, atol=LARGEST)

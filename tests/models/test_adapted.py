@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import seewhy
-from seewhy.errors import GradientError, MethodError
+from seewhy.errors import MethodError
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 METHODS = ["layer_cam", "attention_relevance", "guided_backprop"]
@@ -52,11 +52,9 @@ def test_activations_of_8_bits_have_no_gradient_and_that_is_said() -> None:
     model = vit()
     expected = seewhy.explain(model, IMAGES, 1, method="rise", masks=200, cells=4)
     quantization.quantize_(model, quantization.Int8DynamicActivationInt8WeightConfig())
-    for method in ("attention_relevance", "full_grad"):
+    for method in ("attention_relevance", "full_grad", "layer_cam"):
         with pytest.raises(MethodError, match="the model is quantised"):
             seewhy.explain(model, IMAGES, 1, method=method)
-    with pytest.raises(GradientError):
-        seewhy.explain(model, IMAGES, 1, method="layer_cam")
     found = seewhy.explain(model, IMAGES, 1, method="rise", masks=200, cells=4)
     correlation = torch.corrcoef(torch.stack([found.heatmap.flatten(), expected.heatmap.flatten()]))[0, 1]
     assert correlation > 0.8

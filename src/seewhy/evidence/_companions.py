@@ -23,7 +23,8 @@ def see_each_other(forward: Forward) -> bool:
 
     BatchNorm without running statistics, attention over the batch and experts with a capacity do this. Costs a forward
     of one image, once for a model and shape; one more where the answers differ: a model that draws or counts answers
-    otherwise to the same batch too, and does not mix. Lists of images that a model lays out itself are not tried, nor are models that take
+    otherwise to the same batch too, and does not mix. Lists of images that a
+    model lays out itself are not tried, nor are models that take
     one size of batch only.
     """
     call, known = forward.call, _found.of(forward.run.model)

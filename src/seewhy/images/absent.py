@@ -65,8 +65,8 @@ def several(images: Images, baseline: Absent | Sequence[Absent]) -> Float[Tensor
 def superpixels(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
     """About `count` regions of each image: SLIC superpixels of pictures and volumes, the cells of a grid elsewhere.
 
-    Achanta et al. 2012 (doi:10.1109/TPAMI.2012.120). Signals and machines without scikit-image have cells; `grid_cells` gives them
-    everywhere.
+    Achanta et al. 2012 (doi:10.1109/TPAMI.2012.120). Signals and machines without scikit-image have cells, as
+    `grid_cells` gives them.
     """
     if find_spec("skimage") is None or images.ndim == 3:
         return grid_cells(images, count=count)

@@ -282,8 +282,9 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int
     if every := tensors_called(outputs, ("dense_boxes", "dense_scores")):
         return [_Detections(boxes, scores, scores, dense=True) for boxes, scores in zip(*every, strict=True)]
     raw = scores_tensor(outputs)
-    rows = raw.ndim == 3 and num_classes is not None and raw.shape[2] == 5 + num_classes
-    if rows and raw.shape[1] != 4 + num_classes:  # else a row for each class is as likely, and more common
+    known = raw.ndim == 3 and num_classes is not None
+    # where a row for each class would fit as well, it is that: the more common form
+    if known and num_classes and raw.shape[2] == 5 + num_classes and raw.shape[1] != 4 + num_classes:
         scores = raw[..., 5:] * raw[..., 4:5]
         return list(map(_Detections, _corners(raw[..., :4]), scores, scores))
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:
