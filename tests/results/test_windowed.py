@@ -147,6 +147,6 @@ def test_swin_unetr_has_a_map_without_configuration() -> None:
     model = nets.SwinUNETR(in_channels=1, out_channels=2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
     found = seewhy.explain(model, volume, seewhy.Region(1, mask), method="seg_xres_cam")
     near = F.max_pool3d(mask[None].float(), 13, 1, 6)[0] > 0
-    # attention of random weights spreads over its windows: half of the heat is near the nodule, in a tenth of the volume
+    # attention of random weights spreads: half of the heat is near the nodule, in a tenth of the volume
     assert near.float().mean() < 0.1
     assert (found.heatmap[0] * near).sum() > 0.4 * found.heatmap[0].sum() > 0
