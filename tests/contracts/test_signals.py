@@ -26,7 +26,7 @@ DRAWN = {"smooth_grad", "smooth_grad_squared", "var_grad", "lime", "kernel_shap"
 METHODS = [  # those of attention are below; of boxes a signal has none; rise and occlusion mask other shapes
     name
     for name, found in seewhy.methods.available().items()
-    if name not in {"rise", "occlusion", "d_rise"} | DRAWN and not found.attends
+    if name not in {"rise", "occlusion", "d_rise", "tam", "eagle"} | DRAWN and not found.attends
 ]
 
 

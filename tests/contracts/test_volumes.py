@@ -18,10 +18,11 @@ OPTIONS = CHEAP | {"ss_cam": {"samples": 1, "noise": 0.0}, "vit_cx": {"noise": 0
 OPTIONS |= {
     name: {"samples": 1, "noise": 0.0} for name in ("smooth_grad", "smooth_grad_squared")
 }  # the noise too would be another
+# the network has no boxes, words and attention; eagle cuts regions that are others in a volume
 METHODS = [
     name
     for name, found in seewhy.methods.available().items()
-    if name not in DRAWN and name != "d_rise" and not found.attends  # boxes and attention are not the network's
+    if name not in DRAWN and name not in ("d_rise", "tam", "eagle") and not found.attends
 ]
 
 
