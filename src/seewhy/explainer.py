@@ -451,9 +451,10 @@ class Explainer:
         drawn = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
         likely, call = forward.probabilities, forward.call
         outputs = rebuild(forward.outputs, Tensor.detach)
+        maps = {name: _stacked(by_call, forward) for name, by_call in drawn.maps.items()}
         return {
             found.name: Explanation(
-                maps={str(label): grid for label, grid in _stacked(drawn.maps[found.name], forward).items()},
+                maps={str(label): grid for label, grid in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
                 probabilities=None if likely is None else likely.detach(),
                 outputs=outputs,
@@ -462,7 +463,7 @@ class Explainer:
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
                 placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
-                fuse=self.fuse or ("sum" if forward.plan.added and not found.staged else found.fuse),
+                fuse=self.fuse or ("sum" if _add_up(found, maps[found.name], forward) else found.fuse),
                 labels=self.labels,
                 axes=call.axes,
                 note=forward.plan.reason if found.layered else "",
@@ -717,6 +718,11 @@ def _stacked(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[CallLab
         if rows[0] in maps:
             found[call] = torch.stack([maps[row] for row in rows], dim=maps[rows[0]].ndim - len(forward.call.space) + 1)
     return found
+
+
+def _add_up(method: Method, maps: Mapping[CallLabel, Tensor], forward: Forward) -> bool:
+    """Whether a method's maps are of parallel layers, each with a part of what speaks for the score."""
+    return len(maps) > 1 and method.layered and not method.staged and forward.plan.added
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

@@ -84,12 +84,15 @@ class Frames(Wrapped):
 class Recurrent(Wrapped):
     def __init__(self) -> None:
         super().__init__()
-        self.memory = nn.GRU(4, 8, batch_first=True)
+        self.memory = nn.RNN(4, 8, nonlinearity="relu", batch_first=True)
         self.classifier = nn.Linear(8, 3)
+        with torch.no_grad():
+            for parameter in [*self.memory.parameters(), *self.classifier.parameters()]:
+                parameter.abs_()  # more red in any frame is more of every class
 
     def forward(self, frames: Tensor) -> Tensor:
         steps, _ = self.memory(self.tower(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
-        return self.classifier(steps.mean(1)).square()
+        return self.classifier(steps.mean(1))
 
 
 class Slices(Wrapped):
@@ -229,6 +232,28 @@ def test_what_passes_beside_a_layer_is_explained_with_it() -> None:
     expected = parts[0][:, 0] / whole[:, 0]
     left = heat[..., :32].sum((-2, -1)) / heat.sum((-2, -1))
     torch.testing.assert_close(left, expected, atol=0.03, rtol=0)
+
+
+def test_what_no_layer_holds_is_said() -> None:
+    """A head reads an early layer too. Without biases the score is the sum of what comes by both ways."""
+
+    class Skip(Wrapped):
+        def ways(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            early = self.tower.trunk[:2](images)
+            return self.tower.trunk[2:](early).mean((2, 3)), early.mean((2, 3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            late, early = self.ways(images)
+            return late + 10 * early
+
+    model, images = Skip(), red(TOP_LEFT)
+    found = seewhy.explain(model, images, 0, method="grad_cam")
+    late, _ = model.ways(images)
+    share = float(1 - late[:, 0].sum() / model(images)[:, 0].sum())
+    assert found.layers == ("tower.trunk.4",)
+    assert 0.2 < share < 0.8
+    assert f"{share:.0%} of what the image says to the score passes beside it" in found.note
+    assert "beside" not in seewhy.explain(model.tower, images, 0, method="grad_cam").note
 
 
 def test_of_two_heads_only_what_speaks_for_the_score_counts() -> None:

@@ -18,6 +18,7 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients, recording_from
 from seewhy.errors import GradientError, LayerError, OutputError, warn
+from seewhy.evidence._beside import share_beside
 from seewhy.evidence._forward import Forward, Plan, Settings
 from seewhy.evidence._proof import can_be_proven, laid_out, placements, taken_as_upright
 from seewhy.evidence._provider import provider
@@ -33,6 +34,7 @@ from seewhy.inputs import Inputs
 from seewhy.inputs.prompted import Prompted
 from seewhy.methods.registry import Method
 
+_LITTLE = 0.05  # of what the image says to the score may pass beside a layer without a word
 _PARALLEL = 8  # calls beside the best one that are tried: more are heads of other tasks
 
 # by everything that decides where to look
@@ -190,7 +192,9 @@ class Recorder:
             )
             plan = _plan([*chosen, *stages], chosen, stages, reason, verdicts, added=added)
             if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
-                return self.record(run, run.call, forward.target, plan)
+                forward = self.record(run, run.call, forward.target, plan)
+            if run.call.canvas is None and observed.pass_beside(chosen):
+                plan = replace(plan, reason=plan.reason + _said_beside(share_beside(forward, plan.chosen)))
             return forward.at(plan)
         if refused:
             call, verdict = refused[0]
@@ -301,6 +305,10 @@ class Recorder:
             )
         elif not verdict.placement.is_upright:
             plan.placements[call.label] = verdict.placement
+
+
+def _said_beside(share: float) -> str:
+    return f"; {share:.0%} of what the image says to the score passes beside it" if share > _LITTLE else ""
 
 
 def _plan(

@@ -86,6 +86,10 @@ class Observed:
     starts: Set[int]
     ends: Set[int]
 
+    def pass_beside(self, chosen: Sequence[Seen]) -> bool:
+        """Whether something of the images reaches the outputs without going through one of these calls."""
+        return bool(self.flow.before(self.ends, {call.number for call in chosen}) & self.starts)
+
     def beside(self, chosen: Seen, others: Sequence[Seen]) -> list[Seen]:
         """Those of `others`, the best first, that carry to the outputs what passes beside a chosen call."""
         by_number = {call.number: call for call in reversed(others)}

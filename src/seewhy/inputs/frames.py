@@ -28,6 +28,9 @@ def has_frames_first(images: Tensor, run: Callable[[Tensor], Any], model: nn.Mod
         run: runs the model on other images in place of these.
         model: what runs.
     """
+    first = next((layer for layer in model.modules() if isinstance(layer, Convolution)), None)
+    if first is None or (len(first.kernel_size) == 3 and first.in_channels == images.shape[1] != images.shape[2]):
+        return False
     changed = images.clone()
     changed[:, :1] += 1
     given, other = (_given(model, run, batch) for batch in (images, changed))
