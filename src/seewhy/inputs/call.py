@@ -98,6 +98,8 @@ class Inputs:
         """Every tensor and list of the arguments that can be a batch of images, all with as many as the first."""
         batches = leaves((self.args, self.kwargs), (Tensor, Listed))
         found = [batch for batch in batches if isinstance(batch, Listed) or self._has_space(batch)]
+        if len(found) < 2:  # `len` would fix a traced size
+            return iter(found)
         return (batch for batch in found if len(batch) == len(found[0]))
 
     @cached_property
