@@ -193,7 +193,7 @@ def _picture(drawing: Drawing) -> Image.Image:
     """The map over its photograph, or alone where there is none."""
     if drawing.photo is None:
         return heat_image(drawing.heat, default_colormap("per_image"))
-    return painted(drawing, colormap=default_colormap("per_image"), alpha=0.5, mode="blend", resize="bilinear")
+    return painted(drawing, colormap=default_colormap("per_image"), alpha=0.5)
 
 
 def _lead(cards: Sequence[_Card], images: int) -> str:

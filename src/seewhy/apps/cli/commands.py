@@ -127,7 +127,8 @@ def explain(
     ] = Mode.blend,
     signed: Annotated[bool, typer.Option("--signed", help="Show what spoke against it too, in blue.")] = False,
     colormap: Annotated[
-        str | None, typer.Option(help="Any of matplotlib's. [default: jet; coolwarm for --signed]", show_default=False)
+        str | None,
+        typer.Option(help="ember, or any of matplotlib's. [default: ember; coolwarm for --signed]", show_default=False),
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How strong the heatmap is over the photograph.")] = 0.5,
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no figures: much faster.")] = False,

@@ -195,7 +195,7 @@ def of_jobs(folders: Sequence[Path], limit: int) -> Sheet:
     sheet = Sheet(chances={name: [] for name in names.values()}, truths=[], answers=[])
     shown = fine.filter(kept)
     others = {folder: _by_key(table, shown) for folder, table in tables.items() if folder != folders[0]}
-    place = {number: at for at, number in enumerate(np.flatnonzero(kept))}
+    place = {int(number): at for at, number in enumerate(np.flatnonzero(kept))}
     for number in order:
         at = place[int(number)]
         row = shown.row(at)
