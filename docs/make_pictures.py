@@ -49,7 +49,8 @@ def cells() -> None:
 
 def signal() -> None:
     """The figure of signals.md."""
-    _names_of("signals.md")["found"].figure().savefig(OUT / "signal.png", dpi=100)
+    names = _names_of("signals.md")
+    names["found"].figure(names["signal"]).savefig(OUT / "signal.png", dpi=100)
 
 
 def volume() -> None:
