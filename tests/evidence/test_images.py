@@ -139,6 +139,7 @@ def share(heat: Tensor, corner: tuple[int, int]) -> float:
 METHODS = pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "smooth_grad_cam_plus_plus"])
 
 
+@pytest.mark.few(6)
 @METHODS
 @pytest.mark.parametrize("kind", [Siamese, Streams, Concatenated, Interleaved])
 def test_several_images_have_a_map_each(kind: Callable[..., nn.Module], method: str) -> None:
@@ -181,6 +182,7 @@ def test_an_image_that_the_model_holds_has_no_map() -> None:
     assert share(found.heatmap, TOP_LEFT) > 0.8
 
 
+@pytest.mark.few(4)
 @METHODS
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", [Frames, Recurrent])
@@ -209,6 +211,7 @@ def test_slices_of_a_volume_are_frames_of_it() -> None:
         assert share(found.heatmap[:, number], corner) > 0.8
 
 
+@pytest.mark.few(3)
 @METHODS
 @pytest.mark.parametrize("kind", [Flipped, FlippedCalls])
 def test_views_of_an_image_lie_where_the_evidence_is(kind: Callable[[], nn.Module], method: str) -> None:
