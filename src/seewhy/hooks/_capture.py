@@ -17,7 +17,7 @@ from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
 from seewhy.hooks.records import Copy, Keeping, Record, Records, Slot, recorded
-from seewhy.hooks.select import Layers, find
+from seewhy.hooks.select import Layers, find, names
 from seewhy.hooks.wrappers import unwrap
 
 
@@ -44,11 +44,14 @@ def capture(
     what: "inputs", "outputs", "grad_inputs", "grad_outputs", one or several. A gradient is the latest that a backward
     pass brought, through that call alone; it comes also when the backward pass runs after the block.
     detach: False keeps values in the graph, so that `torch.autograd.grad` can ask for their gradient.
-    device: where to move what is kept. reduce: keep only what this makes of each floating point tensor.
+    device: where to move what is kept. reduce: keep only what this makes of each tensor of real or complex numbers.
     copy: "auto" copies only what an in-place operation is about to overwrite; True copies at once; False never does,
     and reading what was overwritten is an error.
     max_bytes: above this the forward is stopped by an `InputError`.
     threads: "all" records the forwards of other threads too.
+
+    The model itself is a layer, too: `capture(model, model)`, under the name "". Tensors are found in tuples, lists,
+    mappings and dataclasses, and in the attributes of other objects; of those that a layer is given no gradients.
 
     A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
     and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
@@ -63,7 +66,7 @@ def capture(
         raise InputError("unknown way to copy.", got=repr(copy), expected='"auto", True or False')
     root = unwrap(model)
     chosen = find(root, layers)
-    records = Records(chosen)
+    records = Records(chosen, names(root))
     keeping = Keeping(detach, device, copy, reduce, max_bytes)
     aliases = Aliases()
     with_gradients = not wanted.isdisjoint(("grad_inputs", "grad_outputs"))
@@ -73,7 +76,8 @@ def capture(
         if f"grad_{side}" not in wanted:
             return passing
         passing = alone(passing, (chosen[record.name], side))
-        record.kept[f"grad_{side}"] = rebuild(passing, lambda tensor: _listen(tensor, keeping))
+        objects = side == "outputs"
+        record.kept[f"grad_{side}"] = rebuild(passing, lambda tensor: _listen(tensor, keeping), objects=objects)
         return passing
 
     def values(record: Record, side: str, passing: Any) -> Any:

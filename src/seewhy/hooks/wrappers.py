@@ -13,6 +13,9 @@ from seewhy import _torch
 from seewhy.hooks.undo import Process, Undo, undoing
 
 
+WRAPPED_AS = ("module", "_orig_mod")  # the names that wrappers have for what is inside
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -19,7 +19,7 @@ from seewhy.hooks.activations import activation_in
 from seewhy.hooks.attach import Finish, Passed, around
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.records import lazy_copy
-from seewhy.hooks.select import Layer, Layers, check_ran, entries, find
+from seewhy.hooks.select import Layer, Layers, check_ran, entries, find, names
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs.call import Inputs
 
@@ -72,14 +72,20 @@ class _Enough(BaseException):
 
 
 def _calls(root: nn.Module, layers: Layers) -> dict[CallLabel, nn.Module]:
-    """The calls that are wanted. A number may stand behind a layer's name; without one the first call is meant."""
+    """The calls that are wanted. A number may stand behind a layer's name; without one the first call is meant.
+
+    A shared layer goes by the name that it was asked for by.
+    """
     wanted: dict[CallLabel, nn.Module] = {}
+    known = names(root)
     for entry in entries(layers):
         label = CallLabel.parse(entry) if isinstance(entry, str) else None
         numbered = label is not None and label.number is not None
         layer: Layer = label.name + label.level if label is not None and numbered else entry
         number = label.number if label is not None else None
-        wanted.update({CallLabel(name, number=number): module for name, module in find(root, layer).items()})
+        for first, module in find(root, layer).items():
+            name = layer if isinstance(layer, str) and layer in known else first
+            wanted[CallLabel(name, number=number)] = module
     return wanted
 
 
