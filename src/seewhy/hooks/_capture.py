@@ -15,7 +15,7 @@ from seewhy.errors import InputError
 from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.nested import rebuild
-from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
+from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, repeats_a_checkpoint, unchanged
 from seewhy.hooks.records import Copy, Keeping, Record, Records, Slot, recorded
 from seewhy.hooks.select import Layers, find, names
 from seewhy.hooks.wrappers import unwrap
@@ -56,7 +56,7 @@ def capture(
     A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
     and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
     gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it repeats, as long
-    as there is only one of that layer. A compiled model runs eagerly inside the block. Raises `LayerError` for layers
+    as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls like any. A compiled model runs eagerly inside the block. Raises `LayerError` for layers
     that do not exist, and at the end of the block if the model ran but one of `layers` did not.
     """
     wanted = checked((what,) if isinstance(what, str) else what)
@@ -69,7 +69,6 @@ def capture(
     records = Records(chosen, names(root))
     keeping = Keeping(detach, device, copy, reduce, max_bytes)
     aliases = Aliases()
-    with_gradients = not wanted.isdisjoint(("grad_inputs", "grad_outputs"))
     waiting: dict[str, list[Record]] = {}  # by layer: calls without a graph, which a checkpoint may repeat with one
 
     def gradients(record: Record, side: str, passing: Any) -> Any:
@@ -91,9 +90,12 @@ def capture(
         return passing
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        if not _torch.inside_backward():  # gradient checkpointing repeats what it did not keep
+        repeated = waiting.get(name, [])
+        # gradient checkpointing repeats what it did not keep, and records it this time
+        repeats = _torch.inside_backward() and torch.is_grad_enabled() and (repeated or repeats_a_checkpoint())
+        if not repeats:
             record = records.begin(name)
-            if with_gradients and not torch.is_grad_enabled():
+            if not torch.is_grad_enabled():
                 waiting.setdefault(name, []).append(record)
             given = values(record, "inputs", gradients(record, "inputs", passed))
 
@@ -104,7 +106,6 @@ def capture(
                 return instead
 
             return given, leave
-        repeated = waiting.get(name, [])
         if len(repeated) != 1:
             for record in repeated:
                 record.ambiguous = True
