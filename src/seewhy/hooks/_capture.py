@@ -56,8 +56,9 @@ def capture(
     A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
     and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
     gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it repeats, as long
-    as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls like any. A compiled model runs eagerly inside the block. Raises `LayerError` for layers
-    that do not exist, and at the end of the block if the model ran but one of `layers` did not.
+    as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls like any. A
+    compiled model runs eagerly inside the block. Raises `LayerError` for layers that do not exist, and at the end of
+    the block if the model ran but one of `layers` did not.
     """
     wanted = checked((what,) if isinstance(what, str) else what)
     if not detach and device is not None:

@@ -31,9 +31,9 @@ def edit(
         with seewhy.edit(model, {"layer3.*": seewhy.zero([5, 7])}):
             logits = model(images)
 
-    edits: layers (a name, pattern, module or type) -> a function, or several, from each tensor of real or complex numbers to the
-    one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that fit a layer
-    are applied, in order.
+    edits: layers (a name, pattern, module or type) -> a function, or several, from each tensor of real or complex
+    numbers to the one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that
+    fit a layer are applied, in order.
     what: "inputs", "outputs", "grad_inputs" or "grad_outputs". An edit of gradients belongs to the graph that the
     forward made inside the block, whenever its backward pass runs. Under gradient checkpointing the backward pass must
     run inside the block: it repeats the forward, and that is edited too.

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from seewhy.errors import InputError
@@ -61,14 +60,12 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
 
     with undoing() as undo:
         for name, module in layers.items():
-            if isinstance(module, torch.jit.ScriptModule):  # which runs as one graph and takes no hook
-                continue
-
             enter: Callable[..., Any] = _Attached(module, partial(before, name))
             leave: Callable[..., Any] = _Attached(module, partial(_left, after, name))
             undo.later(_detach, module, enter, leave)
-            module.register_forward_pre_hook(enter, with_kwargs=True)
-            module.register_forward_hook(leave)
+            # scripted modules refuse these, and yet heed them where they are called from Python
+            nn.Module.register_forward_pre_hook(module, enter, with_kwargs=True)
+            nn.Module.register_forward_hook(module, leave)
         yield ran
 
 
@@ -146,8 +143,6 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
     """
     with undoing() as undo:
         for module in modules:
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
             found = module.__dict__.get("forward")
             undo.later(_put_forward, module, found)
             module.__dict__["forward"] = _Forward(module, stand_in, found)

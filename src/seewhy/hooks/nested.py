@@ -69,7 +69,7 @@ _CONTAINERS = (Mapping, tuple, list, deque, Tensor)
 
 
 def _attributes(thing: Any) -> dict[str, Any]:
-    found = {name: getattr(thing, name) for name in _slots(type(thing)) if hasattr(thing, name)}
+    found = {name: getattr(thing, name) for name in _slots(type(thing)) if hasattr(thing, name)}  # type: ignore[arg-type]
     return {**found, **getattr(thing, "__dict__", {})}
 
 
@@ -101,9 +101,7 @@ def rebuild(
         if not objects:
             return structure
         around = (*around, structure)
-    renewed = {
-        key: rebuild(child, change, leaf, objects=objects, around=around) for key, child in children(structure)
-    }
+    renewed = {key: rebuild(child, change, leaf, objects=objects, around=around) for key, child in children(structure)}
     if not renewed or all(renewed[key] is child for key, child in children(structure)):
         return structure
     if isinstance(structure, tuple):
@@ -113,6 +111,7 @@ def rebuild(
         return kind(renewed)
     # a constructor may take other arguments than what is inside, or change it
     copied = copy.copy(structure)
+    renewed.update({key: copied for key, child in renewed.items() if child is structure})  # it refers to itself
     for key, child in renewed.items():
         if isinstance(structure, MutableMapping | list | deque):
             copied[key] = child

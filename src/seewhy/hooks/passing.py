@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -102,8 +103,8 @@ def on_gradient(tensor: Tensor, answer: Callable[[Tensor], Tensor | None]) -> Te
 
 
 def repeats_a_checkpoint() -> bool:
-    """Whether, inside a backward pass, torch's gradient checkpointing runs this code, and not a hook of the caller's."""
-    frame = sys._getframe(1)
+    """Whether torch's gradient checkpointing runs this code in a backward pass, and not a hook of the caller's."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "_engine_run_backward":
         if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
             return True
