@@ -102,7 +102,8 @@ class Recorder:
         starts = {each.start for each in self.providers}
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
-        from_image = "image" in starts or not (layers or more or "forward" in starts)
+        leaf = call.image.is_floating_point() or any(found.differentiates for found in self.methods)
+        from_image = "image" in starts or (leaf and not (layers or more or whole))
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
                 whole = False
