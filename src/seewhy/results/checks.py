@@ -45,7 +45,9 @@ def warn_of_gaps(explanation: Explanation) -> None:
 
 
 def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
-    """The maps that cannot mean anything. A detector reads each box of a pyramid from one level: that is judged whole.
+    """The maps that cannot mean anything. A pyramid, of which a detector reads a box from one level, is judged whole.
+
+    So are parallel layers, whose maps add up.
 
     Args:
         explanation: of any images.
@@ -57,7 +59,8 @@ def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
     pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
     for label, grid in explanation.maps.items():
         places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
-        layers.setdefault(re.split(r"[\[#]", label)[0] if pyramid else label, []).append(places)
+        whole = re.split(r"[\[#]", label)[0] if pyramid else label
+        layers.setdefault(" + ".join(explanation.maps) if explanation.fuse == "sum" else whole, []).append(places)
     verdicts = []
     for levels in layers.values():
         places = torch.cat(levels, -1)
