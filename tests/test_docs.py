@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 
 PAGES = [
     *(
-        "asking.md",
+        pytest.param("asking.md", marks=pytest.mark.slow),
         "export.md",
         "hooks.md",
         "jobs.md",
