@@ -146,14 +146,14 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     """
     aliases = Aliases()
     if from_start:
-        tape = _run(forward, layers, _StillRecording(), aliases, recording=True)
+        tape = _run(forward, layers, StillRecording(), aliases, recording=True)
     else:
         tape = _run(forward, layers, nullcontext(), aliases)
         if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
             # part of the model runs under its own no_grad: a frozen backbone, say
-            tape = _run(forward, layers, _StillRecording(), aliases := Aliases())
+            tape = _run(forward, layers, StillRecording(), aliases := Aliases())
     if aliases.written:
-        return _run(forward, layers, _StillRecording(), None, recording=True)
+        return _run(forward, layers, StillRecording(), None, recording=True)
     return tape
 
 
@@ -251,7 +251,7 @@ def _put(activation: Tensor, kept: Tensor) -> None:
     activation.grad_fn  # noqa: B018  # a view looks up its place in the graph when asked, and remembers the version
 
 
-class _StillRecording(TorchFunctionMode):
+class StillRecording(TorchFunctionMode):
     """Once recording is on, a model's own `no_grad` does not turn it off. Costs a Python call per operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

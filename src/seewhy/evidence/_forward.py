@@ -63,6 +63,7 @@ class Plan:
         placements: where the grids lie that do not cover the whole input as it is.
         seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
+        attention: which calls of attention are those over the image's tokens, once that has been worked out.
         classifiers: which of the linear layers of a forward is given a layer's global average, once that was seen.
     """
 
@@ -74,6 +75,7 @@ class Plan:
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
+    attention: list[Any] = field(default_factory=list)
     classifiers: dict[CallLabel, int] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:

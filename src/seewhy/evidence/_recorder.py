@@ -96,7 +96,7 @@ class Recorder:
         starts = {each.start for each in self.providers}
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
-        from_image = "image" in starts or not (layers or more or "forward" in starts)
+        from_image = "image" in starts or not (layers or more or starts & {"forward", "watch"})
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
                 whole = False
