@@ -185,7 +185,7 @@ def attend(model: nn.Module, within: Collection[str] = (), *, record: bool = Fal
         calls.append(replace(made, onward=going_on.grad_fn))
         return going_on
 
-    mode: Any = Open(keep)
+    mode: Any = Open(keep, lean=record)
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         depth = len(running)
@@ -272,15 +272,18 @@ class Open(TorchFunctionMode):
     Args:
         keep: given a `Call`.
         weigh: makes other weights of the weights (..., rows, columns) and the values (..., columns, e).
+        lean: whether the weights of linear layers are left out of the graph, which then need not keep their inputs.
     """
 
     def __init__(
         self,
         keep: Callable[[Call], Tensor] = lambda call: call.output,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        lean: bool = False,
     ) -> None:
         super().__init__()
-        self.keep, self.weigh = keep, weigh
+        self.keep, self.weigh, self.lean = keep, weigh, lean
         self.made: MutableMapping[Tensor, _Made] = WeakTensorKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -291,6 +294,9 @@ class Open(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _undispatched(func)(*args, **kwargs)
+        if name == "linear" and self.lean:
+            args = tuple(map(_without_graph, args))
+            kwargs = {key: _without_graph(entry) for key, entry in kwargs.items()}
         product = product_of(name, args, kwargs)
         if product is not None and name != "baddbmm":
             for number, factor in enumerate(product.factors):
@@ -479,6 +485,10 @@ def _label_of(made: _Made, read: Weighing) -> int | None:
     """The label of a product that another one sums over."""
     axis = read.product.labels[read.number].index(read.columns)
     return next((label for label, place in made.axes.items() if place == axis), None)
+
+
+def _without_graph(entry: Any) -> Any:
+    return entry.detach() if isinstance(entry, nn.Parameter) else entry
 
 
 def _exchanged(entry: Any, old: Tensor, new: Tensor) -> Any:
