@@ -28,6 +28,7 @@ PAGES = [
 ]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_the_code_on_the_page_runs(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

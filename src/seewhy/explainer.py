@@ -21,8 +21,27 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import Session, session
 from seewhy.engine.tape import replacing
-from seewhy.errors import InputError, InputTypeError, LayerError, MethodError, ReplayWarning, warn
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other
+from seewhy.errors import (
+    GradientError,
+    InputError,
+    InputTypeError,
+    LayerError,
+    MethodError,
+    ReplayWarning,
+    SeewhyError,
+    warn,
+)
+from seewhy.evidence import (
+    Forward,
+    Gradients,
+    Recorder,
+    Settings,
+    doubts,
+    logits,
+    question,
+    requests,
+    see_each_other,
+)
 from seewhy.geometry import grid as grids
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
@@ -36,7 +55,7 @@ from seewhy.models.accepted import as_module, is_closed, limits_of, with_preproc
 from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations, cat
-from seewhy.results.checks import warn_of_blanks, warn_of_gaps
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps, without
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
@@ -54,6 +73,7 @@ _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = Pe
 _attends: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
 
 _Recorded = tuple[Forward, dict[str, Explanation]]  # a recorded forward, and what each method made of it
+_Explained = tuple[list[Method], dict[str, Explanation]]  # the methods, and the explanation by each, by its name
 
 
 class _Drawn(NamedTuple):
@@ -194,8 +214,9 @@ class Explainer:
             depends on.
         grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
             a linear function from the layer's output to (B, C, *space).
-        fuse: how several layers become one heatmap: "mean", "max", "product", or "local_product", in which the fine
-            ones outline what the coarse ones point at. None is the method's own way.
+        fuse: how several layers become one heatmap: "mean", "max", "product", "local_product", in which the fine ones
+            outline what the coarse ones point at, or "sum", unscaled, for parallel layers. None is the method's own
+            way, and the sum of parallel layers that the library found.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         augment_smooth: the mean over six views, mirrored and of other brightness; costs six times as much.
         generator: random numbers for the methods that draw; None is the same seed for every call. All maps of a call
@@ -376,24 +397,64 @@ class Explainer:
     ) -> Explanations:
         """See `each`, for inputs that are prepared."""
         with session(self.model, inputs, select=self._select) as run:
-            taken, why, (forward, found) = (
-                self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
-            )
-            if see_each_other(forward):
-                alone = self._one_by_one(forward, target)
-                why, found = "", {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
+            taken, found = self._of_each_input(run, target)
         files = _files(passed) if photos else None
         explanations = Explanations()
         for method in taken:
             origin = Origin(self.loaded or self.model, None if photos else passed, run.call.batch, method)
-            note = " ".join(filter(None, (why, found[method.name].note)))
+            one = found[method.name]
+            others = {name: replace(other, origin=origin) for name, other in one.others.items()}
             explanations[method.name if self.named else default.DEFAULT] = replace(
-                found[method.name], frames=frames, photos=photos, files=files, origin=origin, note=note
+                one, frames=frames, photos=photos, files=files, origin=origin, others=others
             )
         for explanation in explanations.values():
-            warn_of_blanks(explanation)
-            warn_of_gaps(explanation)
+            for each in explanation.images.values():
+                warn_of_blanks(each)
+                warn_of_gaps(each)
         return explanations
+
+    def _of_each_input(self, run: Session, target: Any) -> _Explained:
+        """The explanations on the image among the inputs; of several on the first, which holds the others'."""
+        if run.call.count < 2:
+            return self._of_input(run, target)
+        refused: list[SeewhyError] = []
+        made: list[tuple[str, _Explained]] = []
+        for number, name in enumerate(run.call.names(run.model)):
+            try:
+                about = replace(run, call=replace(run.call, which=number))
+                made.append((name, self._of_input(about, target)))
+            except (GradientError, InputError, LayerError, MethodError) as error:  # no map lies on this one
+                refused.append(error)
+        if not made:
+            raise refused[0]
+        taken, _ = made[0][1]
+        explanations = {}
+        for method in taken:
+            first, *others = (
+                replace(found[method.name], input=name) for name, (_, found) in made if method.name in found
+            )
+            explanations[method.name] = replace(first, others={other.input: other for other in others})
+        return taken, explanations
+
+    def _of_input(self, run: Session, target: Any) -> _Explained:
+        """The methods that are taken, and their explanations on the image that the call means."""
+        taken, why, (forward, found) = (
+            self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
+        )
+        if see_each_other(forward):
+            alone = self._one_by_one(forward, target)
+            return taken, {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
+        for method in taken:
+            told = doubts(
+                method, found[method.name].maps, forward, lambda other, name=method.name: self._redrawn(other, name)
+            )
+            found[method.name] = without(found[method.name], told)
+        noted = {name: replace(one, note=" ".join(filter(None, (why, one.note)))) for name, one in found.items()}
+        return taken, noted
+
+    def _redrawn(self, forward: Forward, name: str) -> Mapping[str, Tensor]:
+        """The maps of one method, of another forward."""
+        return self.explained(forward)[name].maps
 
     def explained(self, forward: Forward) -> dict[str, Explanation]:
         """What each method makes of a recorded forward, by its name: a closed computation, which `export` traces.
@@ -409,9 +470,10 @@ class Explainer:
         drawn = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
         likely, call = forward.probabilities, forward.call
         outputs = rebuild(forward.outputs, Tensor.detach)
+        maps = {name: _stacked(by_call, forward) for name, by_call in drawn.maps.items()}
         return {
             found.name: Explanation(
-                maps={str(label): grid for label, grid in drawn.maps[found.name].items()},
+                maps={str(label): grid for label, grid in maps[found.name].items()},
                 scores=asked[found.ask].scores.detach(),
                 probabilities=None if likely is None else likely.detach(),
                 outputs=outputs,
@@ -420,7 +482,7 @@ class Explainer:
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
                 placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
-                fuse=self.fuse or found.fuse,
+                fuse=self.fuse or ("sum" if _add_up(found, maps[found.name], forward) else found.fuse),
                 labels=self.labels,
                 axes=call.axes,
                 note=forward.plan.reason if found.layered else "",
@@ -459,7 +521,7 @@ class Explainer:
 
         The forward of the plain method shows whether the model has a class token; the next call goes by that.
         """
-        kept, key = _attends.of(run.model), (*run.call.signature, type(target))
+        kept, key = _attends.of(run.model), (*run.call.signature, run.call.which, type(target))
         attention = self._for_class_tokens
         if kept.get(key):
             return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
@@ -526,10 +588,11 @@ class Explainer:
         inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
             forward = self.recorder.first(run, None)
-            if len(forward.activations) != 1:
-                got = ", ".join(map(str, forward.activations))
-                raise LayerError("concepts are those of one layer.", got=got, do="layers=")
-            ((label, kept),) = forward.activations.items()
+            labels = forward.plan.chosen or tuple(forward.activations)
+            if len(labels) != 1:
+                raise LayerError("concepts are those of one layer.", got=", ".join(map(str, labels)), do="layers=")
+            (label,) = labels
+            kept = forward.activation(label)
             maps, vectors = factorize(forward.fold(label)(kept.detach()), count)
             strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
             scores = self._scores_of(forward, label, strongest)
@@ -540,7 +603,7 @@ class Explainer:
     ) -> Float[Tensor, "K classes"]:
         """The class scores where the layer's output is, at every place, one of `vectors`."""
         run, fold = forward.run, forward.fold(label)
-        kept = forward.activations[label].detach()
+        kept = forward.activation(label).detach()
         first = kept[:1].expand(len(vectors), *kept.shape[1:])
         folded = fold(first)
         spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
@@ -559,8 +622,15 @@ class Explainer:
     def _check_alignment(self, forward: Forward) -> None:
         """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
         call = forward.call
+        rows = next((str(label) for label, grid in forward.plan.grids.items() if grid.rows is not None), "")
         for found in self.methods:
             masks = {"activations", "score"} <= {*found.needs}
+            if rows and (masks or found.staged or {"weights", "bias_gradients"} & {*found.needs}):
+                raise MethodError(
+                    f"{found.name} takes a layer to have one row for each image, and this model makes several of one.",
+                    got=f"rows such as {rows}",
+                    do="choose a method of a layer's gradients, such as grad_cam, or one without a layer, such as rise",
+                )
             if masks and forward.plan.placements:
                 label, place = next(iter(forward.plan.placements.items()))
                 raise MethodError(
@@ -656,6 +726,22 @@ def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
         if limits.gradients and found.runs_backward:
             able = ", ".join(other.name for other in registry.available().values() if not other.runs_backward)
             raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
+
+
+def _stacked(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[CallLabel, Tensor]:
+    """The maps of rows that are frames of one image as one map for each call: (B, [T,] frames, *grid)."""
+    frames = forward.plan.frames
+    taken = {row for rows in frames.values() for row in rows}
+    found = {label: grid for label, grid in maps.items() if label not in taken}
+    for call, rows in frames.items():
+        if rows[0] in maps:
+            found[call] = torch.stack([maps[row] for row in rows], dim=maps[rows[0]].ndim - len(forward.call.space) + 1)
+    return found
+
+
+def _add_up(method: Method, maps: Mapping[CallLabel, Tensor], forward: Forward) -> bool:
+    """Whether a method's maps are of parallel layers, each with a part of what speaks for the score."""
+    return len(maps) > 1 and method.layered and not method.staged and forward.plan.added
 
 
 def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:

@@ -36,6 +36,7 @@ def judged(model, batch, method, layer="2", channels=1) -> list[bool]:
     return is_noise(methods.get(method), maps.flatten(1), size, channels).tolist()
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("side", "channels"), [(16, 8), (64, 32)])
 @pytest.mark.parametrize("method", GRADIENTS)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")

@@ -157,7 +157,9 @@ class Attention:
 
 
 @contextmanager
-def attend(model: nn.Module, within: Collection[str] = (), *, record: bool = False) -> Iterator[list[Call]]:
+def attend(
+    model: nn.Module, within: Collection[str] = (), *, begin: Callable[[], object] | None = None
+) -> Iterator[list[Call]]:
     """While the block lasts, all attention in this thread's forwards of `model` is kept, in order.
 
     Seen are `F.scaled_dot_product_attention`, also as `nn.MultiheadAttention` calls it, whose fast path steps aside for
@@ -168,24 +170,25 @@ def attend(model: nn.Module, within: Collection[str] = (), *, record: bool = Fal
     Args:
         model: what runs.
         within: names of modules: attention elsewhere is passed over. All of the model, unless given.
-        record: whether a graph begins at the first output, so that gradients at outputs can be asked for.
+        begin: turns recording on, so that gradients at outputs can be asked for: a graph begins at the first of them.
+            None records as it is.
     """
     running = [""]
     calls: list[Call] = []
 
     def keep(made: Call) -> Tensor:
         made = replace(made, name=running[-1])
-        if not record or not made.readable:
+        if begin is None or not made.readable:
             calls.append(made)
             return made.output
         if not made.output.requires_grad:
             made = replace(made, output=made.output.detach().requires_grad_())
-        torch.set_grad_enabled(True)  # for the rest of this forward; who records it sets it back
+        begin()
         going_on = made.output.clone()
         calls.append(replace(made, onward=going_on.grad_fn))
         return going_on
 
-    mode: Any = Open(keep, lean=record)
+    mode: Any = Open(keep, lean=begin is not None)
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         depth = len(running)

@@ -56,7 +56,9 @@ def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forwar
         if kept is not None and kept.is_floating_point():
             size = sizes if method.scored else _mean_activation(forward, label)
             channels = _channels(forward, label)
-            suspected = is_noise(method, flat, size[:, None].expand(flat.shape[:-1]), channels, kept.dtype) & flat.any(-1)
+            suspected = is_noise(method, flat, size[:, None].expand(flat.shape[:-1]), channels, kept.dtype) & flat.any(
+                -1
+            )
             if bool(suspected.any()) and call.image.is_floating_point():
                 redrawn = redrawn or again(forward.again(call.seen_as(_jittered)))
                 other = _flat(redrawn[label], call.batch, len(call.space))
@@ -79,7 +81,9 @@ def _outputs(forward: Forward) -> Tensor:
     """The largest output of each image in absolute value."""
     batch = forward.call.batch
     rows = [found.detach() for found in tensors(forward.outputs) if found.ndim and len(found) == batch]
-    sizes = [found.reshape(batch, -1).abs().amax(1).float() for found in rows if found.is_floating_point() and found.numel()]
+    sizes = [
+        found.reshape(batch, -1).abs().amax(1).float() for found in rows if found.is_floating_point() and found.numel()
+    ]
     return torch.stack(sizes).amax(0) if sizes else forward.columns.detach().abs().amax(1).float()
 
 

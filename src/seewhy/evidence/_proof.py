@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from seewhy._types import CallLabel
 from seewhy.engine.session import Session
-from seewhy.geometry.grid import Grid, read
+from seewhy.geometry.grid import Grid, Rows, read
 from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen
 from seewhy.geometry.placement import Placement
-from seewhy.geometry.proof import Proof, prove
+from seewhy.geometry.proof import Proof, Row, prove
 from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward
 
@@ -29,8 +30,8 @@ def can_be_proven(run: Session) -> bool:
 
 def placements(
     run: Session, calls: Sequence[Seen], seen: Sequence[Seen], *, batch_size: int = _AT_ONCE
-) -> dict[CallLabel, Placement | NoPlaces]:
-    """Where the grids of these calls lie over the input, or why they have no places.
+) -> dict[CallLabel, Proof | NoPlaces]:
+    """How these calls lie over the input, row by row, or why they have no places.
 
     Costs nothing where nothing before a call can move places. Otherwise the model runs on some twenty changed copies
     of the first image, and again on as many for what these do not show.
@@ -43,7 +44,7 @@ def placements(
     """
     space = run.call.space
     upright = Placement.upright(space)
-    found: dict[CallLabel, Placement | NoPlaces] = {call.label: upright for call in calls if call.plain}
+    found: dict[CallLabel, Proof | NoPlaces] = {call.label: _certain(upright) for call in calls if call.plain}
     asked = {call.label: call.grid for call in calls if not call.plain and call.grid is not None}
     if not asked:
         return found
@@ -58,8 +59,37 @@ def placements(
         proofs = prove(folded, [run.call.image[:1]], at_once=min(batch_size, _AT_ONCE))
     for text, verdict in proofs.verdicts.items():
         if names[text] in asked:
-            found[names[text]] = verdict.placement if isinstance(verdict, Proof) else verdict
+            found[names[text]] = verdict
     return found
+
+
+def taken_as_upright(calls: Sequence[Seen], space: tuple[int, ...]) -> dict[CallLabel, Proof | NoPlaces]:
+    """The calls as they are, where nothing can be proven, or the caller has said how they lie."""
+    several = NoPlaces("it has several rows for each image, and what these are cannot be seen")
+    return {
+        call.label: several if call.grid is not None and call.grid.rows else _certain(Placement.upright(space))
+        for call in calls
+    }
+
+
+def _certain(placement: Placement) -> Proof:
+    return Proof((Row((0,), placement),), images_first=True, agreement=1.0)
+
+
+def laid_out(call: Seen, proof: Proof) -> dict[CallLabel, tuple[Grid, Placement]]:
+    """The grids of a call and where they lie: one, or one for each of its rows that answers to the image."""
+    assert call.grid is not None
+    if call.grid.rows is None:
+        return {call.label: (call.grid, proof.placement)}
+    count = len(proof.rows)
+    return {
+        call.label._replace(row=number): (
+            replace(call.grid, rows=Rows(count, number, proof.images_first, row.frame)),
+            row.placement,
+        )
+        for number, row in enumerate(proof.rows)
+        if row is not None
+    }
 
 
 def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Tensor]:

@@ -91,11 +91,8 @@ class Tokens:
 def open_attention(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
     """Every attention of the forward, in a graph from the first on; of a model of language, that of its layers."""
     within = run.call.layers if isinstance(run.call, Prompted) else ()
-    with (
-        torch.set_grad_enabled(torch.is_grad_enabled()),
-        StillRecording(),
-        attend(run.model, within, record=True) as calls,
-    ):
+    held = StillRecording()
+    with torch.set_grad_enabled(torch.is_grad_enabled()), held, attend(run.model, within, begin=held.begin) as calls:
         yield calls
 
 

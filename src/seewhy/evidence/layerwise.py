@@ -6,6 +6,7 @@ import math
 from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seewhy.engine.attention import Attention, attend
@@ -46,7 +47,7 @@ def _by_layer(forward: Forward) -> list[list[Tensor]]:
         return said[block]
 
     stack = tokens.blocks(run.model)
-    with attend(run.model, record=True) as attended, after_forward(stack, keep):
+    with attend(run.model, begin=_begin) as attended, after_forward(stack, keep):
         tape = run.record(stack, call, from_start=True)
     *_, last = tape.activations
     found: list[list[Tensor]] = []
@@ -54,7 +55,7 @@ def _by_layer(forward: Forward) -> list[list[Tensor]]:
         shown = returned if tokens.pools else _mean(forward, name, layer, returned)
         with (
             instead_of_forward(stack.values(), say_again),
-            attend(run.model, record=True) as again,
+            attend(run.model, begin=_begin) as again,
             replacing(stack, last, shown),
         ):
             scores = forward.rescored(run.run(call)).columns
@@ -62,6 +63,10 @@ def _by_layer(forward: Forward) -> list[list[Tensor]]:
         slopes = gradients(scores, dict(enumerate(at.outputs)), of=layer.name, keep_graph=True)
         found.append([at.slopes([*slope.values()]) for slope in slopes])
     return [list(layers) for layers in zip(*found, strict=True)]
+
+
+def _begin() -> None:
+    torch.set_grad_enabled(True)
 
 
 def _mean(forward: Forward, name: str, layer: Attention, returned: Tensor) -> Tensor:

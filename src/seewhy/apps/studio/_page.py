@@ -152,6 +152,18 @@ def page(models: Sequence[Loaded]) -> Any:
     return built.queue(max_size=_QUEUE, default_concurrency_limit=1)
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise `InputError` if the port is in use, or the address is none of this machine."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"{host}:{port} cannot be listened on.", got=error.strerror, do="choose another --host or --port"
+            ) from error
+
+
 def serve(models: Sequence[Loaded], *, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> Any:
     """Serve the page until Ctrl-C.
 
@@ -167,14 +179,7 @@ def serve(models: Sequence[Loaded], *, host: str = "127.0.0.1", port: int = 7860
     Raises:
         InputError: if the port is in use, or the address is none of this machine.
     """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"{host}:{port} cannot be listened on.", got=error.strerror, do="choose another --port"
-            ) from error
+    check_address(host, port)
     application = page(models)
     application.launch(
         server_name=host, server_port=port, max_file_size=MAX_FILE, share=False, quiet=True, inbrowser=False,
