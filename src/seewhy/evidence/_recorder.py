@@ -103,7 +103,7 @@ class Recorder:
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
         leaf = call.image.is_floating_point() or any(found.differentiates for found in self.methods)
-        from_image = "image" in starts or (leaf and not (layers or more or whole))
+        from_image = "image" in starts or (leaf and not (layers or more or starts & {"forward", "watch"}))
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
                 whole = False

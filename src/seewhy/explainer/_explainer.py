@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -28,7 +28,7 @@ from seewhy.errors import (
     SeewhyError,
     warn,
 )
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, see_each_other
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logits, question, see_each_other
 from seewhy.explainer._concepts import concepts_of
 from seewhy.explainer._maps import Drawing
 from seewhy.explainer._options import check_methods, check_values, has_a_window
@@ -42,7 +42,7 @@ from seewhy.models.accepted import as_module, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations, cat
-from seewhy.results.checks import warn_of_blanks, warn_of_gaps
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps, without
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
@@ -282,6 +282,10 @@ class Explainer:
         if see_each_other(forward):
             alone = self._one_by_one(forward, target)
             return taken, {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
+        drawing = self._drawing if taken is self.methods else self._for_class_tokens._drawing
+        for method in taken:
+            again = partial(_maps_of, drawing, method.name)
+            found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
         noted = {name: replace(one, note=" ".join(filter(None, (why, one.note)))) for name, one in found.items()}
         return taken, noted
 
@@ -400,6 +404,11 @@ class Explainer:
         if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))
+
+
+def _maps_of(drawing: Drawing, name: str, forward: Forward) -> Mapping[str, Tensor]:
+    """The maps of one method, of another forward."""
+    return drawing.explained(forward)[name].maps
 
 
 def _shape(inputs: Any) -> tuple[int, ...]:
