@@ -75,7 +75,7 @@ class Drawing:
                 method=found.name,
                 size=call.size,
                 extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
+                placements=_placements(maps[found.name], forward) if found.layered else {},
                 fuse=self.fuse or ("sum" if _add_up(found, maps[found.name], forward) else found.fuse),
                 labels=self.labels,
                 axes=call.axes,
@@ -180,8 +180,17 @@ def _stacked(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[CallLab
     found = {label: grid for label, grid in maps.items() if label not in taken}
     for call, rows in frames.items():
         if rows[0] in maps:
-            found[call] = torch.stack([maps[row] for row in rows], dim=maps[rows[0]].ndim - len(forward.call.space) + 1)
+            found[call] = torch.stack(_of_every_frame(maps, rows, forward), -len(forward.call.space))
     return found
+
+
+def _of_every_frame(maps: Mapping[CallLabel, Tensor], rows: Sequence[CallLabel], forward: Forward) -> list[Tensor]:
+    """The maps of frames in their order; of calls that saw one each, nothing for the frames that none saw."""
+    known = [forward.plan.grids[row].rows for row in rows]
+    if any(one is None or one.count > 1 for one in known):
+        return [maps[row] for row in rows]
+    by_frame = {one.frame: maps[row] for one, row in zip(known, rows, strict=True) if one is not None}
+    return [by_frame.get(frame, torch.zeros_like(maps[rows[0]])) for frame in range(forward.call.space[0])]
 
 
 def _add_up(method: Method, maps: Mapping[CallLabel, Tensor], forward: Forward) -> bool:
