@@ -110,4 +110,5 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
     """Of maps less their means: how alike what they show is."""
     centred = [maps - maps.mean(-1, keepdim=True) for maps in (one.double(), other.double())]
     sizes = [maps.norm(dim=-1).clamp(min=1e-300) for maps in centred]
-    return (centred[0] * centred[1]).sum(-1) / (sizes[0] * sizes[1])
+    alike: Tensor = (centred[0] * centred[1]).sum(-1) / (sizes[0] * sizes[1])
+    return alike
