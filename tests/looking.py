@@ -15,12 +15,14 @@ from seewhy.geometry.observe import Seen, observe
 def seen_in(model: nn.Module, inputs: Any) -> list[Seen]:
     """Every call of every layer."""
     with session(model, inputs) as run:
-        return observe(run)[0]
+        return observe(run).seen
 
 
 def candidates_in(model: nn.Module, inputs: Any) -> list[Seen]:
     """Those that a map could be drawn from, the best first."""
     with session(model, inputs) as run:
-        seen, outputs = observe(run)
-    answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim >= 2 + len(run.call.space)}
-    return choose_layer.candidates(seen, run.call.space, answers)
+        observed = observe(run)
+    answers = {
+        output.shape[1] for output in targets.answers(observed.outputs) if output.ndim >= 2 + len(run.call.space)
+    }
+    return choose_layer.candidates(observed.seen, run.call.space, answers)

@@ -266,7 +266,7 @@ def test_layers_by_module() -> None:
         ({"layers": 4}, LayerError, r"by name, pattern, module or type(.|\n)*got: 4"),
         ({"method": "grad_cat"}, MethodError, r"no method 'grad_cat'(.|\n)*expected: grad_cam"),
         ({"method": 3}, MethodError, r"by its name"),
-        ({"fuse": "sum"}, InputError, "'mean', 'max', 'product', 'local_product'"),
+        ({"fuse": "median"}, InputError, "'mean', 'max', 'product', 'local_product', 'sum'"),
     ],
 )
 def test_wrong_options(options: dict, error: type[Exception], words: str) -> None:

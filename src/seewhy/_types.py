@@ -45,19 +45,28 @@ class CallLabel(NamedTuple):
         name: the layer's name, "layer4.1".
         level: the entry of a dict that the layer returned, "[0]"; "" for a layer that returns one activation.
         number: the call's number, from 0; None for a layer that ran once.
+        row: which of the rows that the layer has for each image, where a model makes several images of one (crops,
+            frames, views) or puts several into one batch; None for a layer with one.
     """
 
     name: str
     level: str = ""
     number: int | None = None
+    row: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> CallLabel:
-        """The label that `str` gave: "layer4", "relu#1", "fpn[0]", "fpn[0]#1"."""
-        found = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?(?:#(\d+))?", text)
+        """The label that `str` gave: "layer4", "relu#1", "fpn[0]", "fpn[0]#1", "tower:2"."""
+        found = re.fullmatch(r"(.*?)(\[[^\[\]]*\])?(?:#(\d+))?(?::(\d+))?", text)
         assert found is not None  # every part may be empty
-        name, level, number = found.groups()
-        return cls(name, level or "", None if number is None else int(number))
+        name, level, number, row = found.groups()
+        return cls(name, level or "", None if number is None else int(number), None if row is None else int(row))
+
+    @property
+    def call(self) -> CallLabel:
+        """The call, with all of its rows."""
+        return self._replace(row=None)
 
     def __str__(self) -> str:
-        return f"{self.name}{self.level}" + ("" if self.number is None else f"#{self.number}")
+        number = "" if self.number is None else f"#{self.number}"
+        return f"{self.name}{self.level}{number}" + ("" if self.row is None else f":{self.row}")

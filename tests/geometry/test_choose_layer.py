@@ -233,16 +233,18 @@ def test_the_map_an_output_with_space_is_drawn_from_is_no_explanation() -> None:
     assert found.layers == ("1",)
 
 
+AROUND = ("class_token",)  # the layer is a block's first norm
 MAY_MOVE = ("class_token", "registers", "swin", "tokens_first")  # reshape before the layer
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:
     """One to look, one to explain, of a batch one of an image alone; then one each.
 
-    Where places might have moved, two more that prove they did not.
+    Where places might have moved, two more that prove they did not; where a residual connection leads around the layer,
+    two that measure how much goes that way.
 
     Behind a class token's last block there is no gradient at the patches: of the four candidates that are recorded at
     first, the fourth is the one.
@@ -258,7 +260,8 @@ def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: st
     handle.remove()
     proof = 2 if case.name in MAY_MOVE else 0  # the image alone, and its changed copies in one batch
     twice = case.name == "convnext"  # among the candidates is one that returns what it is given, which is added to
-    assert counts == [first := 2 + proof + (len(images) > 1) + twice, first + 1, first + 2]
+    around = 2 if case.name in AROUND else 0
+    assert counts == [first := 2 + proof + around + (len(images) > 1) + twice, first + 1, first + 2]
 
 
 class Encoder(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 import seewhy
 from seewhy.engine.tape import record
-from seewhy.errors import InputError, InputTypeError, LayerError
+from seewhy.errors import InputError, InputTypeError
 from seewhy.hooks.activations import activation_in
 from seewhy.images import arrays
 from seewhy.inputs import Canvas, Inputs
@@ -86,10 +86,11 @@ def test_two_images_have_a_map_each(inputs):
 
     HiResCAM is the mean over channels / 6 places, and its negative for the other image.
     """
-    found = seewhy.explain(Siamese(), inputs, 1, layers="features", method="hires_cam").maps
+    found = seewhy.explain(Siamese(), inputs, 1, layers="features", method="hires_cam").images
     expected = nn.functional.avg_pool2d(IMAGES, 4).mean(1) / 6
-    torch.testing.assert_close(found["features#0"], expected)
-    torch.testing.assert_close(found["features#1"], -expected / 2)
+    assert list(found) == ["image", "other"]
+    torch.testing.assert_close(dict(found["image"].maps), {"features#0": expected})
+    torch.testing.assert_close(dict(found["other"].maps), {"features#1": -expected / 2})
 
 
 # what is no picture yet, and what is many
@@ -121,6 +122,7 @@ def test_patches_are_no_image_and_a_module_that_cuts_them_is_the_way():
     torch.testing.assert_close(found, expected.detach())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", ["grad_cam", "guided_backprop", "score_cam", "rise"])
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_videos_of_transformers_have_their_frames_before_the_channels(method):
@@ -178,7 +180,10 @@ def test_scores_of_one_query_and_frames_before_places():
 
 
 def test_frames_of_patches_or_patches_of_frames_no_length_tells():
-    """TimeSformer has the frames of each patch side by side. Read as the patches of each frame the map is wrong."""
+    """TimeSformer has the frames of each patch side by side. Read as the patches of each frame the map is wrong.
+
+    Its attention over places has a row for each frame: there it can be seen which place is which.
+    """
     transformers = pytest.importorskip("transformers")
     config = transformers.TimesformerConfig(
         image_size=32, patch_size=8, num_frames=6, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -186,8 +191,9 @@ def test_frames_of_patches_or_patches_of_frames_no_length_tells():
     )  # fmt: skip
     torch.manual_seed(0)
     model, video = transformers.TimesformerForVideoClassification(config).eval(), torch.rand(2, 6, 3, 32, 32)
-    with pytest.raises(LayerError, match=r"no layer of this model has space(.|\n)*grid="):
-        seewhy.explain(model, video, 1, method="grad_cam")
+    chosen = seewhy.explain(model, video, 1, method="grad_cam")
+    (name,) = chosen.layers
+    assert chosen.maps[name].shape == (2, 6, 4, 4)
 
     def frames(tokens):
         return tokens[:, 1:].unflatten(1, (4, 4, 6)).permute(0, 4, 3, 1, 2)
@@ -201,6 +207,12 @@ def test_frames_of_patches_or_patches_of_frames_no_length_tells():
         model(video)
         model(changed)
     moved = frames(embedded[1] - embedded[0]).abs().amax(1) > 0
+    rows = []
+    with model.get_submodule(name).register_forward_hook(lambda *args: rows.append(args[2])), torch.no_grad():
+        model(video)
+        model(changed)
+    most = (rows[1] - rows[0])[:, 1:].unflatten(0, (2, 6)).abs().sum(-1).flatten(1).argmax(1)
+    assert most.tolist() == [4 * 16 + 3] * 2
     assert moved.nonzero().tolist() == [[0, 4, 0, 3], [1, 4, 0, 3]]
 
 

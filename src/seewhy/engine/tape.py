@@ -147,9 +147,9 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     aliases = Aliases()
     tape = None if from_start else _without_help(forward, layers, aliases)
     if tape is None:
-        tape = _run(forward, layers, _StillRecording(), aliases := Aliases(), recording=from_start)
+        tape = _run(forward, layers, StillRecording(), aliases := Aliases(), recording=from_start)
     if aliases.written:
-        return _run(forward, layers, _StillRecording(), None, recording=True)
+        return _run(forward, layers, StillRecording(), None, recording=True)
     return tape
 
 
@@ -220,7 +220,7 @@ def _instead(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
 def _run(
     forward: Callable[[], Any],
     layers: Mapping[str, nn.Module],
-    held: _StillRecording | None,
+    held: StillRecording | None,
     aliases: Aliases | None,
     *,
     recording: bool = False,
@@ -280,7 +280,7 @@ def _put(activation: Tensor, kept: Tensor) -> None:
 _WITHOUT_A_GRAPH = frozenset((Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, Tensor.__dlpack__))
 
 
-class _StillRecording(TorchFunctionMode):
+class StillRecording(TorchFunctionMode):
     """Once recording is on, a model's own `no_grad` or `inference_mode` does not turn it off.
 
     What needs tensors without a graph gets them. Costs a Python call per operation.

@@ -121,11 +121,11 @@ def resolutions(model: nn.Module | Loaded, inputs: Any) -> list[str]:
     """The names of the layers to try: the last of every resolution, and of a long stage two earlier ones."""
     module = model.module if isinstance(model, Loaded) else model
     with session(module, inputs) as run:
-        seen, outputs = observe(run)
-        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim > 3}
+        observed = observe(run)
+        answers = {output.shape[1] for output in targets.answers(observed.outputs) if output.ndim > 3}
         candidates = [
             call
-            for call in choose_layer.candidates(seen, run.call.space, answers)
+            for call in choose_layer.candidates(observed.seen, run.call.space, answers)
             if not call.within and not call.widths & answers and call.label.number is None and not call.label.level
         ]
     by_grid: dict[tuple[int, ...], list[Seen]] = {}

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from seewhy._types import CallLabel
 from seewhy.engine.session import session
 from seewhy.errors import InputError, MapWarning, SeewhyError, warn
 from seewhy.evaluation._competitors import shown
@@ -85,7 +86,7 @@ def check(
     prepared = prepare(model, inputs)
     maps = shown(explanation)
     draws = generator or Generator().manual_seed(0)
-    with asking(model, prepared, explanation.targets, of="logit") as asked:
+    with asking(model, prepared, explanation.targets, of="logit", on=explanation.input) as asked:
         if len(asked.images) != len(maps):
             raise InputError("these are other inputs.", got=f"{len(asked.images)} images", expected=f"{len(maps)}")
         meter = Meter(asked.score, asked.images, 32)
@@ -130,11 +131,13 @@ def _redrawn(
         for parameter in ran[-1].parameters(recurse=False):
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise * parameter.std(correction=0) + parameter.mean())
-    layers = list(explanation.layers) if explanation.layers[0] not in ("input", "attention") else None
+    names = dict.fromkeys(CallLabel.parse(layer).name for layer in explanation.layers)
+    layers = list(names) if explanation.layers[0] not in ("input", "attention") else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MapWarning)
         try:
             method = explanation.origin.method if explanation.origin else explanation.method
-            return shown(Explainer(module, method, layers=layers)(inputs, explanation.targets))
+            again = Explainer(module, method, layers=layers)(inputs, explanation.targets)
+            return shown(again.images[explanation.input])
         except SeewhyError:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -36,7 +36,7 @@ class Asked:
 
 
 @contextmanager
-def asking(model: nn.Module | Loaded, inputs: Any, target: Any, *, of: Of) -> Iterator[Asked]:
+def asking(model: nn.Module | Loaded, inputs: Any, target: Any, *, of: Of, on: str = "") -> Iterator[Asked]:
     """While the block lasts, the model can be asked for scores of changed images; it is left as it was found.
 
     Args:
@@ -44,6 +44,7 @@ def asking(model: nn.Module | Loaded, inputs: Any, target: Any, *, of: Of) -> It
         inputs: a batch.
         target: what is explained of it.
         of: the probability of the class explained, or its logit. Targets that are no classes have one score.
+        on: for a model of several images the name of the one that is changed: see `Explanation.input`.
 
     Raises:
         TargetError: for several targets of each image.
@@ -51,7 +52,7 @@ def asking(model: nn.Module | Loaded, inputs: Any, target: Any, *, of: Of) -> It
     module = model.module if isinstance(model, Loaded) else model
     labels = (model.labels if isinstance(model, Loaded) else None) or own_labels(module)
     with session(module, inputs) as run, torch.no_grad():
-        call = run.call
+        call = replace(run.call, which=run.call.names(run.model).index(on)) if on else run.call
         outputs = rebuild(run.run(), Tensor.detach)
         context = targets.Context(
             call.batch, call.sizes, labels, encode=model.embed_text if isinstance(model, Loaded) else None

@@ -61,8 +61,10 @@ class Plan:
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
         placements: where the grids lie that do not cover the whole input as it is.
+        added: whether the calls are parallel, each with a part of what speaks for the score: their maps add up.
         seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
+        attention: which calls of attention are those over the image's tokens, once that has been worked out.
         classifiers: which of the linear layers of a forward is given a layer's global average, once that was seen.
     """
 
@@ -72,13 +74,26 @@ class Plan:
     reason: str = ""
     grids: dict[CallLabel, Grid] = field(default_factory=dict)
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
+    added: bool = False
     seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
+    attention: list[Any] = field(default_factory=list)
     classifiers: dict[CallLabel, int] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:
         """Whether this call is looked at."""
-        return label.name in self.layers and (not self.chosen or label in self.chosen + self.stages)
+        looked_at = {found.call for found in self.chosen + self.stages}
+        return label.name in self.layers and (not looked_at or label in looked_at)
+
+    @property
+    def frames(self) -> dict[CallLabel, list[CallLabel]]:
+        """For each call whose rows are frames of one image: these, in their order. So for calls that saw one each."""
+        rows: dict[CallLabel, list[tuple[int, CallLabel]]] = {}
+        for label, grid in self.grids.items():
+            if grid.rows is not None and grid.rows.frame is not None:
+                whole = label.call if grid.rows.count > 1 else label._replace(number=None)
+                rows.setdefault(whole, []).append((grid.rows.frame, label))
+        return {whole: [label for _, label in sorted(found)] for whole, found in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -165,9 +180,13 @@ class Forward:
         """The same target on other outputs."""
         return replace(self, tape=replace(self.tape, outputs=outputs)).of(self.target)
 
+    def activation(self, label: CallLabel) -> Tensor:
+        """What a call returned, in its own layout and in the graph, with all of its rows."""
+        return self.tape.activations[label.call]
+
     def parallel(self, labels: tuple[CallLabel, ...]) -> bool:
         """Whether none of these calls, in the order they ran, is made of the one before it."""
-        kept = [self.tape.activations[label] for label in labels]
+        kept = [self.activation(label) for label in labels]
         return not any(
             torch.autograd.grad(after.sum(), before, retain_graph=True, allow_unused=True)[0] is not None
             for before, after in pairwise(kept)
@@ -175,7 +194,7 @@ class Forward:
 
 
 def _fold(forward: Forward, label: CallLabel) -> Fold:
-    fold = forward.fold_of(forward.plan, label, forward.tape.activations[label], forward.call)
+    fold = forward.fold_of(forward.plan, label, forward.activation(label), forward.call)
     return lambda tensor: at_least_float32(fold(tensor))
 
 

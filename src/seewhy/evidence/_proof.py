@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from seewhy._types import CallLabel
 from seewhy.engine.session import Session
-from seewhy.geometry.grid import Grid, read
+from seewhy.geometry.grid import Grid, Rows, read
 from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen
-from seewhy.geometry.placement import Placement
-from seewhy.geometry.proof import Proof, prove
+from seewhy.geometry.placement import Placement, Side
+from seewhy.geometry.proof import Proof, Row, prove
 from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward
 
 _AT_ONCE = 32  # changed copies in one forward
+_ONE_FRAME = 0.9  # of how much a call changes with all frames together comes from the frame that it saw
 
 
 def can_be_proven(run: Session) -> bool:
@@ -29,8 +31,8 @@ def can_be_proven(run: Session) -> bool:
 
 def placements(
     run: Session, calls: Sequence[Seen], seen: Sequence[Seen], *, batch_size: int = _AT_ONCE
-) -> dict[CallLabel, Placement | NoPlaces]:
-    """Where the grids of these calls lie over the input, or why they have no places.
+) -> dict[CallLabel, Proof | NoPlaces]:
+    """How these calls lie over the input, row by row, or why they have no places.
 
     Costs nothing where nothing before a call can move places. Otherwise the model runs on some twenty changed copies
     of the first image, and again on as many for what these do not show.
@@ -43,11 +45,16 @@ def placements(
     """
     space = run.call.space
     upright = Placement.upright(space)
-    found: dict[CallLabel, Placement | NoPlaces] = {call.label: upright for call in calls if call.plain}
+    found: dict[CallLabel, Proof | NoPlaces] = {call.label: _certain(upright) for call in calls if call.plain}
     asked = {call.label: call.grid for call in calls if not call.plain and call.grid is not None}
+    if one_by_one := {label: grid for label, grid in asked.items() if grid.rows and grid.rows.count == 1}:
+        with run.aside():
+            found |= _of_frames(run, one_by_one, min(batch_size, _AT_ONCE))
+    asked = {label: grid for label, grid in asked.items() if label not in one_by_one}
     if not asked:
         return found
-    first = next((call for call in seen if call.grid is not None and call.handed and not call.label.level), None)
+    able = (call for call in seen if call.grid is not None and call.handed and not call.label.level)
+    first = next((call for call in able if call.grid and not (call.grid.rows and call.grid.rows.count == 1)), None)
     known = asked | ({} if first is None or first.grid is None else {first.label: first.grid})
     names = {str(label): label for label in known}
 
@@ -58,7 +65,70 @@ def placements(
         proofs = prove(folded, [run.call.image[:1]], at_once=min(batch_size, _AT_ONCE))
     for text, verdict in proofs.verdicts.items():
         if names[text] in asked:
-            found[names[text]] = verdict.placement if isinstance(verdict, Proof) else verdict
+            found[names[text]] = verdict
+    return found
+
+
+def taken_as_upright(calls: Sequence[Seen], space: tuple[int, ...]) -> dict[CallLabel, Proof | NoPlaces]:
+    """The calls as they are, where nothing can be proven, or the caller has said how they lie."""
+    several = NoPlaces("it has several rows for each image, and what these are cannot be seen")
+    return {
+        call.label: several if call.grid is not None and call.grid.rows else _certain(Placement.upright(space))
+        for call in calls
+    }
+
+
+def _certain(placement: Placement) -> Proof:
+    return Proof((Row((0,), placement),), images_first=True, agreement=1.0)
+
+
+def laid_out(call: Seen, proof: Proof) -> dict[CallLabel, tuple[Grid, Placement]]:
+    """The grids of a call and where they lie: one, or one for each of its rows that answers to the image."""
+    assert call.grid is not None
+    if call.grid.rows is None:
+        return {call.label: (call.grid, proof.placement)}
+    count = len(proof.rows)
+    if count == 1 and proof.rows[0] is not None:
+        return {call.label: (replace(call.grid, rows=Rows(1, frame=proof.rows[0].frame)), proof.placement)}
+    return {
+        call.label._replace(row=number): (
+            replace(call.grid, rows=Rows(count, number, proof.images_first, row.frame)),
+            row.placement,
+        )
+        for number, row in enumerate(proof.rows)
+        if row is not None
+    }
+
+
+def _of_frames(run: Session, known: Mapping[CallLabel, Grid], at_once: int) -> dict[CallLabel, Proof | NoPlaces]:
+    """How calls lie that saw one frame each: which one it is, and where their grids lie over that.
+
+    Each frame is changed alone, in one forward; then a video of copies of one frame is changed in places.
+    """
+    video = run.call.image[:1]
+    count = video.shape[2]
+    changed = video.repeat(count, 1, 1, 1, 1)
+    every = torch.arange(count, device=video.device)
+    changed[every, :, every] += video.std(correction=0).clamp(min=1e-3)
+    before, after = _folded(run, video, known), _folded(run, changed, known)
+
+    def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
+        shown = images[0][:, :, None].expand(-1, -1, count, -1, -1)
+        return {str(label): grid for label, grid in _folded(run, shown, known).items()}
+
+    verdicts = prove(folded, [video[:, :, 0]], larger=False, at_once=at_once).verdicts
+    found: dict[CallLabel, Proof | NoPlaces] = {}
+    for label in known:
+        verdict = verdicts[str(label)]
+        moved = (after[label] - before[label]).flatten(1).norm(dim=1)
+        if isinstance(verdict, Proof) and float(moved.amax()) > _ONE_FRAME * float(moved.sum()):
+            sides = tuple(replace(side, axis=side.axis + 1) for side in verdict.placement.sides)
+            place = Placement(run.call.space, (Side(0, 0.0, float(count)), *sides))
+            row = Row((0,), place, int(moved.argmax()))
+            found[label] = replace(verdict, rows=(row,))
+        else:
+            several = NoPlaces("it answers to several frames, and has no axis for them")
+            found[label] = verdict if isinstance(verdict, NoPlaces) else several
     return found
 
 

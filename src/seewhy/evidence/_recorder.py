@@ -18,19 +18,23 @@ from seewhy.engine.per_model import PerModel
 from seewhy.engine.session import Session
 from seewhy.engine.tape import gradients, recording_from
 from seewhy.errors import GradientError, LayerError, OutputError, warn
+from seewhy.evidence._beside import share_beside
 from seewhy.evidence._forward import Forward, Plan, Settings
-from seewhy.evidence._proof import can_be_proven, placements
+from seewhy.evidence._proof import can_be_proven, laid_out, placements, taken_as_upright
 from seewhy.evidence._provider import provider
 from seewhy.geometry import choose_layer
 from seewhy.geometry import grid as grids
 from seewhy.geometry.grid import Grid
 from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen, look, observe
-from seewhy.geometry.placement import Placement
+from seewhy.geometry.proof import Proof
 from seewhy.hooks.select import check_ran
 from seewhy.inputs import Inputs
 from seewhy.inputs.prompted import Prompted
 from seewhy.methods.registry import Method
+
+_LITTLE = 0.05  # of what the image says to the score may pass beside a layer without a word
+_PARALLEL = 8  # calls beside the best one that are tried: more are heads of other tasks
 
 # by everything that decides where to look
 _plans: PerModel[dict[tuple[Any, ...], Plan]] = PerModel(dict)
@@ -73,8 +77,9 @@ class Recorder:
         """
         plans, key = _plans.of(run.model), self._key(run.call, target)
         if not self._chooses:
-            plan = plans.setdefault(key, Plan(self.layers or ()))
-            return self.record(run, run.call, target, plan)
+            if key not in plans:
+                plans[key] = self._named(run)
+            return self.record(run, run.call, target, plans[key])
         if key in plans and not afresh:
             return self.record(run, run.call, target, plans[key])
         forward = self._chosen(run, target)
@@ -97,7 +102,7 @@ class Recorder:
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
         leaf = call.image.is_floating_point() or any(found.differentiates for found in self.methods)
-        from_image = "image" in starts or (leaf and not (layers or more or whole))
+        from_image = "image" in starts or (leaf and not (layers or more or starts & {"forward", "watch"}))
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
                 whole = False
@@ -122,11 +127,39 @@ class Recorder:
                 raise
             return targets.Unasked(context.batch)
 
+    def _named(self, run: Session) -> Plan:
+        """The plan to look at the layers that the caller named.
+
+        Of several images, or several rows for an image, it holds the calls and rows that answer to the image meant.
+        """
+        plan = Plan(self.layers or ())
+        if not plan.layers or self.settings.grid is not None:
+            return plan
+        calls = [call for call in self._seen(run, plan) if call.label.name in plan.layers and call.grid is not None]
+        several = run.call.count > 1
+        if not calls or not (several or any(call.grid and call.grid.rows for call in calls)):
+            return plan
+        verdicts = self._verdicts(run, calls, plan.seen)
+        kept = [call for call in calls if isinstance(verdicts[call.label], Proof)]
+        if not kept:
+            verdict = verdicts[calls[0].label]
+            assert isinstance(verdict, NoPlaces)
+            raise LayerError(
+                f"{calls[0].label} is no layer to draw a map from: {verdict.reason}.",
+                got=f"an image {run.call.space}"
+                + (f", {run.call.names(run.model)[run.call.which]!r}" if several else ""),
+                expected="a layer that answers to places of it",
+                do="choose another layer, or pass grid=, which says how the layer lies over the input",
+            )
+        return _plan(kept, kept, [], "", verdicts)
+
     def _chosen(self, run: Session, target: Any) -> Forward:
         """The forward recorded at the best layer, and the plan to look there again."""
         with run.aside():
-            seen, outputs = observe(run)
-        answers = {output.shape[1] for output in targets.answers(outputs) if output.ndim >= 2 + len(run.call.space)}
+            observed = observe(run)
+        seen = observed.seen
+        dimensions = 2 + len(run.call.space)
+        answers = {output.shape[1] for output in targets.answers(observed.outputs) if output.ndim >= dimensions}
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
         refused: list[tuple[Seen, NoPlaces]] = []
@@ -142,19 +175,26 @@ class Recorder:
             if best is None:
                 continue
             chosen = self._beside(forward, best, group, candidates, reached)
+            added = len(chosen) == 1
+            if added:
+                chosen = self._parallel(run, forward, best, observed.beside(best, [*_repeats(best, seen), *candidates]))
             stages = choose_layer.stages(seen, best, answers) if staged else []
             verdicts |= self._verdicts(run, [call for call in (*chosen, *stages) if call.label not in verdicts], seen)
+            chosen = [call for call in chosen if not isinstance(verdicts[call.label], NoPlaces)]
             stages = [call for call in stages if not isinstance(verdicts[call.label], NoPlaces)]
             reason = choose_layer.reason(
                 best,
                 candidates,
+                parallel=[call for call in chosen if added and call is not best],
                 proven=self._proves(run, best),
                 refused=bool(refused),
                 reached=self._is_reached(forward, best),
             )
-            plan = _plan([*chosen, *stages], chosen, stages, reason, verdicts)
+            plan = _plan([*chosen, *stages], chosen, stages, reason, verdicts, added=added)
             if staged or not {call.label for call in chosen} <= forward.tape.activations.keys():
-                return self.record(run, run.call, forward.target, plan)
+                forward = self.record(run, run.call, forward.target, plan)
+            if run.call.canvas is None and observed.pass_beside(chosen):
+                plan = replace(plan, reason=plan.reason + _said_beside(share_beside(forward, plan.chosen)))
             return forward.at(plan)
         if refused:
             call, verdict = refused[0]
@@ -200,16 +240,27 @@ class Recorder:
                 missing &= ~reached[call.label]
         return chosen[::-1]
 
+    def _parallel(self, run: Session, forward: Forward, best: Seen, others: Sequence[Seen]) -> list[Seen]:
+        """`best`, and those of the others, by which the input passes beside it, that the score's gradient reaches."""
+        same = [call for call in others if call.label.name == best.label.name]  # of a video perhaps one for each frame
+        others = [*same, *[call for call in others if call not in same][:_PARALLEL]]
+        if not others or not any(found.runs_backward for found in self.methods):
+            return [best]
+        names = tuple(dict.fromkeys(call.label.name for call in (best, *others)))
+        known = {call.label: call.grid for call in others if call.grid is not None}
+        again = self.record(run, run.call, forward.target, Plan(names, grids=known))
+        reached = _reached(again, known, needed=True)
+        taken = [call for call in others if bool(reached[call.label].any())]
+        return sorted([best, *taken], key=lambda call: call.number)
+
     def _proves(self, run: Session, call: Seen) -> bool:
         """Whether it takes changed copies of an image to see where a call lies."""
         return self.settings.grid is None and can_be_proven(run) and not call.plain
 
-    def _verdicts(
-        self, run: Session, calls: Sequence[Seen], seen: Sequence[Seen]
-    ) -> dict[CallLabel, Placement | NoPlaces]:
-        """Where the grids of these calls lie; as they are where that cannot be proven, or the caller has said it."""
+    def _verdicts(self, run: Session, calls: Sequence[Seen], seen: Sequence[Seen]) -> dict[CallLabel, Proof | NoPlaces]:
+        """How these calls lie; as they are where that cannot be proven, or the caller has said it."""
         if self.settings.grid is not None or not can_be_proven(run):
-            return {call.label: Placement.upright(run.call.space) for call in calls}
+            return taken_as_upright(calls, run.call.space)
         return placements(run, calls, seen, batch_size=self.settings.limits.batch_size)
 
     def _key(self, call: Inputs, target: Any) -> tuple[Any, ...]:
@@ -217,7 +268,7 @@ class Recorder:
         grid = self.settings.grid if isinstance(self.settings.grid, tuple) else callable(self.settings.grid)
         kinds = any(found.layered for found in self.methods), any(found.staged for found in self.methods)
         asked = getattr(target, "__code__", type(target)) if self._chooses else None  # named layers are what they are
-        return call.signature, self.layers, grid, kinds, asked
+        return call.signature, call.which, self.layers, grid, kinds, asked
 
     def _fold(self, run: Session, plan: Plan, label: CallLabel, kept: Tensor, call: Inputs) -> Fold:
         """How the tensors of a call lie over the input: as the caller says, or worked out once."""
@@ -253,8 +304,18 @@ class Recorder:
                 f"the map of {call.label} does not say where: {verdict.reason}. Choose an earlier layer, or pass grid= "
                 "if you know how it lies over the input."
             )
-        elif not verdict.is_upright:
-            plan.placements[call.label] = verdict
+        elif not verdict.placement.is_upright:
+            plan.placements[call.label] = verdict.placement
+
+
+def _repeats(best: Seen, seen: Sequence[Seen]) -> list[Seen]:
+    """The calls of a layer that ran once for each frame, however early."""
+    one_by_one = best.grid is not None and best.grid.rows is not None and best.grid.rows.count == 1
+    return [call for call in seen if one_by_one and call.label[:2] == best.label[:2] and call.grid is not None]
+
+
+def _said_beside(share: float) -> str:
+    return f"; {share:.0%} of what the image says to the score passes beside it" if share > _LITTLE else ""
 
 
 def _plan(
@@ -262,17 +323,32 @@ def _plan(
     chosen: Sequence[Seen],
     stages: Sequence[Seen],
     reason: str,
-    verdicts: Mapping[CallLabel, Placement | NoPlaces],
+    verdicts: Mapping[CallLabel, Proof | NoPlaces],
+    *,
+    added: bool = False,
 ) -> Plan:
-    lies = {call.label: verdicts[call.label] for call in looked_at}
+    rows = {
+        call.label: laid_out(call, verdict)
+        for call in looked_at
+        if isinstance(verdict := verdicts[call.label], Proof) and call.grid is not None
+    }
+    every = {label: lies for found in rows.values() for label, lies in found.items()}
     return Plan(
         tuple(dict.fromkeys(call.label.name for call in looked_at)),
-        tuple(call.label for call in chosen),
-        tuple(call.label for call in stages),
+        tuple(label for call in chosen for label in rows[call.label]),
+        tuple(label for call in stages for label in rows[call.label]),
         reason,
-        {call.label: call.grid for call in looked_at if call.grid is not None},
-        {call: place for call, place in lies.items() if isinstance(place, Placement) and not place.is_upright},
+        {label: grid for label, (grid, _) in every.items()},
+        {_whole(label, grid): place for label, (grid, place) in every.items() if not place.is_upright},
+        added,
     )
+
+
+def _whole(label: CallLabel, grid: Grid) -> CallLabel:
+    """What a map goes by: frames of one image are one map."""
+    if grid.rows is None or grid.rows.frame is None:
+        return label
+    return label.call if grid.rows.count > 1 else label._replace(number=None)
 
 
 def _reached(
@@ -289,10 +365,16 @@ def _reached(
         return nowhere
     slopes = list(gradients(forward.columns, activations, keep_graph=True))
     found = {
-        label: torch.stack([known[label].fold(slope[label]).flatten(1).any(1) for slope in slopes], 1)
+        label: torch.stack([_any(known[label].fold(slope[label]), forward.call.batch) for slope in slopes], 1)
         for label in activations
     }
     return {call: found[call] for call in known} if needed or any(one.any() for one in found.values()) else nowhere
+
+
+def _any(slope: Tensor, batch: int) -> Bool[Tensor, " B"]:
+    """For each image whether it has a gradient; whether any has, for a call with several rows for each."""
+    found = slope.flatten(1).any(1)
+    return found if len(found) == batch else found.any().expand(batch)
 
 
 def _only(found: Sequence[Grid], label: CallLabel, shape: tuple[int, ...], call: Inputs) -> Grid:

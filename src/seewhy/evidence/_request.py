@@ -41,7 +41,7 @@ class Request:
     def activation(self) -> Tensor:
         """What the layer returned, in its own layout and in the graph."""
         assert self.label is not None
-        return self.forward.tape.activations[self.label]
+        return self.forward.activation(self.label)
 
     @property
     def fold(self) -> Fold:

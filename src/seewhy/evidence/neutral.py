@@ -41,7 +41,7 @@ def references(request: Request) -> Callable[[Tensor], Float[Tensor, "R C *grid"
 
     def returned(images: Tensor) -> Tensor:
         call = forward.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(images), 0), images)
-        kept = forward.run.record(forward.run.modules(forward.plan.layers), call).activations[label].detach()
+        kept = forward.run.record(forward.run.modules(forward.plan.layers), call).activations[label.call].detach()
         return at_least_float32(forward.fold_of(forward.plan, label, kept, call)(kept))
 
     def ask(images: Tensor) -> Tensor:

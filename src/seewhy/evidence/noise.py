@@ -26,13 +26,13 @@ def noisy_gradients(request: Request) -> Callable[[int, float], Float[Tensor, "N
     def ask(samples: int, noise: float) -> Tensor:
         runs = request.forward.once(_runs, samples, noise)
         assert request.label is not None
-        return torch.stack([run[request.number][request.label] for run in runs])
+        return torch.stack([request.fold(run[request.number][request.label.call]) for run in runs])
 
     return ask
 
 
 def _runs(forward: Forward, samples: int, noise: float) -> list[list[dict[CallLabel, Tensor]]]:
-    """For each noisy run, for each target, the gradients (B, C, *grid) by layer."""
+    """For each noisy run, for each target, the gradients by call, in the layers' own layout."""
     generator = forward.settings.generator
 
     def noisy(image: Tensor) -> Tensor:
@@ -45,5 +45,5 @@ def _runs(forward: Forward, samples: int, noise: float) -> list[list[dict[CallLa
     for _ in range(samples):
         again = forward.again(forward.call.seen_as(noisy))
         slopes = gradients(again.columns, again.activations)
-        runs.append([{label: again.fold(label)(found) for label, found in slope.items()} for slope in slopes])
+        runs.append([dict(slope) for slope in slopes])
     return runs

@@ -53,5 +53,5 @@ def _images(forward: Forward) -> Any:
 
 def _activations(forward: Forward, label: CallLabel) -> Any:
     memories = forward.watched[remembered]()
-    kept = forward.tape.activations[label].detach()
-    return forward.once(_forward.probe).layer(label, memories[label], kept, forward.fold(label))
+    kept = forward.activation(label).detach()
+    return forward.once(_forward.probe).layer(label.call, memories[label.call], kept, forward.fold(label))

@@ -100,13 +100,20 @@ def pyramid(chosen: Seen, seen: Sequence[Seen]) -> list[Seen]:
 
 
 def reason(
-    chosen: Seen, seen: Sequence[Seen], *, proven: bool = False, refused: bool = False, reached: bool = True
+    chosen: Seen,
+    seen: Sequence[Seen],
+    *,
+    parallel: Sequence[Seen] = (),
+    proven: bool = False,
+    refused: bool = False,
+    reached: bool = True,
 ) -> str:
     """Why `chosen` was chosen among `seen`, in a sentence.
 
     Args:
         chosen: the call.
         seen: all candidates, the best first.
+        parallel: further calls, by which the input passes beside the chosen one.
         proven: whether changed copies of an image showed where it lies.
         refused: whether a better candidate turned out to have no places.
         reached: whether the score's gradient was seen to reach it; otherwise there is none to see.
@@ -116,4 +123,6 @@ def reason(
     which = "that the score's gradient reaches" if reached else "(no gradient leads to any)"
     layout = "" if chosen.grid is None else chosen.grid.layout
     shown = "; where it lies was seen from changed copies of an image" if proven else ""
-    return f"{chosen.label} ({layout}) is the last layer with space {which}{after}{shown}"
+    names = ", ".join(str(call.label) for call in parallel)
+    beside = f"; the input passes beside it through {names}: the maps are added" if parallel else ""
+    return f"{chosen.label} ({layout}) is the last layer with space {which}{after}{shown}{beside}"

@@ -12,9 +12,36 @@ from torch import Tensor
 
 from seewhy.geometry.windows import Shape, Windows
 
+_ROWS = 16  # for each image, that are no frames: more are boxes, or heads of an attention
+
 _LEARNED_TOKENS = (
     5  # the most before the patches that a sequence of undeclared make-up is tried with: class, 4 registers
 )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A layer has several rows for each image of the batch: crops, frames, views, or several images in one batch.
+
+    Attributes:
+        count: how many for each image; 1 for a call that saw one frame of it.
+        number: which of them.
+        images_first: whether all rows of an image follow each other.
+        frame: which frame of its image the row is, if rows are frames.
+    """
+
+    count: int
+    number: int | None = None
+    images_first: bool = True
+    frame: int | None = None
+
+    def taken(self, tensor: Tensor, axis: int) -> Tensor:
+        """The rows with this number, (B, ...), of a layer's (B * count, ...); all of them where none is said."""
+        if self.number is None:
+            return tensor
+        parts = (-1, self.count) if self.images_first else (self.count, -1)
+        split = tensor.reshape(*tensor.shape[:axis], *parts, *tensor.shape[axis + 1 :])
+        return split.select(axis + self.images_first, self.number)
 
 
 @dataclass(frozen=True)
@@ -22,7 +49,8 @@ class Grid:
     """A layout that was recognised: the axes of images and channels, and how many tokens stand before the grid's.
 
     All other axes are places, in rows: gridded already, or one sequence of `prefix` tokens, the grid, and what follows.
-    windows: the images are cut into these, in rows along the first axis.
+    windows: the images are cut into these, in rows along the first axis. rows: which of the several rows that the layer
+    has for each image; None takes a layer's rows as they are.
     """
 
     space: Shape
@@ -30,10 +58,12 @@ class Grid:
     channel_axis: int = 1
     prefix: int = 0
     windows: Windows | None = None
+    rows: Rows | None = None
 
     def fold(self, tensor: Tensor) -> Tensor:
         """A tensor of this layout as (B, C, *space): linear, so that gradients can go along."""
         tensor = tensor if self.windows is None else self.windows.joined(tensor, self.space)
+        tensor = tensor if self.rows is None else self.rows.taken(tensor, self.batch_axis)
         places = tensor.movedim((self.batch_axis, self.channel_axis), (0, 1)).flatten(2)
         return places.narrow(2, self.prefix, math.prod(self.space)).reshape(*places.shape[:2], *self.space)
 
@@ -47,7 +77,8 @@ class Grid:
         places = f"from token {self.prefix} on" if self.prefix else ""
         order = "tokens before images" if self.batch_axis == 1 else ""
         windows = "" if self.windows is None else f"in {self.windows}"
-        return ", ".join(part for part in (str(self), axis, places, order, windows) if part)
+        rows = "" if self.rows is None else f"{self.rows.count} rows for each image"
+        return ", ".join(part for part in (str(self), axis, places, order, windows, rows) if part)
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,25 @@ def readings(
     return found
 
 
+def in_rows(
+    shape: Shape, space: Shape, batch: int, evidence: Evidence | None = None, *, repeated: bool = False
+) -> list[Grid]:
+    """The grids that a tensor can have which has several rows for each image: frames, crops, views, or two images.
+
+    Rows may be frames of a video (T, H, W) or slices of a volume, of which there are as many; else they are images of
+    the input's own kind, a few of them. A layer that ran `repeated`ly may have seen one frame in each call.
+    """
+    if not shape or not batch or shape[0] % batch or shape[0] < batch:
+        return []
+    count = shape[0] // batch
+    spaces: list[Shape] = [space[1:]] if len(space) == 3 and (count > 1 or repeated) else []
+    spaces += [space] if 1 < count <= _ROWS else []
+    for of_a_row in spaces:
+        if found := readings(shape, of_a_row, shape[0], evidence):
+            return [replace(grid, rows=Rows(count)) for grid in found if grid.batch_axis == 0]
+    return []
+
+
 def read(shape: Shape, space: Shape, batch: int, like: Grid | None = None) -> Grid | None:
     """The grid that the same layer has for inputs of another size: by the shape alone; None for tokens of images.
 
@@ -137,6 +187,8 @@ def read(shape: Shape, space: Shape, batch: int, like: Grid | None = None) -> Gr
         (length,) = _places(shape, like.batch_axis, like.channel_axis)
         return replace(like, space=(length - like.prefix,)) if 1 < length - like.prefix <= space[0] else None
     found = readings(shape, space, batch) if len(shape) > 3 else []
+    if like is not None and like.rows is not None:
+        found = in_rows(shape, space, batch) if len(shape) > 3 else []
     return found[0] if found else None
 
 

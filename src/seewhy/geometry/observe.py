@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from seewhy._torch import Convolution, NormBase
 from seewhy._types import CallLabel
-from seewhy.geometry.grid import Evidence, Grid, readings
+from seewhy.geometry.flow import Flow
+from seewhy.geometry.grid import Evidence, Grid, in_rows, readings
 from seewhy.geometry.plain import Order
 from seewhy.geometry.windows import Windows
 from seewhy.hooks.activations import activation_in, activations_in, call_labels
 from seewhy.hooks.attach import Passed
 from seewhy.hooks.attach import around as around_each
+from seewhy.hooks.nested import tensors
 from seewhy.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Seen:
             where HiResCAM and its like are zero.
         handed: whether it was given an activation to make it of. A position embedding was not.
         plain: whether nothing that may move places ran before it returned: see `geometry.plain`.
+        number: of the tensor that it returned, in the flow of the forward.
     """
 
     label: CallLabel
@@ -52,6 +55,7 @@ class Seen:
     within: tuple[str, ...] = ()
     handed: bool = True
     plain: bool = False
+    number: int = -1
 
     @property
     def grid(self) -> Grid | None:
@@ -64,15 +68,44 @@ class Seen:
         return {self.shape[grid.channel_axis] for grid in self.readings}
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What one forward of the session showed.
+
+    Attributes:
+        seen: every call of every layer, in the order in which they returned.
+        outputs: what the model returned.
+        flow: which tensors were made of which.
+        starts: the numbers of the images.
+        ends: the numbers of the outputs.
+    """
+
+    seen: list[Seen]
+    outputs: Any
+    flow: Flow
+    starts: Set[int]
+    ends: Set[int]
+
+    def pass_beside(self, chosen: Sequence[Seen]) -> bool:
+        """Whether something of the images reaches the outputs without going through one of these calls."""
+        return bool(self.flow.before(self.ends, {call.number for call in chosen}) & self.starts)
+
+    def beside(self, chosen: Seen, others: Sequence[Seen]) -> list[Seen]:
+        """Those of `others`, the best first, that carry to the outputs what passes beside a chosen call."""
+        by_number = {call.number: call for call in reversed(others)}
+        numbers = [call.number for call in others]
+        return [by_number[number] for number in self.flow.beside(chosen.number, numbers, self.starts, self.ends)]
+
+
 def look(run: Session) -> list[Seen]:
     """Every call of every layer in one forward of the session, in the order in which they returned."""
-    return observe(run)[0]
+    return observe(run).seen
 
 
-def observe(run: Session) -> tuple[list[Seen], Any]:
-    """The same, and the outputs of that forward."""
+def observe(run: Session) -> Observed:
+    """Run the session's call once and note what every layer returned, and how that can lie over the input."""
     model, call = run.model, run.call
-    outputs, calls = _watched(run)
+    outputs, calls, flow, starts = _watched(run)
     evidence = _evidence(model, call, calls)
     passing = {made.name for made in calls if made.returned_by.startswith(f"{made.name}.")}
     own = {made.name for made in calls if len(made.shape) > 2} - passing
@@ -86,15 +119,19 @@ def observe(run: Session) -> tuple[list[Seen], Any]:
             label,
             type(made.module).__name__,
             made.shape,
-            tuple(readings(made.shape, call.space, call.batch, evidence, windows=made.windows)),
+            tuple(
+                readings(made.shape, call.space, call.batch, evidence, windows=made.windows)
+                or in_rows(made.shape, call.space, call.batch, evidence, repeated=label.number is not None)
+            ),
             depth=min(1.0, number / last),
             within=() if made.enters else tuple(outer for outer in made.around if outer in own),
             handed=bool(made.given),
-            plain=made.plain and len(made.shape) == 2 + len(call.space),
+            plain=made.plain and len(made.shape) == 2 + len(call.space) and call.count < 2,
+            number=made.number,
         )
         for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
     ]
-    return seen, outputs
+    return Observed(seen, outputs, flow, starts, {flow.number(output) for output in tensors(outputs)})
 
 
 def _branching(calls: Sequence[_Made]) -> set[str]:
@@ -116,7 +153,7 @@ class _Made(NamedTuple):
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
     what it was given and of what it made. windows: as the block that the layer is in declares them.
-    around: the modules that it ran in. plain: nothing that may move places had run.
+    around: the modules that it ran in. plain: nothing that may move places had run. number: in the flow.
     """
 
     name: str
@@ -130,6 +167,7 @@ class _Made(NamedTuple):
     windows: Windows | None
     around: tuple[str, ...]
     plain: bool
+    number: int
 
     @property
     def enters(self) -> bool:
@@ -138,8 +176,8 @@ class _Made(NamedTuple):
         return _is_norm(self.module) and bool(self.given_by) and not self.given_by.startswith(block)
 
 
-def _watched(run: Session) -> tuple[Any, list[_Made]]:
-    """The outputs of one forward, and what each of the layers in it made."""
+def _watched(run: Session) -> tuple[Any, list[_Made], Flow, set[int]]:
+    """The outputs of one forward, what each of the layers in it made, the flow of it, and where that starts."""
     modules = {name: module for name, module in run.model.named_modules() if name}
     calls: list[_Made] = []
     dimensions = len(run.call.space)  # asked for here: the mode below sees what our own code calls, too
@@ -165,9 +203,8 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
             ]
             windows = _windows(name, modules, dimensions)
             whose = source(made), source(given)
-            calls.append(
-                _Made(name, module, level, tuple(made.shape), size, *whose, channels, windows, around, order.kept)
-            )
+            shape, number = tuple(made.shape), flow.number(made)
+            calls.append(_Made(name, module, level, shape, size, *whose, channels, windows, around, order.kept, number))
             returned[id(made)] = name, ref(made)
 
     def enter(name: str, passed: Passed) -> tuple[Passed, Callable[[Any], None]]:
@@ -176,9 +213,11 @@ def _watched(run: Session) -> tuple[Any, list[_Made]]:
 
     call = run.call.with_rows(Tensor.clone)
     visits = around_each(modules, enter)
-    with torch.no_grad(), visits, Order() as order:
+    flow = Flow()
+    starts = {flow.number(images) for images in tensors([call.images])}
+    with torch.no_grad(), visits, Order() as order, flow:
         outputs = run.forward(call)
-    return outputs, calls
+    return outputs, calls, flow, starts
 
 
 def _around(name: str) -> Iterator[str]:
@@ -230,9 +269,15 @@ def _evidence(model: nn.Module, call: Inputs, calls: Sequence[_Made]) -> Evidenc
         if len(there) == 1:
             axes.setdefault(shape, set()).update(there)
     dims = len(call.space)  # of a signal a sequence of tokens has as many axes as a map
-    maps = (shape for shape, known in axes.items() if len(shape) == 2 + dims and (dims > 1 or known == {1}))
+    ranks = (2 + dims, 1 + dims) if dims > 2 else (2 + dims,)  # frames of a video may be rows
+    maps = [shape for shape, known in axes.items() if len(shape) in ranks and (dims > 1 or known == {1})]
     sources = [source for module in model.modules() for source in (module, getattr(module, "config", None))]
-    grids = {grid.space for shape in maps for grid in readings(shape, call.space, call.batch, Evidence(axes))}
+    grids = {
+        grid.space
+        for shape in maps
+        for grid in readings(shape, call.space, call.batch, Evidence(axes))
+        or in_rows(shape, call.space, call.batch, Evidence(axes), repeated=True)
+    }
     grids |= set(_patches(sources, call.space))
     detecting = {getattr(source, "num_detection_tokens", 0) for source in sources}
     return Evidence(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from seewhy.hooks.nested import leaves, rebuild
 from seewhy.inputs import mistakes
 from seewhy.inputs.adapters import Canvas, Images, Listed, layout_of
 from seewhy.inputs.expected import signals
+from seewhy.inputs.frames import has_frames_first
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Inputs:
         channel_axis: 1; 2 for videos frames first, (B, T, C, H, W), as transformers' models take them, and for series
             (B, L, C); None where there is no such axis, as in sounds (B, L).
         rank: how many dimensions a batch of images has at least: 4, or fewer for signals.
+        which: of several images among the arguments, as a siamese network takes them, the one that is meant.
     """
 
     args: tuple[Any, ...]
@@ -34,6 +39,7 @@ class Inputs:
     canvas: Canvas | None = None
     channel_axis: int | None = 1
     rank: int = 4
+    which: int = 0
 
     @classmethod
     def of(cls, inputs: Any, model: nn.Module) -> Inputs:
@@ -55,7 +61,9 @@ class Inputs:
         elif isinstance(inputs, tuple):
             args = inputs
         arguments = rebuild((args, kwargs), lambda tensor: tensor.detach().clone())
-        found = cls(*rebuild(arguments, _listed, list))
+        found = cls(
+            *rebuild(arguments, _listed, list),
+        )
         if _is_missing(found.images) and (taken := signals(model, _floats(found))):
             found = replace(found, rank=taken.rank, channel_axis=taken.channel_axis)
         images = found.images
@@ -75,13 +83,41 @@ class Inputs:
                 expected="images of one size, or one of torchvision's detectors",
                 do="explain them one at a time",
             )
+        if isinstance(images, Tensor) and images.ndim == 5 and images.is_floating_point():
+            first = has_frames_first(images, lambda batch: found._with(images, batch).run(model), model)
+            return replace(found, channel_axis=2 if first else 1)
         return found
 
-    @property
+    @cached_property
     def images(self) -> Images:
-        """The first tensor with space, (B, C, *space), or list of images (C, H, W); an empty list if there is none."""
+        """The tensor with space, (B, C, *space), or list of images (C, H, W), that is meant; an empty list for none."""
+        return next(islice(self._with_space, self.which, None), Listed())
+
+    @property
+    def _with_space(self) -> Iterator[Images]:
+        """Every tensor and list of the arguments that can be a batch of images, all with as many as the first."""
         batches = leaves((self.args, self.kwargs), (Tensor, Listed))
-        return next((batch for batch in batches if isinstance(batch, Listed) or self._has_space(batch)), Listed())
+        found = [batch for batch in batches if isinstance(batch, Listed) or self._has_space(batch)]
+        if len(found) < 2:  # `len` would fix a traced size
+            return iter(found)
+        return (batch for batch in found if len(batch) == len(found[0]))
+
+    @cached_property
+    def count(self) -> int:
+        """How many images there are for each row of the batch: two for a siamese network."""
+        return sum(1 for _ in self._with_space)
+
+    def names(self, model: nn.Module) -> tuple[str, ...]:
+        """What each of these is called: by the model's own name of the argument, or its position as a text."""
+        known = _parameters(model)
+        unnamed = map(str, range(len(known), len(self.args)))
+        arguments = [*zip((*known, *unnamed), self.args, strict=False), *self.kwargs.items()]
+        names = []
+        for name, argument in arguments:
+            inside = list(leaves(argument, (Tensor, Listed)))
+            count = sum(any(entry is batch for batch in self._with_space) for entry in inside)
+            names += [name] if count == 1 else [f"{name}[{number}]" for number in range(count)]
+        return tuple(names)
 
     @property
     def image(self) -> Tensor:
@@ -101,7 +137,7 @@ class Inputs:
             )
         return torch.stack(images)
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """How many images there are."""
         images = self.images
@@ -112,7 +148,7 @@ class Inputs:
         """Each image's (H, W), (D, H, W) or (L,), in pixels, voxels or samples."""
         return tuple(self._space(image[None]) for image in self.images)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, ...]:
         """(H, W), (D, H, W) or (L,) of the images; of images of several sizes the largest height and width."""
         images = self.images
@@ -183,6 +219,10 @@ class Inputs:
 
         return self._changed(change)
 
+    def _with(self, images: Tensor, others: Tensor) -> Inputs:
+        """The same inputs with other images, laid out as these are. Tensors are copies: the model may write to them."""
+        return self._changed(lambda entry: (others if entry is images else entry).clone())
+
     def _changed(self, change: Callable[[Any], Any]) -> Inputs:
         args, kwargs = rebuild((self.args, self.kwargs), change, (Tensor, Listed))
         return replace(self, args=args, kwargs=kwargs)
@@ -195,6 +235,16 @@ class Inputs:
             if told := mistakes.note(self, model, error):
                 error.add_note(told)
             raise
+
+
+def _parameters(model: nn.Module) -> tuple[str, ...]:
+    """The names of the positional arguments of a model, those behind `*args` left out."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # of a scripted module
+        return ()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(found.name for found in parameters if found.kind in kinds)
 
 
 def _is_missing(images: Images) -> bool:

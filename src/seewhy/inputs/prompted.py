@@ -58,7 +58,12 @@ class Prompted(Inputs):
         ids: Tensor = self.kwargs["input_ids"]
         return ids
 
-    @property
+    @cached_property
+    def count(self) -> int:
+        """The pictures of a row are one image."""
+        return 1
+
+    @cached_property
     def batch(self) -> int:
         """How many prompts there are."""
         return len(self.ids)
@@ -76,7 +81,7 @@ class Prompted(Inputs):
     def _most(self) -> int:
         return max(len(self.of_row(row)) for row in range(self.batch))
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, ...]:
         """(H, W) of the largest picture; (N, H, W) where a prompt has several."""
         height, width = (max(sides) for sides in zip(*(picture.size for picture in self.pictures), strict=True))

@@ -13,14 +13,21 @@ from torch import Tensor
 from seewhy.errors import InputError
 from seewhy.images import arrays
 
-Fuse = Literal["mean", "max", "product", "local_product"]
+Fuse = Literal["mean", "max", "product", "local_product", "sum"]
 
 
 def fuse_maps(maps: Sequence[Float[Tensor, "*shape"]], how: Fuse) -> Float[Tensor, "*shape"]:
-    """Several layers' maps of one size as one."""
+    """Several layers' maps of one size as one.
+
+    Args:
+        maps: scaled alike; for "sum" as they are, each with a part of what speaks for the score.
+        how: "local_product" has a function of its own.
+    """
     stacked = torch.stack(list(maps))
     if how == "mean":
         return stacked.mean(0)
+    if how == "sum":
+        return stacked.sum(0)
     if how == "max":
         return stacked.amax(0)
     if how == "product":

@@ -30,7 +30,7 @@ def cat(explanations: Sequence[Explanation]) -> Explanation:
         raise InputError("there is nothing to join.", got="no explanations")
     first = explanations[0]
     for other in explanations:
-        for what in ("method", "layers", "size", "fuse", "labels", "placements"):
+        for what in ("method", "layers", "size", "fuse", "labels", "placements", "input"):
             if getattr(other, what) != getattr(first, what):
                 raise _different(what, getattr(first, what), getattr(other, what))
         for name, grid in other.maps.items():
@@ -48,6 +48,7 @@ def cat(explanations: Sequence[Explanation]) -> Explanation:
         photos=_listed("photos", explanations),
         files=_listed("files", explanations),
         gap=_joined("gap", explanations),
+        others={name: cat([each.others[name] for each in explanations]) for name in first.others},
         note=" ".join(dict.fromkeys(each.note for each in explanations)),
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +33,39 @@ def warn_of_blanks(explanation: Explanation) -> None:
         warn(f"{what} for image {which}: {advice}.")
 
 
+def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
+    """The same with zeros for the maps that say nothing, and a warning for each layer with any.
+
+    A map of scores that are no numbers is none either: whatever the method, it says nothing of that image.
+    """
+    maps = dict(explanation.maps)
+    dimensions = len(explanation.size)
+    unscored = explanation.scores.isnan()
+    for label, grid in maps.items():
+        one_for_each = unscored if unscored.ndim == grid.ndim - dimensions else unscored.any(-1)
+        lost = one_for_each.reshape(*one_for_each.shape, *[1] * dimensions).to(grid.device)
+        maps[label] = torch.where(lost, torch.nan, grid) if bool(unscored.any()) else grid
+    for label, doubt in doubts.items():
+        images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
+        which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+        warn(f"the {explanation.method} map of {label} {doubt.problem} for image {which}: {doubt.advice}. It is blank.")
+        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), 0, maps[label])
+    return replace(explanation, maps=maps)
+
+
+class Doubt(Protocol):
+    """Which images (B, [T]) have a map that says nothing, what is wrong with it, and what to try."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def advice(self) -> str: ...
+
+
 def warn_of_gaps(explanation: Explanation) -> None:
     """A warning for maps that should add up to what the score changed by, and miss too much of it."""
     if explanation.gap is None:
@@ -45,7 +80,9 @@ def warn_of_gaps(explanation: Explanation) -> None:
 
 
 def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
-    """The maps that cannot mean anything. A detector reads each box of a pyramid from one level: that is judged whole.
+    """The maps that cannot mean anything. A pyramid, of which a detector reads a box from one level, is judged whole.
+
+    So are parallel layers, whose maps add up.
 
     Args:
         explanation: of any images.
@@ -57,7 +94,8 @@ def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
     pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
     for label, grid in explanation.maps.items():
         places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
-        layers.setdefault(re.split(r"[\[#]", label)[0] if pyramid else label, []).append(places)
+        whole = re.split(r"[\[#]", label)[0] if pyramid else label
+        layers.setdefault(" + ".join(explanation.maps) if explanation.fuse == "sum" else whole, []).append(places)
     verdicts = []
     for levels in layers.values():
         places = torch.cat(levels, -1)

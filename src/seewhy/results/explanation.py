@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,7 +45,8 @@ class Explanation:
         targets: what was asked, made definite: for class scores `Category` with the index of each image.
         method: the method's name.
         size: the input's (H, W), (D, H, W) or (L,).
-        fuse: how several layers become one heatmap.
+        fuse: how several layers become one heatmap. "sum" is of parallel layers, by which the input goes different ways
+            to the score: each has a part of what speaks for it.
         probabilities: (B, [T]), of the classes explained: softmax, for one logit the sigmoid, or the model's own where
             it ends in either. None where a function was explained.
         labels: a name per class, where the model came with them.
@@ -60,6 +62,8 @@ class Explanation:
         note: why this layer was chosen, if it was.
         gap: (B, [T]), of methods whose map adds up to a change of the score, such as integrated gradients: the share of
             that change which the map misses.
+        input: which of the model's arguments the maps lie on, by keyword or position; "" where there is one image.
+        others: the explanations that lie on the model's other images, by the name of these.
         origin: the model and inputs, held weakly, for `check`; None in an explanation that was read from a file.
     """
 
@@ -80,6 +84,8 @@ class Explanation:
     axes: tuple[str, ...] = ()
     note: str = ""
     gap: Float[Tensor, "..."] | None = None
+    input: str = ""
+    others: Mapping[str, Explanation] = field(default_factory=dict, repr=False)
     origin: Origin | None = field(default=None, repr=False)
 
     @classmethod
@@ -106,6 +112,11 @@ class Explanation:
         return tuple(self.maps)
 
     @property
+    def images(self) -> dict[str, Explanation]:
+        """For a model of several images, as a siamese network is, the explanation on each of them, by its name."""
+        return {self.input: self, **self.others}
+
+    @property
     def index(self) -> Int[Tensor, "B *T"] | None:
         """(B, [T]), the class that each map explains; None where the target is not about classes."""
         return _words.class_index(self)
@@ -117,6 +128,22 @@ class Explanation:
     def side(self, image: int = 0, target: int | None = None) -> _words.Side:
         """For one logit or probability "positive" or "negative": whether a map explains it or its opposite. Else ""."""
         return _words.side(self, image, target)
+
+    def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
+        """The most likely classes of each image: names with probabilities, the likeliest first.
+
+            for name, probability in explanation.top(3)[0]: ...
+
+        Args:
+            count: how many; a model of fewer classes gives all of them.
+
+        Returns:
+            For each image a list of (name, probability): softmax, for one logit the sigmoid, or the model's own.
+
+        Raises:
+            OutputError: if the model ranks no classes of an image, or its outputs are not there.
+        """
+        return _words.top(self, count)
 
     @cached_property
     def heatmap(self) -> Float[Tensor, "..."]:
@@ -161,14 +188,24 @@ class Explanation:
         }
         if self.fuse == "local_product":  # of the layers at their own resolutions
             grids = {"": local_product(list(grids.values()), len(size))}
-        drawn = []
-        for layer, grid in grids.items():
-            if layer in self.placements:
-                resized = draw(grid, self.placements[layer], size, mode)
-            else:
-                resized = arrays.resize(grid, size, mode, self.extents)
-            drawn.append(scale(resized if scaling == "none" else resized.clamp(min=0)))  # bicubic overshoots
+        drawn = [self._drawn(layer, grid, size, mode) for layer, grid in grids.items()]
+        drawn = drawn if scaling == "none" else [maps.clamp(min=0) for maps in drawn]  # bicubic overshoots
+        if self.fuse == "sum":
+            return scale(fuse_maps(drawn, self.fuse))
+        drawn = [scale(maps) for maps in drawn]
         return drawn[0] if len(drawn) == 1 else scale(fuse_maps(drawn, self.fuse))
+
+    def _drawn(self, layer: str, grid: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
+        """The maps of a layer where they lie. Of those that add up each pixel has its share of its cell."""
+        if layer not in self.placements:
+            shares = float(grid.shape[-len(size) :].numel()) if self.fuse == "sum" else 1.0
+            return arrays.resize(grid, size, mode, self.extents) * shares
+        placement = self.placements[layer]
+        shares = 1.0
+        if self.fuse == "sum":
+            covered = math.prod(side.extent / placement.space[side.axis] for side in placement.sides)
+            shares = grid.shape[-len(placement.sides) :].numel() / covered
+        return draw(grid, placement, size, mode) * shares
 
     def blank(self, image: int = 0, target: int | None = None, scaling: Scaling = "per_image") -> str:
         """Why the map of an image shows nothing, such as "zero everywhere"; "" where it shows something."""
@@ -215,7 +252,9 @@ class Explanation:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Explanation:
         fields = ("maps", "scores", "outputs", "targets", "probabilities", "gap")
-        return dataclasses.replace(self, **{field: rebuild(getattr(self, field), change) for field in fields})
+        others = {name: other._changed(change) for name, other in self.others.items()}
+        changed = {field: rebuild(getattr(self, field), change) for field in fields}
+        return dataclasses.replace(self, **changed, others=others)
 
     def __len__(self) -> int:
         return self.scores.shape[0]
@@ -243,6 +282,7 @@ class Explanation:
             extents=self.extents and self.extents[index],
             photos=self.photos and self.photos[index],
             files=self.files and self.files[index],
+            others={name: other[index] for name, other in self.others.items()},
             origin=self.origin and self.origin.cut(index),
         )
 
