@@ -1,4 +1,4 @@
-"""Attention that is written otherwise gives the map of the same model by scaled_dot_product_attention, or is refused."""
+"""Attention written otherwise gives the map of the same model by scaled_dot_product_attention, or is refused."""
 
 from __future__ import annotations
 
