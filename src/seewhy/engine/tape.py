@@ -110,19 +110,18 @@ def guided(scores: Tensor) -> Iterator[None]:
     The functions are found in the graph, whatever called them: a module, `F.relu`, `torch.relu`, `tensor.relu_()`.
     Raises `MethodError` if there is none: then it would be the plain gradient under another name.
     """
+    kinds = ((node, node.name().rstrip("0123456789").removesuffix("Backward")) for node in behind(scores))
+    functions = [node for node, kind in kinds if kind in _ACTIVATION_FUNCTIONS]
+    if not functions:
+        raise MethodError(
+            "guided backpropagation needs an activation function on the way from the input to the score.",
+            got="a graph without any",
+            expected=", ".join(_ACTIVATION_FUNCTIONS),
+            do='method="hires_cam" where the model is linear',
+        )
     with ExitStack() as stack:
-        found = 0
-        for node in behind(scores):
-            if node.name().rstrip("0123456789").removesuffix("Backward") in _ACTIVATION_FUNCTIONS:
-                stack.callback(node.register_prehook(_positive).remove)
-                found += 1
-        if not found:
-            raise MethodError(
-                "guided backpropagation needs an activation function on the way from the input to the score.",
-                got="a graph without any",
-                expected=", ".join(_ACTIVATION_FUNCTIONS),
-                do='method="hires_cam" where the model is linear',
-            )
+        for node in functions:
+            stack.callback(node.register_prehook(_positive).remove)
         yield
 
 

@@ -87,12 +87,13 @@ class Plan:
 
     @property
     def frames(self) -> dict[CallLabel, list[CallLabel]]:
-        """For each call whose rows are frames of one image: these, in their order."""
+        """For each call whose rows are frames of one image: these, in their order. So for calls that saw one each."""
         rows: dict[CallLabel, list[tuple[int, CallLabel]]] = {}
         for label, grid in self.grids.items():
             if grid.rows is not None and grid.rows.frame is not None:
-                rows.setdefault(label.call, []).append((grid.rows.frame, label))
-        return {call: [label for _, label in sorted(found)] for call, found in rows.items()}
+                whole = label.call if grid.rows.count > 1 else label._replace(number=None)
+                rows.setdefault(whole, []).append((grid.rows.frame, label))
+        return {whole: [label for _, label in sorted(found)] for whole, found in rows.items()}
 
 
 @dataclass(frozen=True)

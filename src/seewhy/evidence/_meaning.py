@@ -25,11 +25,19 @@ _OWN, _OWN_IN_HALF = 1e-3, 0.15
 
 
 class Doubt(NamedTuple):
-    """Which images have a map that says nothing, why, and what to try."""
+    """Which images have a map that says nothing, why, and what to try.
+
+    Attributes:
+        images: of the batch and the targets.
+        problem: in words.
+        advice: in words.
+        level: whether these maps are the same everywhere: their mean is all that is in them.
+    """
 
     images: Bool[Tensor, "B *T"]
     problem: str
     advice: str
+    level: bool = False
 
 
 def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forward], Maps]) -> dict[str, Doubt]:
@@ -74,7 +82,8 @@ def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forwar
             (even, "is the same everywhere up to rounding", "try an earlier layer, or another target"),
         ):
             if bool(images.any()) and label not in found:
-                found[label] = Doubt(images.reshape(grid.shape[: grid.ndim - len(call.space)]), problem, advice)
+                which = images.reshape(grid.shape[: grid.ndim - len(call.space)])
+                found[label] = Doubt(which, problem, advice, level=images is even)
     return found
 
 

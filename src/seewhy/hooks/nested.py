@@ -56,8 +56,14 @@ def children(structure: Any) -> list[tuple[Any, Any]]:
 
 
 def _is_object(structure: Any) -> bool:
-    """Whether this is something of a class that says nothing about what is inside."""
-    if type(structure) in _PLAIN or isinstance(structure, _CONTAINERS):
+    """Whether this is something of a class that says nothing about what is inside: no collection or iterator either."""
+    kind = type(structure)
+    if (
+        kind in _PLAIN
+        or isinstance(structure, _CONTAINERS)
+        or hasattr(kind, "__iter__")
+        or hasattr(kind, "__getitem__")
+    ):
         return False
     return not (dataclasses.is_dataclass(structure) or callable(structure))
 

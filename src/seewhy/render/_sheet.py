@@ -68,7 +68,7 @@ def sheet(
             got="no explanation" if not counts else f"explanations of {' and '.join(map(str, sorted(counts)))} images",
         )
     options: dict[str, Any] = {"scaling": scaling, "interpolation": interpolation, "frame": frame}
-    look = {"alpha": alpha, "interpolation": interpolation, "contours": contours}
+    look: dict[str, Any] = {"alpha": alpha, "interpolation": interpolation, "contours": contours}
     look["colormap"] = default_colormap(scaling) if colormap is None else colormap
     rows: list[list[tuple[str, Drawing]]] = [[] for _ in range(min(*counts, max_rows))]
     for name, explanation in named.items():

@@ -102,7 +102,7 @@ def _panel(
     if picture is not None:
         rows = len(picture)
         panel.imshow(picture, cmap="gray", origin="lower", aspect="auto", extent=(0, length, 0, rows))
-    bottom, top = (0.0, float(rows)) if lines is None else _drawn(panel, lines)
+    bottom, top = (0.0, float(rows)) if lines is None else _drawn(panel, lines, "white" if signal is None else "black")
     if blank:
         told_blank(panel, blank, 60)
     else:
@@ -115,11 +115,11 @@ def _panel(
     panel.tick_params(labelsize=SMALL)
 
 
-def _drawn(panel: Axes, lines: NDArray[np.float32]) -> tuple[float, float]:
-    """Draws channels one under the other, and says from where to where they reach."""
+def _drawn(panel: Axes, lines: NDArray[np.float32], colour: str) -> tuple[float, float]:
+    """Draws channels one under the other, in a colour that the heat behind lets be seen; says how far they reach."""
     apart = 1.1 * float(np.ptp(lines, axis=1).max() or 1)
     for number, line in enumerate(lines):
-        panel.plot(np.arange(len(line)) + 0.5, line - number * apart, color="black", linewidth=0.8)
+        panel.plot(np.arange(len(line)) + 0.5, line - number * apart, color=colour, linewidth=0.8)
     if len(lines) > 1:
         panel.set_yticks([-number * apart for number in range(len(lines))], [str(n) for n in range(len(lines))])
         panel.set_ylabel("channel", fontsize=TEXT)
