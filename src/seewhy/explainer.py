@@ -6,11 +6,10 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple, get_args, overload
 
 import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor, nn
 
@@ -20,7 +19,6 @@ from seewhy._types import CallLabel, Fold, Frame
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import Session, session
-from seewhy.engine.tape import replacing
 from seewhy.errors import (
     GradientError,
     InputError,
@@ -31,14 +29,12 @@ from seewhy.errors import (
     SeewhyError,
     warn,
 )
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other
-from seewhy.geometry import grid as grids
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other, shares
 from seewhy.geometry.placement import Placement
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
 from seewhy.methods import channels, default, registry, smooth
-from seewhy.methods.cam.decomposition import factorize
 from seewhy.methods.fuse import Fuse, unknown_fuse
 from seewhy.methods.registry import Accounted, Attribution, Method
 from seewhy.models.accepted import as_module, is_closed, limits_of, with_preprocessing
@@ -46,6 +42,7 @@ from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations, cat
 from seewhy.results.checks import warn_of_blanks, warn_of_gaps
+from seewhy.results.discovery import Discovery, discovered
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
@@ -184,9 +181,13 @@ def concepts(
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     labels: Sequence[str] | None = None,
+    method: Discovery = "factorization",
+    target: targets.Classes | targets.Target = None,
+    **options: Any,
 ) -> Concepts:
     """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
-    return Explainer(model, layers=layers, grid=grid, labels=labels).concepts(inputs, count)
+    explainer = Explainer(model, layers=layers, grid=grid, labels=labels)
+    return explainer.concepts(inputs, count, method=method, target=target, **options)
 
 
 class Explainer:
@@ -320,6 +321,7 @@ class Explainer:
             labels=self.labels,
             embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
             encode=self.loaded.embed_text if self.loaded else None,
+            shares=cache(partial(shares, self.model, batch_size)),
             regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
             num_classes=targets.declared_classes(self.model),
             differentiable=any(found.differentiates for found in self.methods),
@@ -549,50 +551,39 @@ class Explainer:
         explainer = Explainer(model, method, layers=list(layers) or None, **self._options)
         return replace(explainer(inputs, target), note=reason)
 
-    def concepts(self, inputs: Any, count: int = 5) -> Concepts:
+    def concepts(
+        self,
+        inputs: Any,
+        count: int = 5,
+        *,
+        method: Discovery = "factorization",
+        target: targets.Classes | targets.Target = None,
+        **options: Any,
+    ) -> Concepts:
         """Show the activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
 
-        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. Costs one forward
-        for the images and one for the concepts.
-
         Args:
-            inputs: as for `explain`.
+            inputs: as for `explain`. For "craft", images of one class.
             count: how many concepts.
+            method: "factorization" is deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images
+                together; it costs a forward for the images and one for the concepts. "craft" is of crops, and tells how
+                important each concept is for the target: see `seewhy.results.discovery.craft` for it and its options.
+            target: for "craft", as for `explain`; one for each image.
+            **options: of "craft": crop, share, designs.
 
         Returns:
             The concepts. Their scores are those that the model gives where the layer returns a concept everywhere, as
             strong as it is at its strongest place. What else there is in the layer's output is of the first image.
 
         Raises:
-            LayerError: for more than one layer.
+            LayerError: for more than one layer. "craft" takes several, and makes each concept of a layer anew of those
+                of the layer before it.
+            MethodError: for another method, and a target or options without "craft".
         """
         inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
-            forward = self.recorder.first(run, None)
-            labels = forward.plan.chosen or tuple(forward.activations)
-            if len(labels) != 1:
-                raise LayerError("concepts are those of one layer.", got=", ".join(map(str, labels)), do="layers=")
-            (label,) = labels
-            kept = forward.activation(label)
-            maps, vectors = factorize(forward.fold(label)(kept.detach()), count)
-            strongest = vectors * maps.movedim(1, 0).flatten(1).amax(1)[:, None]
-            scores = self._scores_of(forward, label, strongest)
-        return Concepts(maps, vectors, scores, str(label), run.call.size, self.labels, frames, photos)
-
-    def _scores_of(
-        self, forward: Forward, label: CallLabel, vectors: Float[Tensor, "K C"]
-    ) -> Float[Tensor, "K classes"]:
-        """The class scores where the layer's output is, at every place, one of `vectors`."""
-        run, fold = forward.run, forward.fold(label)
-        kept = forward.activation(label).detach()
-        first = kept[:1].expand(len(vectors), *kept.shape[1:])
-        folded = fold(first)
-        spread = vectors.reshape(*vectors.shape, *[1] * (folded.ndim - 2)).expand(folded.shape)
-        everywhere = first + grids.unfold(fold, spread - folded, first)
-        rows = run.call.with_rows(lambda tensor: tensor[:1].repeat_interleave(len(vectors), 0))
-        with torch.no_grad(), replacing(run.modules(forward.plan.layers), label, everywhere):
-            outputs = run.run(rows)
-        return targets.class_scores(outputs).values
+            found = discovered(self.recorder, run, count, method, target, options)
+        return found.seen_in(self.labels, frames, photos)
 
     def prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
         """What the model is called with; and where photographs were passed, these and what the model sees of them."""
