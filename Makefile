@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/,contracts engine evidence geometry hooks images inputs inspect methods metrics render results targets test_explainer.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint types imports unit rest docs bench clean
+.PHONY: demo test test-all test-oldest lint types imports unit rest docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/seewhy explain --out demo
@@ -29,6 +31,10 @@ unit: $(VENV)/.dev
 rest: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "slow or all"
 
+# the oldest torch that is promised, in an environment of its own
+test-oldest: $(OLDEST)/.dev
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto -m "not slow and not all" $(OLDEST_TESTS)
+
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
 
@@ -43,8 +49,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) -e ".[dev]"
 	touch $@
 
+$(OLDEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[oldest]"
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) $(OLDEST) build dist demo

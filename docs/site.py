@@ -1,18 +1,31 @@
-"""What the site has beside the pages that lie here: the reference, the measured tables, the changelog, llms.txt.
+"""What the site has beside the pages that lie here.
 
-mkdocs calls these functions while it builds; nothing is written into the source tree.
+Tutorials run as they are built, the gallery, the reference, the measured tables, the changelog, llms.txt. mkdocs calls
+these functions; nothing is written into the source tree.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import notebooks  # noqa: E402
+
+_GALLERY = """# Gallery
+
+"Tiger cat" in the same photograph, by each method with its own options and layers, on the network that
+`seewhy.load()` brings. Methods of attention have a scene of marks and the ViT that has learnt them. Drawn by
+`python docs/methods/make_gallery.py`. A picture that looks well need not be right: the [cards](cards.md) say how often
+each method lies on the evidence where that is known.
+"""
 REFERENCE = {
     "explain": ("Explaining", ["seewhy.explainer.explain", "seewhy.explainer.Explainer", "seewhy.explainer.concepts"]),
     "results": ("Results", ["seewhy.results"]),
@@ -23,11 +36,13 @@ REFERENCE = {
     "render": ("Pictures", ["seewhy.render"]),
     "hooks": ("Hooks", ["seewhy.hooks"]),
     "inspect": ("Looking into a model", ["seewhy.inspect"]),
+    "exporting": ("Exporting", ["seewhy.exporting"]),
     "jobs": ("Whole datasets", ["seewhy.jobs.running", "seewhy.jobs.table", "seewhy.jobs.analysis"]),
     "integrations": ("Training", ["seewhy.integrations"]),
     "models": ("Models", ["seewhy.models"]),
     "errors": ("Errors", ["seewhy.errors"]),
 }
+RUN = os.environ.get("SEEWHY_DOCS_RUN", "1") != "0"  # 0: tutorials without outputs, for a quick look
 _TABLES = re.compile(r"\]\((?:\.\./)*benchmarks/results/")
 
 
@@ -46,9 +61,15 @@ def on_files(files: Files, config: Any) -> Files:
     generated = {f"reference/{name}.md": _reference(title, names) for name, (title, names) in REFERENCE.items()}
     generated |= {f"tables/{path.name}": path.read_text() for path in _tables()}
     generated["changelog.md"] = (ROOT / "CHANGELOG.md").read_text()
+    generated["methods/gallery.md"] = _gallery()
+    pictures: dict[str, bytes] = {}
+    for path in notebooks.TUTORIALS.glob("*.ipynb"):
+        text, drawn = notebooks.page(path) if RUN else notebooks.plain(path)
+        generated[f"tutorials/{path.stem}.md"] = text
+        pictures |= {f"tutorials/{name}": content for name, content in drawn.items()}
     generated["llms.txt"] = _summary(files, generated)
-    for place, text in generated.items():
-        files.append(File.generated(config, place, content=text))
+    for place, content in (generated | pictures).items():
+        files.append(File.generated(config, place, content=content))
     return files
 
 
@@ -59,6 +80,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def _tables() -> list[Path]:
     return sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+
+
+def _gallery() -> str:
+    """Every method's map of the same photograph, as `docs/methods/make_gallery.py` drew it."""
+    drawn = sorted((ROOT / "docs" / "images" / "methods").glob("*.jpg"))
+    cells = "\n".join(
+        f"[![{path.stem}](../images/methods/{path.name}){{ title={path.stem} }}](cards.md#{path.stem}) {path.stem}\n"
+        for path in drawn
+    )
+    return f"{_GALLERY}\n{cells}"
 
 
 def _reference(title: str, names: list[str]) -> str:

@@ -6,8 +6,10 @@ python docs/methods/make_cards.py
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from functools import partial
+from collections.abc import Iterable
+from functools import cache, partial
 from pathlib import Path
 
 from seewhy import methods
@@ -18,7 +20,14 @@ _HEAD = """# A card for each method
 Written by `python docs/methods/make_cards.py` from the registry, `seewhy.methods.available()`. "Checked" says against
 what a method was compared, and with what difference: its paper's formula, its authors' code, or another library.
 Which method to take when is told in [methods.md](../methods.md).
+
+"On the evidence" is measured on scenes whose evidence is known: the average precision of the heatmap against the true
+marks, with the method's own layers, over the [models of the table](../../benchmarks/results/truth.md) that it can
+explain. Chance has 0.07. The pictures are of one photograph, drawn by `python docs/methods/make_gallery.py`; those of
+attention are of a scene.
 """
+_DOCS = Path(__file__).parent.parent
+_NAMES = {"plain": "plain CNN", "resnet": "ResNet", "mobilenet": "MobileNetV2", "convnext": "ConvNeXt", "vit": "ViT"}
 _FUSED = {
     "mean": "their mean",
     "max": "their maximum",
@@ -42,9 +51,30 @@ def card(method: Method) -> str:
         "Options": ", ".join(f"`{name}={_shown(value)}`" for name, value in method.options.items()) or "none",
         "Needs": ", ".join(f"`{need}`" for need in method.needs),
         "Checked": method.checked,
+        "On the evidence": _truth(method.name),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
-    return f"## {method.name}\n\n{_described(method)}\n\n{table}\n"
+    drawn = _DOCS / "images" / "methods" / f"{method.name}.jpg"
+    picture = f"![The map of {method.name}](../images/methods/{drawn.name})\n\n" if drawn.exists() else ""
+    return f"## {method.name}\n\n{_described(method)}\n\n{picture}{table}\n"
+
+
+def _truth(name: str) -> str:
+    """The average precision on each model where it was measured."""
+    found = [
+        f"{label} {row['ap']:.2f}"
+        for model, label in _NAMES.items()
+        for row in _measured()
+        if (row["model"], row["method"]) == (model, name) and "ap" in row
+    ]
+    return ", ".join(found) or "not measured"
+
+
+@cache
+def _measured() -> list[dict[str, object]]:
+    """The rows of seewhy's methods at their own layers."""
+    read: Iterable[dict[str, object]] = json.loads((_DOCS.parent / "benchmarks/results/truth.json").read_text())["rows"]
+    return [row for row in read if (row["library"], row["layer"]) == ("seewhy", "default")]
 
 
 def _looks_at(method: Method) -> str:

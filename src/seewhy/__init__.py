@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seewhy.results import Concepts, Explanation
     from seewhy.targets import Box, Category, Contrast, Pixel, Probability, Region, Similarity, Text, Token
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names are imported when they are first used (PEP 562), so that `seewhy --help` does not wait for torch.
 _MODULES = frozenset(

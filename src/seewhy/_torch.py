@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd import grad_mode
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
@@ -17,6 +18,10 @@ _core: Any = torch._C  # whose stubs do not list everything in it
 
 # the switch that `torch.no_grad` and its like flip: a mode that watches calls sees it under this name
 set_grad_enabled: Any = torch._C._set_grad_enabled
+
+
+# the module whose `checkpoint` takes its function for use_reentrant=True from here
+checkpointing: Any = torch.utils.checkpoint
 
 
 # a block in which no mode sees the functions that are called
@@ -104,6 +109,7 @@ __all__ = [
     "BatchNorm",
     "Convolution",
     "NormBase",
+    "checkpointing",
     "computes_bf16",
     "eager_stance",
     "function_modes",

@@ -12,7 +12,7 @@ class SeewhyError(Exception):
     def __init__(self, problem: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
         advice = (("got", got), ("expected", expected), ("do", do))
         super().__init__("\n".join([problem, *(f"  {word}: {text}" for word, text in advice if text is not None)]))
-        self.add_note(f"docs/errors.md#{type(self).__name__.lower()} tells more.")
+        self.add_note(f"docs/errors/{type(self).__name__}.md tells more.")
 
 
 class InputError(SeewhyError, ValueError):

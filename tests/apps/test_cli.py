@@ -107,6 +107,7 @@ def test_bad_files_are_told_and_the_others_done(here):
     assert run("explain", "empty.png").exit_code == 1
 
 
+@pytest.mark.few(9)
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -38,7 +38,13 @@ def photo() -> Image.Image:
 def test_the_desk_explains_what_it_is_asked_by_every_method() -> None:
     """The same maps as those of `seewhy.explain`."""
     at, picture = desk(), photo()
-    likely = at.likely(picture)
+    likely, boxes = at.seen(picture)
+    assert boxes == []
+    inputs, _, _ = at.loaded.prepare([picture])
+    with torch.no_grad():
+        expected = at.loaded.module(inputs)[0].softmax(0).topk(5).values.tolist()
+    assert list(likely.values()) == pytest.approx(expected, abs=1e-5)
+    assert at.at(picture, (3, 3)) == ""  # it scores whole pictures
     assert list(likely.values()) == sorted(likely.values(), reverse=True)
     assert at.layers[:2] == [AUTO, "conv1"]
     found = at.explain(picture, Wish(("grad_cam", "occlusion"), "mark 2", "layer3"))
@@ -72,7 +78,57 @@ def test_files_and_checks_of_every_method(tmp_path: Path) -> None:
         "why.html",
     ]  # fmt: skip
     assert seewhy.Explanation.load(tmp_path / "layer_cam.npz").method == "layer_cam"
-    assert all(": p = " in text for _, text in desks.checked(found))
+    rows = desks.checked(at.loaded, found)
+    assert [row[0] for row in rows] == ["grad_cam", "layer_cam"]
+    assert all(": p = " in row[1] for row in rows)
+    one = found["grad_cam"]
+    measured = seewhy.evaluate(at.loaded, list(one.photos), one.targets, methods=["grad_cam"], metrics=["insertion"])
+    assert float(rows[0][2]) == pytest.approx(measured.row("grad_cam", "insertion").mean, abs=0.006)
+
+
+def test_a_segmenter_says_what_it_sees_at_a_place() -> None:
+    """Left of the middle class 0, right of it class 1: what a click chooses, and what is then explained."""
+
+    class Halves(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 2, 1)
+            self.register_buffer("sides", torch.linspace(-5, 5, 8))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores = torch.nn.functional.avg_pool2d(self.conv(images), 8)
+            return scores + torch.stack([-self.sides, self.sides])[None, :, None]
+
+    plain = Preprocess(size=(64, 64), resize=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    at = Desk(Loaded(Halves().eval(), plain, ("left", "right"), "halves"))
+    picture = photo().resize((128, 128))
+    assert at.seen(picture) == ({}, [])
+    assert [at.at(picture, (x, 60)) for x in (5, 50, 80, 120)] == ["left", "left", "right", "right"]
+    found = at.explain(picture, Wish(("hires_cam",), "right", pixel=(120, 60)))["hires_cam"]
+    heat = found.heatmap[0]
+    assert float(heat[:, 48:].sum() / heat.sum()) > 0.9
+
+
+def test_a_detector_lists_its_boxes() -> None:
+    class Finds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+            boxes = torch.tensor([[4.0, 4.0, 20.0, 20.0], [30.0, 30.0, 60.0, 60.0]])
+            score = self.conv(images).mean((1, 2, 3)).sigmoid()
+            return [
+                {"boxes": boxes, "scores": torch.stack([one, one / 2]), "labels": torch.tensor([1, 0])} for one in score
+            ]
+
+    plain = Preprocess(size=(64, 64), resize=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    at = Desk(Loaded(Finds().eval(), plain, ("cat", "dog"), "finds"))
+    likely, boxes = at.seen(photo())
+    assert likely == {}
+    assert [text.partition(",")[0] for text in boxes] == ["0: dog", "1: cat"]
+    first, second = (float(text.rpartition(" ")[2]) for text in boxes)
+    assert second == pytest.approx(first / 2, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +190,27 @@ def test_in_a_browser(tmp_path: Path) -> None:
             page.locator("#run").click()
             page.locator("#gallery").get_by_text("grad_cam at bn2: tabby").first.wait_for()
             page.locator("#check").click()
-            page.locator("#verdicts").get_by_text("p = ").first.wait_for(state="attached")
+            page.locator("#verdicts").get_by_text("p = ").first.wait_for()
+            page.locator("#verdicts").get_by_text("insertion").first.wait_for()
             page.screenshot(path=str(tmp_path / "studio.png"), full_page=True)
+            page.locator("#photo img").click()
+            page.get_by_text("This model gives no class to a place").wait_for()
+            page.get_by_text("Cover a part and see the score move").click()
+            canvas = page.locator("#brush canvas").first
+            canvas.wait_for()
+            canvas.scroll_into_view_if_needed()
+            page.wait_for_timeout(1000)
+            place = canvas.bounding_box()
+            assert place is not None
+            middle = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+            page.mouse.move(*middle)
+            page.mouse.down()
+            for step in range(12):
+                page.mouse.move(middle[0] + 8 * step, middle[1] + 2 * step)
+            page.mouse.up()
+            page.locator("#cover").click()
+            page.locator("#moved").get_by_text("without it").wait_for()
+            page.screenshot(path=str(tmp_path / "brushed.png"), full_page=True)
             page.locator("#make").click()
             link = page.locator("#downloads a[download]").filter(has_text="").last
             link.wait_for()

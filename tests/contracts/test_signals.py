@@ -48,6 +48,7 @@ class Flat(nn.Module):
         return self.head(self.body(image).flatten(2).mean(-1))
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_signal_has_the_heat_of_a_picture_of_equal_columns(method: str) -> None:
     torch.manual_seed(0)
@@ -166,6 +167,7 @@ def test_a_hand_set_filter_bank_looks_at_each_event(method: str, least: float) -
     assert shares(found.heatmap, masks.flip(1)).mean(0).max() < least / 2
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("method", "least"),
     [("grad_cam", 0.12), ("le_grad", 0.15), ("attention_relevance", 0.5), ("agcam", 0.4), ("grad_eclip", 0.4),

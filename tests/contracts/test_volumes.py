@@ -46,6 +46,7 @@ class Flat(nn.Module):
         return self.head(self.body(image).flatten(2).mean(-1))
 
 
+@pytest.mark.few(15)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_volume_of_equal_slices_has_the_images_heatmap_in_each(method: str) -> None:
     """NEEDS part 1, 4."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
-from seewhy.engine.attention import attend, blocks, chain
+from seewhy.engine.attention import attend, blocks
 from tests.attention_models import CASES
 
 BY_NAME = {case.name: case for case in CASES}
@@ -33,7 +33,7 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
     model, images = case.model(), case.images()
     with torch.no_grad():
         expected = logits(model(images))
-    with torch.set_grad_enabled(recording), attend(model, 3) as calls:
+    with torch.set_grad_enabled(recording), attend(model) as calls:
         found = logits(model(images))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert len(calls) == case.layers
@@ -58,7 +58,7 @@ def test_probabilities_and_gradients_are_those_that_eager_attention_reports(kind
     outputs = eager(images, output_attentions=True)
     expected = torch.autograd.grad(outputs.logits[:, 1].sum(), outputs.attentions)
     fused.requires_grad_(False)
-    with attend(fused, 3) as calls:
+    with attend(fused, record=True) as calls:
         score = fused(images).logits[:, 1].sum()
     found = torch.autograd.grad(score, [call.probabilities for call in calls])
     for call, reported, slope, right in zip(calls, outputs.attentions, found, expected, strict=True):
@@ -84,7 +84,7 @@ def test_options_of_scaled_dot_product_attention(options):
     groups = 2 if "enable_gqa" in options else 4
     q, k, v = (drawn(3, *shape).requires_grad_() for shape in ((4, 5, 6), (groups, 7, 6), (groups, 7, 2)))
     expected = F.scaled_dot_product_attention(q, k, v, **options)
-    with attend(nn.Identity(), 3) as calls:
+    with attend(nn.Identity()) as calls:
         found = F.scaled_dot_product_attention(q, k, v, **options)
     torch.testing.assert_close(found, expected)
     slopes = [torch.autograd.grad(output.square().sum(), (q, k, v)) for output in (found, expected)]
@@ -104,7 +104,7 @@ def test_multihead_attention_with_and_without_weights(need_weights, batch_first,
     options = {"attn_mask": drawn(5, 5), "key_padding_mask": drawn(3, 5)} if masked else {}
     with torch.no_grad():
         expected, weights = module(tokens, tokens, tokens, average_attn_weights=False, **options)
-        with attend(module, 3) as calls:
+        with attend(module) as calls:
             found, _ = module(tokens, tokens, tokens, need_weights=need_weights, **options)
     torch.testing.assert_close(found, expected)
     (call,) = calls
@@ -126,7 +126,7 @@ def test_an_encoder_layers_fast_path_is_kept_out():
     tokens = drawn(3, 5, 8)
     with torch.no_grad():
         expected = encoder(tokens)
-        with attend(encoder, 3) as calls:
+        with attend(encoder) as calls:
             found = encoder(tokens)
     torch.testing.assert_close(found, expected)
     assert [call.name for call in calls] == ["layers.0.self_attn", "layers.1.self_attn"]
@@ -143,7 +143,7 @@ def test_what_is_no_attention_is_not_taken_for_it():
             return gates.sum() + channels.sum() + classes.sum()
 
     model, x = Others(), drawn(3, 5, 5)
-    with attend(model, 3) as calls:
+    with attend(model) as calls:
         model(x)
     assert calls == []
 
@@ -160,7 +160,7 @@ def test_other_ways_to_call_the_same_functions_work_as_ever():
 
     model, x = Others(), drawn(3, 5, 8)
     expected = model(x[..., :5]), model(x[..., 3:])
-    with attend(model, 3) as calls:
+    with attend(model) as calls:
         found = model(x[..., :5]), model(x[..., 3:])
     torch.testing.assert_close(found, expected)
     assert [tuple(call.probabilities.shape) for call in calls] == [(2, 5, 5)] * 2
@@ -178,7 +178,7 @@ def test_all_is_over_when_the_block_is_also_after_an_exception():
 
     handle = model.encoder.layers[1].mlp.register_forward_hook(fail)
     before = hooks()
-    with pytest.raises(KeyboardInterrupt), attend(model, 3) as calls:
+    with pytest.raises(KeyboardInterrupt), attend(model) as calls:
         model(images)
     assert len(calls) == 2
     assert hooks() == before
@@ -209,7 +209,7 @@ def test_a_call_that_a_model_broke_off_does_not_name_those_after_it():
             return F.scaled_dot_product_attention(x, x, x)
 
     model = Outer().double()
-    with attend(model, 3) as calls:
+    with attend(model) as calls:
         model(drawn(3, 5, 8))
     assert [call.name for call in calls] == [""]
 
@@ -220,7 +220,7 @@ def test_gradients_reach_the_output_of_a_call(need_weights):
     torch.manual_seed(0)
     module = nn.MultiheadAttention(8, 2, batch_first=True).double()
     tokens = drawn(3, 5, 8)
-    with attend(module, 3) as calls:
+    with attend(module) as calls:
         found, _ = module(tokens, tokens, tokens, need_weights=need_weights)
     (slope,) = torch.autograd.grad(found[..., 0].sum(), calls[0].output)
     expected = module.out_proj.weight[0].detach().reshape(2, 1, 4).expand(3, 2, 5, 4)
@@ -234,7 +234,7 @@ def test_two_threads_do_not_see_one_another():
     inside = threading.Barrier(2)
 
     def watched():
-        with attend(model, 3) as calls:
+        with attend(model) as calls:
             inside.wait(30)
             model(images)
             inside.wait(30)
@@ -257,7 +257,7 @@ def test_two_threads_do_not_see_one_another():
 
 def seen(name):
     case = BY_NAME[name]
-    with torch.no_grad(), attend(model := case.model(), 3) as calls:
+    with torch.no_grad(), attend(model := case.model()) as calls:
         model(case.images())
     return calls
 

@@ -108,6 +108,7 @@ def test_no_map_beats_the_floor_where_the_score_ignores_the_image():
     assert choice.reason.startswith("no map of this model can be told from chance here")
 
 
+@pytest.mark.slow
 def test_of_sixteen_images_one_half_chooses_and_the_other_is_reported():
     model = Spot().eval()
     images = spotted(16)
@@ -139,6 +140,7 @@ def test_no_candidate_gives_a_map():
         seewhy.choose(Spot().eval(), spotted(2), 0, candidates=["attention_relevance"])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "least"),
     # the proof of where a transformer's tokens lie is slow under checks of every shape

@@ -70,6 +70,7 @@ def images() -> Tensor:
     return images
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("method", ["hires_cam", "ablation_cam", "occlusion"])
 @pytest.mark.parametrize("kind", [Statistics, Attends, Capacity])
 def test_a_batch_has_the_maps_of_its_images_alone(kind: type[Base], method: str, images: Tensor) -> None:

@@ -95,6 +95,23 @@ class Recurrent(Wrapped):
         return self.classifier(steps.mean(1))
 
 
+class Loop(Wrapped):
+    """A video, frame by frame, each mirrored before it is looked at if the model was made so."""
+
+    mirrored = False
+
+    def forward(self, frames: Tensor) -> Tensor:
+        every = frames.unbind(1)
+        return torch.stack([self.tower(frame.flip(-1) if self.mirrored else frame) for frame in every]).mean(0)
+
+
+class Pair(Wrapped):
+    """Two images of one tensor; only those at the ends of a video are seen."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return 2 * self.tower(frames[:, 0]) + self.tower(frames[:, -1])
+
+
 class Slices(Wrapped):
     """A volume (B, 3, D, H, W), slice by slice."""
 
@@ -139,6 +156,7 @@ def share(heat: Tensor, corner: tuple[int, int]) -> float:
 METHODS = pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "smooth_grad_cam_plus_plus"])
 
 
+@pytest.mark.few(6)
 @METHODS
 @pytest.mark.parametrize("kind", [Siamese, Streams, Concatenated, Interleaved])
 def test_several_images_have_a_map_each(kind: Callable[..., nn.Module], method: str) -> None:
@@ -181,6 +199,7 @@ def test_an_image_that_the_model_holds_has_no_map() -> None:
     assert share(found.heatmap, TOP_LEFT) > 0.8
 
 
+@pytest.mark.few(4)
 @METHODS
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", [Frames, Recurrent])
@@ -192,6 +211,27 @@ def test_frames_in_the_batch_have_a_map_each(kind: Callable[[], nn.Module], coun
     assert found.heatmap.shape == (2, count, 64, 64)
     for frame, corner in enumerate(corners):
         assert share(found.heatmap[:, frame], corner) > 0.75
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_frames_that_are_looked_at_one_by_one(count: int, mirrored: bool) -> None:
+    corners = [(TOP_LEFT, BOTTOM_RIGHT, BOTTOM_LEFT)[frame % 3] for frame in range(count)]
+    model = Loop()
+    model.mirrored = mirrored
+    found = seewhy.explain(model, torch.stack([red(corner) for corner in corners], 1), 0, method="grad_cam")
+    assert found.layers == ("tower.trunk",)
+    assert found.heatmap.shape == (2, count, 64, 64)
+    for frame, corner in enumerate(corners):
+        assert share(found.heatmap[:, frame], corner) > 0.75
+
+
+def test_a_frame_that_nobody_looked_at_is_blank() -> None:
+    video = torch.stack([red(TOP_LEFT), red(BOTTOM_LEFT), red(BOTTOM_RIGHT)], 1)
+    found = seewhy.explain(Pair(), video, 0, method="grad_cam")
+    assert share(found.heatmap[:, 0], TOP_LEFT) > 0.75
+    assert share(found.heatmap[:, 2], BOTTOM_RIGHT) > 0.75
+    assert found.maps["tower.trunk"][:, 1].abs().max() == 0
 
 
 def test_a_map_on_the_input_has_the_frames_before_the_places() -> None:
@@ -209,6 +249,7 @@ def test_slices_of_a_volume_are_frames_of_it() -> None:
         assert share(found.heatmap[:, number], corner) > 0.8
 
 
+@pytest.mark.few(3)
 @METHODS
 @pytest.mark.parametrize("kind", [Flipped, FlippedCalls])
 def test_views_of_an_image_lie_where_the_evidence_is(kind: Callable[[], nn.Module], method: str) -> None:

@@ -75,6 +75,7 @@ def test_a_residual_network_in_onnx_of_classes_that_are_handed_in(tmp_path: Path
         program(images(2, 32), [0, 1])
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_as_a_torch_program(tmp_path: Path) -> None:
     model = vit()
     path = seewhy.export(model, images(2, 32), tmp_path / "model.pt2", method="le_grad", format="torch")

@@ -237,7 +237,7 @@ AROUND = ("class_token",)  # the layer is a block's first norm
 MAY_MOVE = ("class_token", "registers", "swin", "tokens_first")  # reshape before the layer
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_choice_costs_one_forward_and_later_calls_one(case: Case, method: str) -> None:

@@ -55,6 +55,7 @@ def test_planted_models_are_proven_where_they_lie_or_refused(case: Planted) -> N
         assert abs(side.start + side.extent - start - extent) <= near
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("case", [case for case in CASES if case.sides is None][:12], ids=lambda case: case.name)
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_models_without_places_are_refused_whatever_their_weights(case: Planted, seed: int) -> None:

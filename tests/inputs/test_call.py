@@ -122,6 +122,7 @@ def test_patches_are_no_image_and_a_module_that_cuts_them_is_the_way():
     torch.testing.assert_close(found, expected.detach())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", ["grad_cam", "guided_backprop", "score_cam", "rise"])
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_videos_of_transformers_have_their_frames_before_the_channels(method):

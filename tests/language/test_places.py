@@ -56,6 +56,7 @@ def vectors(model, layer, inputs):
     return kept[0]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", PLACED)
 def test_a_region_moves_the_tokens_that_the_grid_has_there(name):
     model, call, (size,), expected = built(name)

@@ -277,6 +277,6 @@ def test_hottest_place_of_a_map_is_drawn_hottest():
 
     theirs = np.asarray(torchcam.utils.overlay_mask(photo, Image.fromarray(np.uint8(255 * heat)), alpha=0.0), dtype=int)
     assert abs(theirs[1, 2] - coldest).max() <= 5
-    ours = np.asarray(render.overlay(photo, torch.from_numpy(heat), alpha=1), dtype=int)
+    ours = np.asarray(render.overlay(photo, torch.from_numpy(heat), colormap="jet", alpha=1), dtype=int)
     assert abs(ours[1, 2] - hottest).max() <= 2
     assert abs(ours[0, 0] - coldest).max() <= 2

@@ -122,6 +122,7 @@ CASES = [(2, name, *case) for name, case in SLOW.items()] + [(3, name, *case) fo
 CASES.append((2, "group_cam", {"groups": 3, "quantile": 0.5, "sigma": 0.8}, group))
 
 
+@pytest.mark.few(29)
 @pytest.mark.parametrize(
     ("dimensions", "name", "options", "expected"), CASES, ids=lambda case: None if callable(case) else str(case)[:30]
 )

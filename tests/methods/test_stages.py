@@ -29,6 +29,7 @@ NAMES = {
 }  # fmt: skip
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_layer_of_every_resolution(name):
     """224 x 224, random weights: every grid is there, the finest of the first convolution."""

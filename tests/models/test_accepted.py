@@ -171,6 +171,7 @@ def test_limits_of_graphs_and_of_quantised_operations():
         assert limits_of(model) == Limits()
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.ReplayWarning")  # int8 activations are scaled by the whole batch
 @pytest.mark.parametrize("method", ["rise", "occlusion"])
 def test_methods_of_the_input_explain_graphs_and_quantised_models(method):

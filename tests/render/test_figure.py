@@ -70,7 +70,7 @@ def test_the_colour_bar_shows_true_numbers(explanation, scaling, peaks):
         assert heat.images[0].get_clim() == limits
         assert bar(heat).ax.get_ylim() == limits
     assert rows[0][0].images[0].get_array().min() == (-1 if scaling == "none" else 0)
-    assert rows[0][0].images[0].get_cmap().name == ("coolwarm" if scaling == "none" else "jet")
+    assert rows[0][0].images[0].get_cmap().name == ("coolwarm" if scaling == "none" else "ember")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_notebook_gets_a_png(explanation):
     picture = Image.open(io.BytesIO(png(explanation(MAPS))))
     assert picture.format == "PNG"
     pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()
-    assert [0, 0, 128] in pixels or [0, 0, 127] in pixels  # coldest of jet
-    assert [128, 0, 0] in pixels or [127, 0, 0] in pixels  # and hottest
+    assert [26, 20, 100] in pixels  # coldest of ember
+    assert [253, 242, 138] in pixels  # and hottest
     assert explanation(MAPS)._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

@@ -41,8 +41,8 @@ def test_the_ends_of_alpha(alpha, expected):
 def test_channels_keep_their_order():
     photo = np.array([[[10, 20, 30]]], np.uint8)
     assert np.asarray(overlay(photo, torch.zeros(1, 1), alpha=0.0))[0, 0].tolist() == [10, 20, 30]
-    red = np.asarray(overlay(photo, torch.ones(1, 1), alpha=1.0))[0, 0]
-    blue = np.asarray(overlay(photo, torch.zeros(1, 1), alpha=1.0))[0, 0]
+    red = np.asarray(overlay(photo, torch.ones(1, 1), colormap="jet", alpha=1.0))[0, 0]
+    blue = np.asarray(overlay(photo, torch.zeros(1, 1), colormap="jet", alpha=1.0))[0, 0]
     assert red.tolist() == [128, 0, 0]  # the ends of jet: half red, half blue
     assert blue.tolist() == [0, 0, 128]
 
@@ -53,7 +53,7 @@ def test_the_hottest_place_is_drawn_hottest(dtype, level):
     """Nothing is multiplied by 255 twice: on black as on white, jet's ramps, worked by hand."""
     photo = np.full((8, 64, 3), level * (255 if dtype == np.uint8 else 1), dtype)
     heat = torch.linspace(0, 1, 64).expand(8, 64)
-    blended = np.asarray(overlay(photo, heat)).astype(int)[4]
+    blended = np.asarray(overlay(photo, heat, colormap="jet")).astype(int)[4]
     colours = 2 * blended - 255 * level
     for place, expected in [
         (0, (0, 0, 128)),
@@ -65,7 +65,7 @@ def test_the_hottest_place_is_drawn_hottest(dtype, level):
         assert abs(colours[place] - expected).max() <= 5, place
     redness = blended[:, 0] - blended[:, 2]
     assert (np.diff(redness[8:54]) >= -1).all()
-    opaque = np.asarray(overlay(photo, heat, mode="opacity")).astype(int)[4]
+    opaque = np.asarray(overlay(photo, heat, colormap="jet", mode="opacity")).astype(int)[4]
     assert opaque[0].tolist() == [255 * level] * 3
     assert abs(opaque[63] - (128, 0, 0)).max() <= 1
 
@@ -81,7 +81,7 @@ def test_the_map_is_resized_by_pixel_centres():
     drawn = overlay(np.zeros((1, 4), np.uint8), torch.tensor([[0.0, 1.0]]), colormap="gray", alpha=1.0)
     assert one_channel(drawn) == [[0, 64, 192, 255]]
     blocks = overlay(
-        np.zeros((1, 4), np.uint8), torch.tensor([[0.0, 1.0]]), colormap="gray", alpha=1.0, resize="nearest"
+        np.zeros((1, 4), np.uint8), torch.tensor([[0.0, 1.0]]), colormap="gray", alpha=1.0, interpolation="nearest"
     )
     assert one_channel(blocks) == [[0, 0, 255, 255]]
 
@@ -89,7 +89,9 @@ def test_the_map_is_resized_by_pixel_centres():
 def test_bicubic_overshoot_stays_in_range():
     heat = torch.zeros(1, 5)
     heat[0, 1:3] = 1
-    drawn = one_channel(overlay(np.zeros((4, 50), np.uint8), heat, colormap="gray", alpha=1.0, resize="bicubic"))[0]
+    drawn = one_channel(
+        overlay(np.zeros((4, 50), np.uint8), heat, colormap="gray", alpha=1.0, interpolation="bicubic")
+    )[0]
     raw = torch.nn.functional.interpolate(heat[None, None], size=(4, 50), mode="bicubic", align_corners=False)[0, 0, 0]
     assert raw.max() > 1.05
     assert raw.min() < -0.05
@@ -299,7 +301,7 @@ def test_what_is_no_photo_is_refused(unchecked):
         ({"alpha": 1.5}, r"alpha.*1\.5.*\[0, 1\]"),
         ({"alpha": float("nan")}, "alpha"),
         ({"mode": "add"}, "'add'.*\"opacity\""),
-        ({"resize": "lanczos"}, "'lanczos'.*\"bicubic\""),
+        ({"interpolation": "lanczos"}, "'lanczos'.*\"bicubic\""),
         ({"colormap": "virdis"}, "'virdis'.*'viridis'"),
         ({"colormap": "JET"}, "'JET'.*'jet'"),
     ],

@@ -46,6 +46,7 @@ def test_windows_cover_the_image_as_monai_lays_them() -> None:
     torch.testing.assert_close(Windows((8, 12)).weights((40, 40)), importance, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.7])
 def test_a_map_from_windows_is_that_of_the_whole_where_places_are_seen_one_by_one(overlap: float) -> None:
     torch.manual_seed(0)

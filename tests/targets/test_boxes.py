@@ -300,7 +300,7 @@ def detector(name):
 PHOTOS = [torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(number)) for number in range(2)]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_two_boxes_of_one_image_have_two_maps(name):
     """Need 1: one map per detected box, no layer named; the whole pyramid is looked at.

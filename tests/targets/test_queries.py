@@ -81,7 +81,7 @@ def built(make, **options):
     return model
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
 def test_two_queries_have_two_maps(name):

@@ -97,7 +97,7 @@ def place_scores(name, model):
     return (output["out"] if isinstance(output, dict) and "out" in output else output.logits)[0]
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SEGMENTERS)
 @pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
 def test_regions_pixels_and_whole_classes(name):

@@ -79,6 +79,7 @@ def chance(name, count=8):
     return float(setting(name, count)[2].truth.float().mean())
 
 
+@pytest.mark.few(17)
 @pytest.mark.parametrize("method", sorted(seewhy.methods.available().keys() - FLOOR - ELSEWHERE - ATTENTION))
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_every_method_is_better_than_chance_on_a_resnet(method):
@@ -86,7 +87,7 @@ def test_every_method_is_better_than_chance_on_a_resnet(method):
     assert worth("resnet", method, layers) > 1.5 * chance("resnet")
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("method", sorted(seewhy.methods.available().keys() - FLOOR - ELSEWHERE - POOLED))
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_every_method_on_a_transformer(method):
@@ -128,6 +129,7 @@ def test_the_default_is_attention_where_a_class_token_is_read():
     assert better > 2 * worth("vit", "grad_cam", count=24)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["resnet", "mosaics", "volume", "segmenter", "detector"])
 def test_the_default_is_grad_cam_elsewhere(name):
     case, model, seen = setting(name, 2)
@@ -138,6 +140,7 @@ def test_the_default_is_grad_cam_elsewhere(name):
     assert found.heatmap.equal(named.heatmap)
 
 
+@pytest.mark.slow
 def test_all_resolutions_together_lose_the_class_in_photographs():
     """refine_cam is no default: 0.84 of the mosaic for grad_cam, and hardly more than a quarter for this."""
     case, model, seen = setting("mosaics", 4)

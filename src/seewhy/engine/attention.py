@@ -1,14 +1,20 @@
-"""See every attention of a forward: its probabilities, in the graph, whatever kernel the model calls for it."""
+"""See every attention of a forward, whatever kernel or product the model calls for it, at no memory of its own.
+
+What is kept are queries, keys, values and outputs, which grow with the tokens, not with their square. Probabilities are
+made of them when they are asked for, a layer at a time, and so are the gradients at them: of O = A V, dS/dA = dS/dO V'.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -18,58 +24,171 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seewhy._torch import safe_softmax
+from seewhy.engine.product import Product, Weighing, laid_out, product_of
 from seewhy.hooks.attach import Finish, Passed, around
+from seewhy.hooks.nested import rebuild
 
-_PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm"}
+_MOVES = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "adjoint", "__get__"}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One product of weights and values. Before rows and columns all dimensions are one, of n images and heads.
+
+    Attributes:
+        name: of the innermost module that was running.
+        queries, keys: what the weights were made of, as far as it was seen.
+        values: what was weighted.
+        output: what the product returned, as the model has it; in the graph if the forward is recorded.
+        by_row: lays the output, or a gradient at it, out as (n, rows, e).
+        weights: makes what the values were weighted with, (n, rows, columns).
+        logits: makes what the softmax was taken of, the same.
+        rows: how many there are.
+        lead: the dimensions before rows and columns, as the model has them.
+        readable: whether a softmax made the weights.
+        onward: the node of the graph that leads on from the output.
+        sources: what the call was made of: the graph behind them leads to the calls before.
+    """
+
+    queries: Float[Tensor, "n rows d"]
+    keys: Float[Tensor, "n columns d"]
+    values: Float[Tensor, "n columns e"]
+    output: Tensor
+    by_row: Callable[[Tensor], Tensor]
+    weights: Callable[[], Tensor]
+    logits: Callable[[], Tensor]
+    sources: tuple[Tensor, ...]
+    rows: int
+    lead: tuple[int, ...]
+    name: str = ""
+    readable: bool = True
+    onward: Any = None
+
+    @property
+    def columns(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the probabilities, as the model has them."""
+        return (*self.lead, self.rows, self.columns)
+
+    @property
+    def kind(self) -> str:
+        """The name with the numbers taken out: the same for all blocks of a stack."""
+        return re.sub(r"\d+", "#", self.name)
+
+
+class Layout(NamedTuple):
+    """How many heads, or the like, vary slower than the image in a call's values, and in its queries and keys.
+
+    (B, heads, ...) and (b h) have one; (h b) has all heads.
+    """
+
+    values: int = 1
+    keys: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """One call of attention, everything in the graph if the forward is recorded.
+    """One layer of attention: a call, or one for each of its heads. Tensors are (images, heads, ...)."""
 
-    name: of the innermost module that was running. Tensors are (images, heads, ...) where it is over whole images.
-    probabilities: what the values were weighted with; gradients reach them. logits: what the softmax was taken of, with
-    masks and biases.
-    """
+    calls: tuple[Call, ...]
+    layout: Layout
+    batch: int
 
-    name: str
-    probabilities: Float[Tensor, "... rows columns"]
-    logits: Float[Tensor, "... rows columns"]
-    queries: Float[Tensor, "... rows d"]
-    keys: Float[Tensor, "... columns d"]
-    values: Float[Tensor, "... columns e"]
-    output: Float[Tensor, "... rows e"]
+    @property
+    def name(self) -> str:
+        """Of the module that it ran in."""
+        levels = zip(*(call.name.split(".") for call in self.calls), strict=False)
+        return ".".join(level[0] for level in _same(levels))
 
     @property
     def rows(self) -> int:
-        return self.probabilities.shape[-2]
+        return self.calls[0].rows
 
     @property
     def columns(self) -> int:
-        return self.probabilities.shape[-1]
+        return self.calls[0].columns
+
+    @property
+    def probabilities(self) -> Float[Tensor, "B heads rows columns"]:
+        """What the values were weighted with; made anew each time."""
+        return self._joined([call.weights() for call in self.calls], self.layout.values)
+
+    @property
+    def logits(self) -> Float[Tensor, "B heads rows columns"]:
+        """What the softmax was taken of, with masks and biases; made anew each time."""
+        return self._joined([call.logits() for call in self.calls], self.layout.values)
+
+    @property
+    def queries(self) -> Float[Tensor, "B heads rows d"]:
+        return self._joined([call.queries for call in self.calls], self.layout.keys)
+
+    @property
+    def keys(self) -> Float[Tensor, "B heads columns d"]:
+        return self._joined([call.keys for call in self.calls], self.layout.keys)
+
+    @property
+    def values(self) -> Float[Tensor, "B heads columns e"]:
+        return self._joined([call.values for call in self.calls], self.layout.values)
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """What each call returned, as the model has it: gradients are asked for at these."""
+        return [call.output for call in self.calls]
+
+    def by_row(self, outputs: Sequence[Tensor]) -> Float[Tensor, "B heads rows e"]:
+        """The outputs, or gradients at them, by image and head."""
+        laid = [call.by_row(output) for call, output in zip(self.calls, outputs, strict=True)]
+        return self._joined(laid, self.layout.values)
+
+    def slopes(self, gradients: Sequence[Tensor]) -> Float[Tensor, "B heads rows columns"]:
+        """The gradient at the probabilities, from those at the outputs."""
+        pairs = zip(self.calls, gradients, strict=True)
+        made = [_wide(call.by_row(gradient)) @ _wide(call.values.detach()).mT for call, gradient in pairs]
+        return self._joined(made, self.layout.values)
+
+    def _joined(self, parts: Sequence[Tensor], slower: int) -> Tensor:
+        by_image = [
+            part.reshape(slower, self.batch, -1, *part.shape[1:]).transpose(0, 1).flatten(1, 2) for part in parts
+        ]
+        return by_image[0] if len(by_image) == 1 else torch.cat(by_image, 1)
 
 
 @contextmanager
-def attend(model: nn.Module, batch: int, within: Collection[str] = ()) -> Iterator[list[Attention]]:
-    """While the block lasts, all attention in this thread's forwards of `model` is computed openly and kept, in order.
+def attend(
+    model: nn.Module, within: Collection[str] = (), *, begin: Callable[[], object] | None = None
+) -> Iterator[list[Call]]:
+    """While the block lasts, all attention in this thread's forwards of `model` is kept, in order.
 
     Seen are `F.scaled_dot_product_attention`, also as `nn.MultiheadAttention` calls it, whose fast path steps aside for
-    as long, and what a model writes out: a matrix product, a softmax over its last dimension, a product with the
-    values. The outputs stay the same up to rounding. Where no head dimension is left, or images and heads share one,
-    `batch` tells them apart. Attention in kernels of other libraries, in einsum and in scripted code is not seen.
+    as long, and what a model writes out: a product of queries and keys, a softmax over the keys, a product with the
+    values, be they matmul, bmm, baddbmm or einsum, in whatever order of dimensions, for all heads or one by one. It
+    runs as it does. Attention in kernels of other libraries and in scripted code is not seen.
 
     Args:
         model: what runs.
-        batch: how many images there are.
-        within: names of modules: attention elsewhere runs as it does. All of the model, unless given.
+        within: names of modules: attention elsewhere is passed over. All of the model, unless given.
+        begin: turns recording on, so that gradients at outputs can be asked for: a graph begins at the first of them.
+            None records as it is.
     """
     running = [""]
-    calls: list[Attention] = []
+    calls: list[Call] = []
 
-    def keep(*tensors: Tensor) -> None:
-        calls.append(Attention(running[-1], *(_by_head(tensor, batch) for tensor in tensors)))
+    def keep(made: Call) -> Tensor:
+        made = replace(made, name=running[-1])
+        if begin is None or not made.readable:
+            calls.append(made)
+            return made.output
+        if not made.output.requires_grad:
+            made = replace(made, output=made.output.detach().requires_grad_())
+        begin()
+        going_on = made.output.clone()
+        calls.append(replace(made, onward=going_on.grad_fn))
+        return going_on
 
-    mode: Any = Open(batch, keep)
+    mode: Any = Open(keep, lean=begin is not None)
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
         depth = len(running)
@@ -88,24 +207,44 @@ def attend(model: nn.Module, batch: int, within: Collection[str] = ()) -> Iterat
         yield calls
 
 
-def of_values(batch: int) -> TorchFunctionMode:
+@contextmanager
+def keep_logits() -> Iterator[None]:
+    """While the block lasts, and as long as what it yields, softmaxes' arguments are there for `Call.logits`."""
+    with _Softmaxes() as kept:
+        yield kept
+
+
+class _Softmaxes(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.arguments: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "softmax":
+            self.arguments.append(args[0] if args else kwargs["input"])
+        return func(*args, **(kwargs or {}))
+
+
+def of_values() -> TorchFunctionMode:
     """While it is on, the queries and keys of all self-attention are its values: softmax(V V' / sqrt(e)) V.
 
     What is seen is as for `attend`.
     """
-    return Open(batch, lambda *_: None, _among_values)
+    return Open(weigh=_among_values)
 
 
-def _among_values(_: Tensor, values: Tensor) -> Tensor:
+def _among_values(weights: Tensor, values: Tensor) -> Tensor:
+    if weights.shape[-1] != weights.shape[-2]:
+        return weights
     return (values @ values.mT / math.sqrt(values.shape[-1])).softmax(-1)
 
 
-def of_itself(batch: int) -> TorchFunctionMode:
+def of_itself() -> TorchFunctionMode:
     """While it is on, each token of a self-attention looks at itself alone: no attention moves anything about.
 
     What is seen is as for `attend`. Attention of one sequence to another stays as it is.
     """
-    return _Itself(batch, lambda *_: None, _alone)
+    return _Itself(weigh=_alone)
 
 
 def _alone(weights: Tensor, _: Tensor) -> Tensor:
@@ -113,24 +252,42 @@ def _alone(weights: Tensor, _: Tensor) -> Tensor:
     return torch.eye(rows).to(weights).expand_as(weights) if rows == columns else weights
 
 
-class Open(TorchFunctionMode):
-    """Computes attention openly, and calls `keep` with the tensors of an `Attention`.
+class _Made(NamedTuple):
+    """What is known of a tensor that was made of a product in its size.
 
-    Of a matrix product its factors are remembered, and again for all that is made of it in its size: scaled, masked,
-    cast. Where a softmax is taken of such a tensor, the next product has the values as its other factor. `weigh` is
-    what the values are weighted with, from the weights that they should have been and themselves.
+    axes: which dimension each of the product's labels is now. softmaxed: the label that a softmax was taken over.
+    logits: a reference to what it was taken of. since: the ways in which the result was moved and reshaped.
+    """
+
+    product: Product
+    axes: dict[int, int]
+    softmaxed: int | None = None
+    logits: Any = None
+    since: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+
+class Open(TorchFunctionMode):
+    """Hands every attention to `keep`, which says what goes on in place of its output; or weighs the values otherwise.
+
+    Of a product its factors are remembered, and again for all that is made of it in its size: scaled, masked, cast,
+    moved. Where a softmax is taken of such a tensor, the next product has the values as its other factor.
+
+    Args:
+        keep: given a `Call`.
+        weigh: makes other weights of the weights (..., rows, columns) and the values (..., columns, e).
+        lean: whether the weights of linear layers are left out of the graph, which then need not keep their inputs.
     """
 
     def __init__(
         self,
-        batch: int,
-        keep: Callable[..., None],
-        weigh: Callable[[Tensor, Tensor], Tensor] = lambda weights, _: weights,
+        keep: Callable[[Call], Tensor] = lambda call: call.output,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        lean: bool = False,
     ) -> None:
         super().__init__()
-        self.batch, self.keep, self.weigh = batch, keep, weigh
-        self.factors: MutableMapping[Tensor, tuple[Tensor, ...]] = WeakTensorKeyDictionary()  # (queries, keys)
-        self.weights: MutableMapping[Tensor, tuple[Tensor, ...]] = WeakTensorKeyDictionary()  # (logits, queries, keys)
+        self.keep, self.weigh, self.lean = keep, weigh, lean
+        self.made: MutableMapping[Tensor, _Made] = WeakTensorKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -140,24 +297,85 @@ class Open(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _undispatched(func)(*args, **kwargs)
-        product = name in _PRODUCTS and len(args) > 1 and all(isinstance(t, Tensor) and t.ndim > 1 for t in args[-2:])
-        if product and len(args) == 2 and (made := self.weights.get(args[0])) is not None:
-            return self._kept(func, args[0], args[1], made)
+        if name == "linear" and self.lean:
+            args = tuple(map(_without_graph, args))
+            kwargs = {key: _without_graph(entry) for key, entry in kwargs.items()}
+        product = product_of(name, args, kwargs)
+        if product is not None and name != "baddbmm":
+            for number, factor in enumerate(product.factors):
+                if (made := self.made.get(factor)) is not None and (read := _weighing(product, number, made)):
+                    return self._weighed(func, args, kwargs, read, made)
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor) or result.ndim < 3:
             return result
-        if product:
-            self.factors[result] = args[-2], args[-1].mT
-        elif name == "softmax" and args:
-            dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            if (made := self.factors.get(args[0])) is not None and dim in (-1, result.ndim - 1):
-                self.weights[result] = args[0], *made
+        if product is not None:
+            self.made[result] = _Made(product, {label: axis for axis, label in enumerate(product.result)})
         else:
-            for known in (self.factors, self.weights):
-                for given in args:
-                    if isinstance(given, Tensor) and given in known and given.numel() == result.numel():
-                        known[result] = known[given]
+            self._follow(func, name, args, kwargs, result)
         return result
+
+    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Note what a function made of a tensor that is known, if it kept its size."""
+        given = next(
+            (entry for entry in (*args, *kwargs.values()) if isinstance(entry, Tensor) and entry in self.made), None
+        )
+        if given is None or given.numel() != result.numel():
+            return
+        known = self.made[given]
+        way = (
+            partial(_called, func, args, kwargs, given)
+            if name in _MOVES
+            else lambda tensor: tensor.reshape(result.shape)
+        )
+        axes = _moved(way, given, known.axes) if name in _MOVES else _kept(known.axes, given, result)
+        if name == "softmax" and known.softmaxed is None:
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            over = [label for label, axis in axes.items() if dim is not None and axis == dim % result.ndim]
+            if not over or not any(over[0] in known.product.alone(which) for which in (0, 1)):
+                return
+            self.made[result] = known._replace(axes=axes, softmaxed=over[0], logits=ref(given), since=())
+        else:
+            since = (*known.since, way) if name in _MOVES or given.shape != result.shape else known.since
+            self.made[result] = known._replace(axes=axes, since=since)
+
+    def _weighed(self, func: Any, args: Any, kwargs: Any, read: Weighing, made: _Made) -> Tensor:
+        """A product of weights and values, as the model wrote it."""
+        weights, values = (read.product.factors[number] for number in (read.number, 1 - read.number))
+        if made.softmaxed is not None and self.weigh is not None:
+            other = read.as_written(self.weigh(read.weights(weights), read.values(values)))
+            args, kwargs = ([_exchanged(entry, weights, other) for entry in args], kwargs)
+        result: Tensor = func(*args, **kwargs)
+        sizes, of = made.product.sizes, made.product
+        over = made.softmaxed if made.softmaxed is not None else _label_of(made, read)
+        keyed = 0 if over in of.labels[0] else 1
+        asked = list(of.alone(1 - keyed))
+        row = next(
+            (label for label in asked if sizes[label] == read.product.sizes[read.rows]), asked[-1] if asked else None
+        )
+        if over is None or row is None:
+            return result
+        lead = tuple(label for label in of.result if label not in (row, over))
+
+        def side(number: int, place: int) -> Tensor:
+            labels = of.labels[number]
+            rest = tuple(label for label in labels if label not in (*lead, place))
+            return laid_out(of.factors[number], labels, sizes, lead, (place,), rest)
+
+        held = weights.detach()
+        call = Call(
+            queries=side(1 - keyed, row).detach(),
+            keys=side(keyed, over).detach(),
+            values=read.values(values),
+            output=result,
+            by_row=read.output,
+            weights=lambda: read.weights(held),
+            logits=partial(_logits_of, made, read),
+            sources=(weights, values),
+            rows=read.product.sizes[read.rows],
+            lead=tuple(read.product.sizes[label] for label in read.lead),
+            readable=made.softmaxed is not None,
+        )
+        return self.keep(call)
 
     def _attention(
         self,
@@ -170,28 +388,43 @@ class Open(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """`F.scaled_dot_product_attention` by its formula."""
-        if enable_gqa:
-            key, value = (shared.repeat_interleave(query.shape[-3] // shared.shape[-3], -3) for shared in (key, value))
-        logits = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale) @ key.mT
-        if is_causal:
-            attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-        if attn_mask is not None:
-            masked = attn_mask.dtype == torch.bool
-            logits = logits.masked_fill(~attn_mask, -math.inf) if masked else logits + attn_mask
-        weights = safe_softmax(logits, -1)  # 0 for a row that is masked altogether
-        return self._kept(torch.matmul, F.dropout(weights, dropout_p), value, (logits, query, key))
+        """`F.scaled_dot_product_attention`; by its formula where the weights are others, or were dropped at random."""
+        score = partial(_logits, query, key, attn_mask, is_causal, scale)
+        fused = self.weigh is None and not dropout_p
+        if fused:
+            grouped = {"enable_gqa": True} if enable_gqa else {}
+            output = F.scaled_dot_product_attention(
+                query, key, value, attn_mask, is_causal=is_causal, scale=scale, **grouped
+            )
+            weights = None
+        else:
+            weights = F.dropout(safe_softmax(score(), -1), dropout_p).to(query.dtype)
+            shared = _spread(value, weights)
+            weights = weights if self.weigh is None else self.weigh(weights, shared)
+            output = weights @ shared
+        if query.ndim < 3:
+            return output
+        lead = output.shape[:-2]
 
-    def _kept(
-        self, product: Callable[..., Tensor], weights: Tensor, values: Tensor, made_of: tuple[Tensor, ...]
-    ) -> Tensor:
-        """The product of weights and values, through probabilities that a gradient can be asked for."""
-        weights = self.weigh(weights, values)
-        probabilities = _by_head(weights if weights.requires_grad else weights.detach().requires_grad_(), self.batch)
-        result = product(probabilities.reshape(weights.shape), values)
-        output = _by_head(result, self.batch)
-        self.keep(probabilities, *made_of, values, output)
-        return output.reshape(result.shape)
+        def flat(tensor: Tensor) -> Tensor:
+            return _spread(tensor, output).expand(*lead, -1, -1).reshape(-1, *tensor.shape[-2:])
+
+        def weigh() -> Tensor:
+            return flat(safe_softmax(score(), -1) if weights is None else weights).detach()
+
+        call = Call(
+            queries=flat(query).detach(),
+            keys=flat(key).detach(),
+            values=flat(value),
+            output=output,
+            by_row=lambda tensor: tensor.reshape(-1, *tensor.shape[-2:]),
+            weights=weigh,
+            logits=lambda: flat(score()).detach(),
+            sources=(query, key, value),
+            rows=query.shape[-2],
+            lead=tuple(lead),
+        )
+        return self.keep(call)
 
 
 class _Itself(Open):
@@ -200,14 +433,93 @@ class _Itself(Open):
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if query.shape[-2] != key.shape[-2]:
             return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
-        shared = query.shape[-3] // value.shape[-3] if query.ndim > 3 else 1
-        return value.repeat_interleave(shared, -3) if shared > 1 else value
+        return _spread(value, query)
 
 
-def _by_head(tensor: Tensor, batch: int) -> Tensor:
-    """(images x heads, rows, columns) as (images, heads, rows, columns); what is of something else as it is."""
-    shared = tensor.ndim == 3 and tensor.shape[0] % batch == 0
-    return tensor.reshape(batch, -1, *tensor.shape[1:]) if shared else tensor
+def _logits(query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool, scale: float | None) -> Tensor:
+    """What the softmax of scaled dot-product attention is taken of; 0 as a probability where all of a row is masked."""
+    query, key = _wide(query), _wide(_spread(key, query))
+    logits = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale) @ key.mT
+    if is_causal:
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
+    if mask is None:
+        return logits
+    return logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least: what the kernels compute in."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _logits_of(made: _Made, read: Weighing) -> Tensor:
+    logits = None if made.logits is None else made.logits()
+    assert logits is not None, "logits are kept inside keep_logits"
+    for way in made.since:
+        logits = way(logits)
+    return read.weights(logits).detach()
+
+
+def _spread(shared: Tensor, over: Tensor) -> Tensor:
+    """Keys or values that groups of heads share, for each head."""
+    if shared.ndim < 4 or over.ndim < 4 or shared.shape[-3] in (1, over.shape[-3]):
+        return shared
+    return shared.repeat_interleave(over.shape[-3] // shared.shape[-3], -3)
+
+
+def _weighing(product: Product, number: int, made: _Made) -> Weighing | None:
+    """How a tensor that is known weighs the other factor of a product; None if it does not.
+
+    Without a softmax it does only if it is made of activations on both sides, and sums over what one of these had.
+    """
+    if made.softmaxed is not None:
+        column = made.axes.get(made.softmaxed)
+        return None if column is None else Weighing.of(product, number, column)
+    if any(isinstance(factor, nn.Parameter) for factor in (*made.product.factors, *product.factors)):
+        return None
+    for which in (0, 1):
+        for label in made.product.alone(which):
+            if (column := made.axes.get(label)) is not None and (read := Weighing.of(product, number, column)):
+                return read if made.product.alone(1 - which) else None
+    return None
+
+
+def _label_of(made: _Made, read: Weighing) -> int | None:
+    """The label of a product that another one sums over."""
+    axis = read.product.labels[read.number].index(read.columns)
+    return next((label for label, place in made.axes.items() if place == axis), None)
+
+
+def _without_graph(entry: Any) -> Any:
+    return entry.detach() if isinstance(entry, nn.Parameter) else entry
+
+
+def _exchanged(entry: Any, old: Tensor, new: Tensor) -> Any:
+    if isinstance(entry, list | tuple):
+        return type(entry)(_exchanged(inner, old, new) for inner in entry)
+    return new if entry is old else entry
+
+
+def _kept(axes: dict[int, int], given: Tensor, result: Tensor) -> dict[int, int]:
+    """Where dimensions are after a function that leaves the entries in their order: those of the same size and step."""
+    steps = {(size, math.prod(result.shape[axis + 1 :])): axis for axis, size in enumerate(result.shape)}
+    places = {label: steps.get((given.shape[axis], math.prod(given.shape[axis + 1 :]))) for label, axis in axes.items()}
+    return {label: axis for label, axis in places.items() if axis is not None}
+
+
+def _called(func: Any, args: Any, kwargs: Any, given: Tensor, other: Tensor) -> Any:
+    """What a function makes of another tensor in place of the one that it was given."""
+    args, kwargs = rebuild((args, kwargs), lambda tensor: other if tensor is given else tensor)
+    return func(*args, **kwargs)
+
+
+def _moved(way: Callable[[Tensor], Any], given: Tensor, axes: dict[int, int]) -> dict[int, int]:
+    """Where dimensions are after a function that moves them: it is asked to move those of a tensor without values."""
+    moved = way(torch.empty([2 + axis for axis in range(given.ndim)], device="meta"))
+    if not isinstance(moved, Tensor) or moved.ndim != given.ndim:
+        return {}
+    places = {size - 2: axis for axis, size in enumerate(moved.shape)}
+    return {label: places[axis] for label, axis in axes.items()}
 
 
 def _undispatched(func: Any) -> Any:
@@ -219,30 +531,56 @@ def _undispatched(func: Any) -> Any:
     return copy
 
 
-def chain(calls: Sequence[Attention], batch: int, lengths: Collection[int]) -> list[Attention]:
-    """The self-attention of the image's tokens, in order, and last what reads them, if that is an attention too.
+def _same(levels: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Those at the front in which all are the same."""
+    for level in levels:
+        if len({*level}) > 1:
+            return
+        yield level
 
-    lengths: how many tokens a sequence that lies over the image can have; the longest is taken, so that a text encoder
-    beside is left out. Empty if there is none, or where some blocks of the same stack look at windows, or at fewer
-    tokens.
+
+def layers_of(calls: Sequence[Call]) -> list[tuple[int, ...]] | None:
+    """The numbers of the calls that are the heads of each layer, first layer to last; None where they are no stack.
+
+    Calls are heads of one layer where none is made of another one, and all are made of the same calls and go into the
+    same. A stack is a sequence of layers in which each is made of all before it. The forward has been recorded.
     """
-    whole = [call for call in calls if call.probabilities.ndim == 4 and call.probabilities.shape[0] == batch]
-    longest = max((call.columns for call in whole if call.columns in lengths), default=0)
-    over = [call for call in whole if call.columns == longest]
-    chained = [call for call in over[:-1] if call.rows == longest] + over[-1:]
-    kinds = {_kind(call) for call in chained}
-    broken = any(_kind(call) in kinds and call.rows == call.columns for call in calls if call not in chained)
-    return [] if broken else chained
+    before = _before(calls)
+    after = [frozenset(other for other, found in enumerate(before) if number in found) for number in range(len(calls))]
+    layers: dict[Any, list[int]] = {}
+    for number, known in enumerate(zip(before, after, strict=True)):
+        layers.setdefault((known, calls[number].rows), []).append(number)
+    found = list(layers.values())
+    earlier: set[int] = set()
+    for layer in found:
+        if any(before[number] != earlier for number in layer):
+            return None
+        earlier.update(layer)
+    return [tuple(layer) for layer in found]
 
 
-def blocks(calls: Sequence[Attention]) -> list[str]:
-    """The names of the blocks that these calls ran in: as much as tells them apart, or what is around the only one."""
-    names = [call.name.split(".") for call in calls]
+def _before(calls: Sequence[Call]) -> list[frozenset[int]]:
+    """For each call the numbers of those that it is made of."""
+    number_of = {call.onward: number for number, call in enumerate(calls) if call.onward is not None}
+    found: list[frozenset[int]] = []
+    for call in calls:
+        waiting, seen, met = [source.grad_fn for source in call.sources], set(), set()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if (number := number_of.get(node)) is not None:
+                met |= {number, *found[number]}
+            else:
+                waiting.extend(after for after, _ in node.next_functions)
+        found.append(frozenset(met))
+    return found
+
+
+def blocks(layers: Sequence[Attention]) -> list[str]:
+    """The names of the blocks that these ran in: as much as tells them apart, or what is around the only one."""
+    names = [layer.name.split(".") for layer in layers]
     levels = (number for number, level in enumerate(zip(*names, strict=False), 1) if len(set(level)) > 1)
     depth = next(levels, len(names[0]) - 1)
     return [".".join(name[:depth]) for name in names]
-
-
-def _kind(call: Attention) -> str:
-    """The name of a call with the numbers taken out: the same for all blocks of a stack."""
-    return re.sub(r"\d+", "#", call.name)

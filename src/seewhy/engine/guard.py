@@ -17,7 +17,7 @@ from seewhy.engine.values import Learned, Values, learned_of, watching
 from seewhy.errors import ConcurrencyError
 from seewhy.hooks.attach import after_forward
 from seewhy.hooks.undo import Undo, undoing
-from seewhy.hooks.wrappers import eager_until
+from seewhy.hooks.wrappers import eager_until, straight_until
 
 # what makes a module compiled, or has it checkpoint (timm's flag, transformers' flag), and what it is set to
 _LOUD = (("_compiled_call_impl", None), ("grad_checkpointing", False), ("gradient_checkpointing", False))
@@ -58,6 +58,7 @@ def guard(model: nn.Module) -> Iterator[None]:
         take_turn(modules if learned.whole and not learned.drew else [*modules, _RANDOM], undo)
         _switch(undo)
         eager_until(undo)
+        straight_until(undo)
         devices = _devices(model)
         states = RandomStates(devices, learned.drew)
         undo.later(states.put_back)

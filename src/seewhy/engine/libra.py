@@ -31,7 +31,7 @@ class Libra(Open):
     """
 
     def __init__(self) -> None:
-        super().__init__(1, lambda *_: None, lambda weights, _: weights.detach())
+        super().__init__(weigh=lambda weights, _: weights.detach())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from seewhy._torch import computes_bf16
 from seewhy._types import Ask, AskSlopes, Fold, Slopes
 from seewhy.engine.replay import Lend, Memory, companions, replayer, rounding, warn_of_mixing
-from seewhy.engine.session import Session
+from seewhy.engine.session import Session, check_has_gradient
 from seewhy.engine.tape import gradients
 from seewhy.engine.winograd import winograd
 from seewhy.errors import MethodError, ReplayWarning, warn
@@ -100,7 +100,10 @@ class Probe:
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
             def score(rows: Tensor) -> Tensor:
-                return run(make(rows).to(call.images[0].dtype), images[rows])[:, column]
+                changed = make(rows)
+                if changed.requires_grad:
+                    check_has_gradient(call.images[0])
+                return run(changed.to(call.images[0].dtype), images[rows])[:, column]
 
             with winograd(self.run.model):
                 return self._collect(_parts(torch.arange(len(images), device=device), at_once()), score)

@@ -51,14 +51,20 @@ def remember(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Call
     calls: Counter[nn.Module] = Counter()
     done: list[tuple[nn.Module, Any]] = []
     found: list[tuple[tuple[str, str], Memory]] = []
+    depth = 0  # of calls inside each other
 
     def note(module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if module is model:  # the tape may have to run the model again
+        nonlocal depth
+        if not depth:  # the tape may have to run the model again
             calls.clear()
             done.clear()
             found.clear()
         start = len(done)
-        output = own(*args, **kwargs)
+        depth += 1
+        try:
+            output = own(*args, **kwargs)
+        finally:
+            depth -= 1
         done[start:] = [(module, rebuild(output, lambda tensor: tensor.detach().clone()))]
         if module in names:
             if levels := activations_in(output):
@@ -178,8 +184,8 @@ def replayer(
         watched.append(row.clone())
         return watched[-1].expand(rows, *row.shape[1:])
 
-    # some operations write to a view of one row in silence: that shows in the version of what was lent
-    if not fault(way(memory, watch)) and not any(row._version for row in watched):
+    # some operations write to a view of one row in silence: that shows in the version of what was lent, if it has one
+    if not fault(way(memory, watch)) and not any(row.is_inference() or row._version for row in watched):
         return way(memory, _view), None
     copied, in_place = way(memory, _copy), way(replace(memory, in_place=True), _copy)
     if not (reason := fault(copied)):

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from seewhy.engine.guard import aside, guard
 from seewhy.engine.tape import Tape, record
-from seewhy.errors import InputError
+from seewhy.errors import InputError, ModelError
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs import Inputs
 
@@ -60,17 +61,12 @@ class Session:
             from_input: the graph begins at the image, which the tape then keeps.
 
         Raises:
-            InputError: if the graph is to begin at an image of integers.
+            InputError: if the graph is to begin at an image that is not of real numbers.
         """
         call = call or self.call
         image = call.image.clone() if from_input else None
-        if image is not None and not image.is_floating_point():
-            raise InputError(
-                "an input of integers has no gradient.",
-                got=image.dtype,
-                expected="floating point",
-                do="convert it before the model does, or choose a method that looks at a layer",
-            )
+        if image is not None:
+            check_has_gradient(image)
 
         def forward() -> Any:
             leaf = None if image is None else image.requires_grad_().clone()
@@ -93,6 +89,17 @@ class Session:
         return {name: self.model.get_submodule(name) for name in names}
 
 
+def check_has_gradient(image: Tensor) -> None:
+    """Raise `InputError` for images that are not of real numbers."""
+    if not image.is_floating_point():
+        raise InputError(
+            f"an input of {'complex numbers' if image.is_complex() else 'integers'} has no gradient to draw.",
+            got=image.dtype,
+            expected="floating point",
+            do="convert it before the model does, or choose a method that looks at a layer",
+        )
+
+
 @contextmanager
 def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _whole) -> Iterator[Session]:
     """A session of `model` on `inputs`: unwrap, guard, lay out the inputs.
@@ -107,8 +114,16 @@ def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _wh
 
     Raises:
         InputError: if the inputs cannot be used.
+        ModelError: if the model has lazy layers that have not run.
     """
     root = unwrap(model)
+    if lazy := [name for name, module in root.named_modules() if isinstance(module, LazyModuleMixin)]:
+        raise ModelError(
+            "the model has layers that have no weights yet: a forward would make them.",
+            got=", ".join(lazy),
+            expected="layers that know the size of what they are given",
+            do="run the model once, model(images), before it is explained",
+        )
     with guard(root):
         yield Session(root, inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, root), select)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -136,8 +136,9 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
     before or after, reaches what was kept. Where a layer returned its own input, and the model then wrote to it, a
     second run keeps these one tensor: what was kept is written there, in a graph that holds the whole forward. The
-    parameters' `requires_grad` flags, and a `no_grad` inside the model, change nothing. A layer that did not run is
-    absent from the tape. Call it inside `guard`.
+    parameters' `requires_grad` flags change nothing, nor does a `no_grad` or `inference_mode` inside the model: it is
+    run again with recording held on, in which it may do with tensors what it may do without a graph, `numpy()` say.
+    A layer that did not run is absent from the tape. Call it inside `guard`.
 
     Args:
         forward: runs the model.
@@ -145,16 +146,28 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
         from_start: record all of it, for gradients of the input, or of anything else that `forward` makes a leaf.
     """
     aliases = Aliases()
-    if from_start:
-        tape = _run(forward, layers, _StillRecording(), aliases, recording=True)
-    else:
-        tape = _run(forward, layers, nullcontext(), aliases)
-        if tape.activations and not any(output.requires_grad for output in tensors(tape.outputs)):
-            # part of the model runs under its own no_grad: a frozen backbone, say
-            tape = _run(forward, layers, _StillRecording(), aliases := Aliases())
+    tape = None if from_start else _without_help(forward, layers, aliases)
+    if tape is None:
+        tape = _run(forward, layers, StillRecording(), aliases := Aliases(), recording=from_start)
     if aliases.written:
-        return _run(forward, layers, _StillRecording(), None, recording=True)
+        return _run(forward, layers, StillRecording(), None, recording=True)
     return tape
+
+
+def _without_help(forward: Callable[[], Any], layers: Mapping[str, nn.Module], aliases: Aliases) -> Tape | None:
+    """The tape of a run that nothing watches; None where part of the model runs under its own `no_grad`."""
+    try:
+        tape = _run(forward, layers, None, aliases)
+    except RuntimeError as error:
+        if any(part in str(error) for part in _OF_RECORDING):
+            return None
+        raise
+    recorded = any(output.requires_grad for output in tensors(tape.outputs))
+    return tape if recorded or not tape.activations else None
+
+
+# what torch says to code that does with a tensor in a graph what only others can take
+_OF_RECORDING = ("requires grad", "requires_grad", "deepcopy protocol", "nference tensors")
 
 
 @contextmanager
@@ -208,19 +221,30 @@ def _instead(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
 def _run(
     forward: Callable[[], Any],
     layers: Mapping[str, nn.Module],
-    mode: AbstractContextManager[Any],
+    held: StillRecording | None,
     aliases: Aliases | None,
     *,
     recording: bool = False,
 ) -> Tape:
-    """aliases: where to note layers that return what they are given; without it, these go on as that very tensor."""
+    """Run `forward` once and record.
+
+    Args:
+        forward: runs the model.
+        layers: the layers to record, by name.
+        held: what holds recording on against the model.
+        aliases: where to note layers that return what they are given; without it, these go on as that very tensor.
+        recording: from the start.
+    """
     calls: list[tuple[str, str]] = []
     found: list[Tensor] = []
 
     def splice(name: str, passed: Passed, output: Any) -> Any:
         going_on: dict[int, Tensor] = {}
         for level, activation in activations_in(output).items():
-            torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+            if held is None:
+                torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
+            else:
+                held.begin()
             kept = activation.clone() if activation.requires_grad else activation.detach().clone().requires_grad_()
             calls.append((name, level))
             found.append(kept)
@@ -236,7 +260,9 @@ def _run(
         return instead
 
     visit = around(layers, lambda name, passed: (passed, partial(splice, name, passed)))
-    with torch.set_grad_enabled(recording), visit, mode:
+    with torch.set_grad_enabled(recording), visit, held or nullcontext():
+        if held is not None and recording:
+            held.begin()
         outputs = forward()
     return Tape(outputs, dict(zip(call_labels(calls), found, strict=True)))
 
@@ -251,10 +277,57 @@ def _put(activation: Tensor, kept: Tensor) -> None:
     activation.grad_fn  # noqa: B018  # a view looks up its place in the graph when asked, and remembers the version
 
 
-class _StillRecording(TorchFunctionMode):
-    """Once recording is on, a model's own `no_grad` does not turn it off. Costs a Python call per operation."""
+# what only tensors without a graph can
+_WITHOUT_A_GRAPH = frozenset((Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, Tensor.__dlpack__))
+
+
+class StillRecording(TorchFunctionMode):
+    """Once recording is on, a model's own `no_grad` or `inference_mode` does not turn it off.
+
+    What needs tensors without a graph gets them. Costs a Python call per operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recording = self._refused = False  # refused: the model has turned recording off by itself
+        self._left = ExitStack()  # of blocks of `inference_mode`, each by a block of ours inside it
+
+    def __enter__(self) -> Self:
+        self._left.enter_context(torch.inference_mode(False))  # the last to end: it puts back what all others change
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._left.close()
+
+    def begin(self) -> None:
+        """Record from now on."""
+        self._recording = True
+        if torch.is_inference_mode_enabled():
+            self._left.enter_context(torch.inference_mode(False))
+        torch.set_grad_enabled(True)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _torch.set_grad_enabled and torch.is_grad_enabled():
-            args = (True,)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not self._recording:
+            return func(*args, **kwargs)
+        if torch.is_inference_mode_enabled():
+            self.begin()
+        if func is _torch.set_grad_enabled:
+            self._refused, args = not args[0], (True,)
+        elif func in _WITHOUT_A_GRAPH:
+            args = (args[0].detach(), *args[1:])
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "nference tensors" in str(error):  # made before recording began: copies can be in a graph
+                return func(*rebuild(args, _ordinary), **rebuild(kwargs, _ordinary))
+            if self._refused and "leaf Variable" in str(error):  # it writes to a weight
+                with torch.no_grad():
+                    return func(*args, **kwargs)
+            raise
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor

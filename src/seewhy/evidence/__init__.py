@@ -5,6 +5,7 @@ A file of this folder enters its providers with `provides`; nothing else has to 
 
 from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, Gradients, Plan, Settings, at_least_float32
+from seewhy.evidence._meaning import doubts
 from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
@@ -21,6 +22,7 @@ __all__ = [
     "Request",
     "Settings",
     "at_least_float32",
+    "doubts",
     "logits",
     "provides",
     "question",

@@ -64,6 +64,7 @@ class Plan:
         added: whether the calls are parallel, each with a part of what speaks for the score: their maps add up.
         seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
+        attention: which calls of attention are those over the image's tokens, once that has been worked out.
         classifiers: which of the linear layers of a forward is given a layer's global average, once that was seen.
     """
 
@@ -76,6 +77,7 @@ class Plan:
     added: bool = False
     seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
+    attention: list[Any] = field(default_factory=list)
     classifiers: dict[CallLabel, int] = field(default_factory=dict)
 
     def holds(self, label: CallLabel) -> bool:
@@ -85,12 +87,13 @@ class Plan:
 
     @property
     def frames(self) -> dict[CallLabel, list[CallLabel]]:
-        """For each call whose rows are frames of one image: these, in their order."""
+        """For each call whose rows are frames of one image: these, in their order. So for calls that saw one each."""
         rows: dict[CallLabel, list[tuple[int, CallLabel]]] = {}
         for label, grid in self.grids.items():
             if grid.rows is not None and grid.rows.frame is not None:
-                rows.setdefault(label.call, []).append((grid.rows.frame, label))
-        return {call: [label for _, label in sorted(found)] for call, found in rows.items()}
+                whole = label.call if grid.rows.count > 1 else label._replace(number=None)
+                rows.setdefault(whole, []).append((grid.rows.frame, label))
+        return {whole: [label for _, label in sorted(found)] for whole, found in rows.items()}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from seewhy.engine.session import Session
 from seewhy.geometry.grid import Grid, Rows, read
 from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen
-from seewhy.geometry.placement import Placement
+from seewhy.geometry.placement import Placement, Side
 from seewhy.geometry.proof import Proof, Row, prove
 from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward
 
 _AT_ONCE = 32  # changed copies in one forward
+_ONE_FRAME = 0.9  # of how much a call changes with all frames together comes from the frame that it saw
 
 
 def can_be_proven(run: Session) -> bool:
@@ -46,9 +47,14 @@ def placements(
     upright = Placement.upright(space)
     found: dict[CallLabel, Proof | NoPlaces] = {call.label: _certain(upright) for call in calls if call.plain}
     asked = {call.label: call.grid for call in calls if not call.plain and call.grid is not None}
+    if one_by_one := {label: grid for label, grid in asked.items() if grid.rows and grid.rows.count == 1}:
+        with run.aside():
+            found |= _of_frames(run, one_by_one, min(batch_size, _AT_ONCE))
+    asked = {label: grid for label, grid in asked.items() if label not in one_by_one}
     if not asked:
         return found
-    first = next((call for call in seen if call.grid is not None and call.handed and not call.label.level), None)
+    able = (call for call in seen if call.grid is not None and call.handed and not call.label.level)
+    first = next((call for call in able if call.grid and not (call.grid.rows and call.grid.rows.count == 1)), None)
     known = asked | ({} if first is None or first.grid is None else {first.label: first.grid})
     names = {str(label): label for label in known}
 
@@ -82,6 +88,8 @@ def laid_out(call: Seen, proof: Proof) -> dict[CallLabel, tuple[Grid, Placement]
     if call.grid.rows is None:
         return {call.label: (call.grid, proof.placement)}
     count = len(proof.rows)
+    if count == 1 and proof.rows[0] is not None:
+        return {call.label: (replace(call.grid, rows=Rows(1, frame=proof.rows[0].frame)), proof.placement)}
     return {
         call.label._replace(row=number): (
             replace(call.grid, rows=Rows(count, number, proof.images_first, row.frame)),
@@ -90,6 +98,38 @@ def laid_out(call: Seen, proof: Proof) -> dict[CallLabel, tuple[Grid, Placement]
         for number, row in enumerate(proof.rows)
         if row is not None
     }
+
+
+def _of_frames(run: Session, known: Mapping[CallLabel, Grid], at_once: int) -> dict[CallLabel, Proof | NoPlaces]:
+    """How calls lie that saw one frame each: which one it is, and where their grids lie over that.
+
+    Each frame is changed alone, in one forward; then a video of copies of one frame is changed in places.
+    """
+    video = run.call.image[:1]
+    count = video.shape[2]
+    changed = video.repeat(count, 1, 1, 1, 1)
+    every = torch.arange(count, device=video.device)
+    changed[every, :, every] += video.std(correction=0).clamp(min=1e-3)
+    before, after = _folded(run, video, known), _folded(run, changed, known)
+
+    def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
+        shown = images[0][:, :, None].expand(-1, -1, count, -1, -1)
+        return {str(label): grid for label, grid in _folded(run, shown, known).items()}
+
+    verdicts = prove(folded, [video[:, :, 0]], larger=False, at_once=at_once).verdicts
+    found: dict[CallLabel, Proof | NoPlaces] = {}
+    for label in known:
+        verdict = verdicts[str(label)]
+        moved = (after[label] - before[label]).flatten(1).norm(dim=1)
+        if isinstance(verdict, Proof) and float(moved.amax()) > _ONE_FRAME * float(moved.sum()):
+            sides = tuple(replace(side, axis=side.axis + 1) for side in verdict.placement.sides)
+            place = Placement(run.call.space, (Side(0, 0.0, float(count)), *sides))
+            row = Row((0,), place, int(moved.argmax()))
+            found[label] = replace(verdict, rows=(row,))
+        else:
+            several = NoPlaces("it answers to several frames, and has no axis for them")
+            found[label] = verdict if isinstance(verdict, NoPlaces) else several
+    return found
 
 
 def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Tensor]:

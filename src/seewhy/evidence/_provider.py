@@ -31,7 +31,8 @@ class Provider:
         need: its name, as methods ask for it.
         give: makes the value for a request, which is of one target, and of one layer if `layered`.
         layered: whether the value is of a layer; otherwise it is of the whole call.
-        start: where the recorded graph begins: at the first layer looked at, with the forward, or at the image.
+        start: where the recorded graph begins: at the first layer looked at, with the forward, at the image, or where
+            `watch` begins one.
         watch: attached while the forward is recorded; `Forward.watched` has what it yields. Providers that name the
             same function share it.
         layers: more layers to record, from the model.
@@ -44,7 +45,7 @@ class Provider:
     need: str
     give: Callable[[Request], Any]
     layered: bool = False
-    start: Literal["layer", "forward", "image"] = "layer"
+    start: Literal["layer", "forward", "image", "watch"] = "layer"
     watch: Watch | None = None
     layers: Callable[[nn.Module], Mapping[str, nn.Module]] | None = None
     leaves: Callable[[Forward], Iterable[Tensor]] | None = None

@@ -27,7 +27,6 @@ from seewhy.geometry import grid as grids
 from seewhy.geometry.grid import Grid
 from seewhy.geometry.judge import NoPlaces
 from seewhy.geometry.observe import Seen, look, observe
-from seewhy.geometry.placement import Placement
 from seewhy.geometry.proof import Proof
 from seewhy.hooks.select import check_ran
 from seewhy.inputs import Inputs
@@ -102,7 +101,8 @@ class Recorder:
         starts = {each.start for each in self.providers}
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
-        from_image = "image" in starts or not (layers or more or "forward" in starts)
+        leaf = call.image.is_floating_point() or any(found.differentiates for found in self.methods)
+        from_image = "image" in starts or (leaf and not (layers or more or starts & {"forward", "watch"}))
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees
                 whole = False
@@ -177,7 +177,7 @@ class Recorder:
             chosen = self._beside(forward, best, group, candidates, reached)
             added = len(chosen) == 1
             if added:
-                chosen = self._parallel(run, forward, best, observed.beside(best, candidates))
+                chosen = self._parallel(run, forward, best, observed.beside(best, [*_repeats(best, seen), *candidates]))
             stages = choose_layer.stages(seen, best, answers) if staged else []
             verdicts |= self._verdicts(run, [call for call in (*chosen, *stages) if call.label not in verdicts], seen)
             chosen = [call for call in chosen if not isinstance(verdicts[call.label], NoPlaces)]
@@ -242,7 +242,8 @@ class Recorder:
 
     def _parallel(self, run: Session, forward: Forward, best: Seen, others: Sequence[Seen]) -> list[Seen]:
         """`best`, and those of the others, by which the input passes beside it, that the score's gradient reaches."""
-        others = others[:_PARALLEL]
+        same = [call for call in others if call.label.name == best.label.name]  # of a video perhaps one for each frame
+        others = [*same, *[call for call in others if call not in same][:_PARALLEL]]
         if not others or not any(found.runs_backward for found in self.methods):
             return [best]
         names = tuple(dict.fromkeys(call.label.name for call in (best, *others)))
@@ -307,6 +308,12 @@ class Recorder:
             plan.placements[call.label] = verdict.placement
 
 
+def _repeats(best: Seen, seen: Sequence[Seen]) -> list[Seen]:
+    """The calls of a layer that ran once for each frame, however early."""
+    one_by_one = best.grid is not None and best.grid.rows is not None and best.grid.rows.count == 1
+    return [call for call in seen if one_by_one and call.label[:2] == best.label[:2] and call.grid is not None]
+
+
 def _said_beside(share: float) -> str:
     return f"; {share:.0%} of what the image says to the score passes beside it" if share > _LITTLE else ""
 
@@ -332,14 +339,16 @@ def _plan(
         tuple(label for call in stages for label in rows[call.label]),
         reason,
         {label: grid for label, (grid, _) in every.items()},
-        {label: place for label, (grid, place) in every.items() if _is_elsewhere(grid, place)},
+        {_whole(label, grid): place for label, (grid, place) in every.items() if not place.is_upright},
         added,
     )
 
 
-def _is_elsewhere(grid: Grid, placement: Placement) -> bool:
-    """Whether a grid's place has to be told: it covers another part of the input than all of it. Not of a frame."""
-    return not placement.is_upright and (grid.rows is None or grid.rows.frame is None)
+def _whole(label: CallLabel, grid: Grid) -> CallLabel:
+    """What a map goes by: frames of one image are one map."""
+    if grid.rows is None or grid.rows.frame is None:
+        return label
+    return label.call if grid.rows.count > 1 else label._replace(number=None)
 
 
 def _reached(

@@ -45,7 +45,7 @@ def shares(model: nn.Module, batch_size: int, encode: Encode, prompt: str, steps
             do="Text(prompt) without interaction; for a model that answers prompts, seewhy.Token(...)",
         )
     # the table of the words is the largest
-    name = max(telling, key=lambda name: model.get_submodule(name).num_embeddings)
+    name = max(telling, key=lambda name: len(_tables(model)[name].weight))
     ids, vectors = telling[name]
     own = ~torch.isin(ids, _read(model, encode, "")[name][0])
     places = own.nonzero()[:, 0]
@@ -66,12 +66,12 @@ def shares(model: nn.Module, batch_size: int, encode: Encode, prompt: str, steps
     slopes = []
     # fused attention has no derivative in forward mode, nor have the fast paths that torch takes without a graph
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), forward_ad.dual_level():
-        for token, step in (part.unbind(1) for part in pairs.split(batch_size)):
-            rows = forward_ad.make_dual(points[step].requires_grad_(), along[token])
-            slope = forward_ad.unpack_dual(embedded(rows)).tangent
+        for token, step in (part.unbind(1) for part in torch.split(pairs, batch_size)):
+            rows = forward_ad.make_dual(points[step].requires_grad_(), along[token])  # type: ignore[no-untyped-call]
+            slope = forward_ad.unpack_dual(embedded(rows)).tangent  # type: ignore[no-untyped-call]
             assert slope is not None
             slopes.append(slope.detach())
-    found = (torch.cat(slopes).unflatten(0, (-1, steps)) * weights.to(slopes[0])[:, None]).sum(1)
+    found = (torch.cat(slopes).reshape(len(places), steps, -1) * weights.to(slopes[0])[:, None]).sum(1)
     with torch.no_grad():
         end, start = embedded(torch.stack([vectors, nothing]))
     gap = (found.sum(0) - (end - start)).norm() / (end - start).norm()
@@ -88,10 +88,14 @@ def _read(model: nn.Module, encode: Encode, prompt: str) -> dict[str, tuple[Int[
         if isinstance(ids, Tensor) and ids.ndim == 2 and len(ids) == 1:
             found.setdefault(name, (ids[0].clone(), output[0].detach().clone()))
 
-    tables = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    with torch.no_grad(), after_forward(tables, keep):
+    with torch.no_grad(), after_forward(_tables(model), keep):
         encode([prompt])
     return found
+
+
+def _tables(model: nn.Module) -> dict[str, nn.Embedding]:
+    """The tables of embeddings in a model, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
 
 
 def _counts(ids: Int[Tensor, " L"]) -> bool:

@@ -188,7 +188,7 @@ class _Changes:
 
         with (
             torch.no_grad(),
-            of_itself(call.batch),
+            of_itself(),
             suppress(_Enough),
             around(self.run.modules(self.call.layers[:1]), visit),
         ):

@@ -1,26 +1,53 @@
-"""The attention over an image's tokens, in the open."""
+"""The attention over an image's tokens: which it is, and what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from seewhy._types import Fold
-from seewhy.engine.attention import Attention, attend, blocks, chain
+from seewhy.engine.attention import Attention, Call, Layout, attend, blocks, keep_logits, layers_of
 from seewhy.engine.session import Session
+from seewhy.engine.tape import StillRecording
 from seewhy.errors import MethodError
+from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, at_least_float32
+from seewhy.evidence._proof import can_be_proven
 from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 from seewhy.geometry import grid as grids
 from seewhy.geometry.observe import look
+from seewhy.geometry.probes import Probes
+from seewhy.inputs import Inputs
 from seewhy.inputs.prompted import Prompted
+
+
+class Layered(Sequence[Tensor]):
+    """A tensor for each layer, made when it is asked for: their sizes grow with the square of the tokens."""
+
+    def __init__(self, makers: Sequence[Callable[[], Tensor]]) -> None:
+        self.makers = makers
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.makers[number]()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Which calls of a forward are the attention over the image's tokens, by number, and how each layer's lie."""
+
+    layers: tuple[tuple[int, ...], ...]
+    layouts: tuple[Layout, ...]
 
 
 @dataclass(frozen=True)
@@ -60,10 +87,20 @@ class Tokens:
         return {name: model.get_submodule(name) for name in names}
 
 
-def open_attention(run: Session, _: Mapping[str, nn.Module]) -> AbstractContextManager[list[Attention]]:
-    """Every attention of the forward, its probabilities in the graph; of a model of language, that of its layers."""
+@contextmanager
+def open_attention(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
+    """Every attention of the forward, in a graph from the first on; of a model of language, that of its layers."""
     within = run.call.layers if isinstance(run.call, Prompted) else ()
-    return attend(run.model, run.call.batch, within)
+    held = StillRecording()
+    with torch.set_grad_enabled(torch.is_grad_enabled()), held, attend(run.model, within, begin=held.begin) as calls:
+        yield calls
+
+
+@contextmanager
+def open_logits(_: Session, __: Mapping[str, nn.Module]) -> Iterator[Any]:
+    """What the softmaxes of the forward were taken of."""
+    with keep_logits() as kept:
+        yield kept
 
 
 def tokens_of(forward: Forward) -> Tokens:
@@ -71,24 +108,161 @@ def tokens_of(forward: Forward) -> Tokens:
     return among(forward, forward.watched[open_attention])
 
 
-def among(forward: Forward, attended: Sequence[Attention]) -> Tokens:
+def among(forward: Forward, calls: Sequence[Call]) -> Tokens:
     """The attention over the image's tokens among all that was seen in a forward like this one.
 
     Raises:
-        MethodError: if there is none.
+        MethodError: if there is none, or if it cannot be read.
     """
-    batch = forward.call.batch
-    folds = {length: fold for length in {seen.columns for seen in attended} if (fold := _fold(forward, length))}
-    if calls := chain(attended, batch, folds):
-        return Tokens(calls, folds[calls[-1].columns])
-    shapes = sorted({str(tuple(seen.probabilities.shape)) for seen in attended})
-    raise MethodError(
-        "methods of attention need a vision transformer in which all blocks look at all tokens of the image.",
-        got=f"attention of shapes {', '.join(shapes)} for {batch} image(s)" if shapes else "a model without attention",
-        expected="probabilities (images, heads, tokens, tokens), of tokens that lie over the image",
+    if not forward.plan.attention:
+        forward.plan.attention.append(_stack(forward, calls))
+    (stack,) = forward.plan.attention
+    layers = [
+        _layer(forward, [calls[number] for number in numbers], layout)
+        for numbers, layout in zip(stack.layers, stack.layouts, strict=True)
+    ]
+    fold = _fold(forward, layers[-1].columns)
+    assert fold is not None
+    return Tokens(layers, fold)
+
+
+def last_among(forward: Forward, calls: Sequence[Call], of: int) -> Attention:
+    """The last layer among the calls of a forward that began later, which were `of` calls in the whole one."""
+    (stack,) = forward.plan.attention
+    return _layer(forward, [calls[number - of] for number in stack.layers[-1]], stack.layouts[-1])
+
+
+def _layer(forward: Forward, calls: Sequence[Call], layout: Layout) -> Attention:
+    return Attention(tuple(calls), layout, forward.call.batch)
+
+
+def _stack(forward: Forward, calls: Sequence[Call]) -> Stack:
+    """Which calls are those among the image's tokens, in order, and last what reads them, if that is an attention too.
+
+    The longest sequence that lies over the image counts, so that a text encoder beside is left out.
+    """
+    lengths = {length for length in {call.columns for call in calls} if _fold(forward, length)}
+    shaped = [number for number, call in enumerate(calls) if call.columns in lengths]
+    layouts = _layouts(forward, calls) if shaped else [None] * len(calls)
+    of_images = [number for number in shaped if layouts[number] is not None]
+    readable = [number for number in of_images if calls[number].readable]
+    longest = max((calls[number].columns for number in readable), default=0)
+    if any(calls[number].columns == longest == calls[number].rows for number in of_images if number not in readable):
+        raise _unread("the weights of some of its attention are not made by a softmax", calls)
+    over = [number for number in readable if calls[number].columns == longest]
+    layers = layers_of([calls[number] for number in over])
+    if layers is None:
+        raise _unread("its attention is in branches beside each other, not in a stack of layers", calls)
+    numbered = [tuple(over[number] for number in layer) for layer in layers]
+    chained = [layer for layer in numbered[:-1] if calls[layer[0]].rows == longest] + numbered[-1:]
+    members = {number for layer in chained for number in layer}
+    kinds = {calls[number].kind for number in members}
+    others = [call for number, call in enumerate(calls) if number not in members]
+    if not chained or any(call.kind in kinds and call.rows == call.columns for call in others):
+        raise _unread("", calls)
+    found = [layouts[layer[0]] for layer in chained]
+    made = Stack(tuple(chained), tuple(layout for layout in found if layout is not None))
+    layers_ = [Attention(tuple(calls[number] for number in layer), Layout(), 1) for layer in chained]
+    if unseen := _unseen(forward.run.model, layers_):
+        raise _unread(f"no attention was seen in {', '.join(unseen)}, blocks like those in which it was", calls)
+    return made
+
+
+def _unread(why: str, calls: Sequence[Call]) -> MethodError:
+    shapes = sorted({str(call.shape) for call in calls})
+    got = f"attention of shapes {', '.join(shapes)}" if shapes else "a model without attention"
+    return MethodError(
+        "methods of attention need a vision transformer in which all blocks look at all tokens of the image."
+        + (f" Here {why}." if why else ""),
+        got=got,
+        expected="softmax(Q K') V among tokens that lie over the image, by scaled_dot_product_attention or by products",
         do='choose a method that does not look at attention, such as "grad_cam", "layer_cam" or "vit_cx"; or pass '
         "grid=, the size of the grid, where the tokens do lie over the image",
     )
+
+
+def _unseen(model: nn.Module, layers: Sequence[Attention]) -> list[str]:
+    """The blocks of the same stack, by class or by the shapes of their weights, in which no attention was seen."""
+    seen = set(blocks(layers))
+    parents = {name.rpartition(".")[0] for name in seen}
+    if "" in seen or len(parents) != 1 or not (parent := parents.pop()):
+        return []
+    siblings = {f"{parent}.{name}": module for name, module in model.get_submodule(parent).named_children()}
+    kinds = {_make(module) for name, module in siblings.items() if name in seen}
+    classes = {type(module) for name, module in siblings.items() if name in seen}
+    return [
+        name
+        for name, module in siblings.items()
+        if name not in seen and (type(module) in classes or _make(module) in kinds)
+    ]
+
+
+def _make(module: nn.Module) -> tuple[tuple[int, ...], ...]:
+    return tuple(sorted(tuple(parameter.shape) for parameter in module.parameters()))
+
+
+def _layouts(forward: Forward, calls: Sequence[Call]) -> list[Layout | None]:
+    """How images and heads lie in each call; None for attention that is not of the images, or in windows of them.
+
+    It is proven: of two copies of an image the first is changed in a corner, and what changes in a call is that image.
+    Costs two forwards of two images.
+
+    Raises:
+        MethodError: where several images cannot be told apart.
+    """
+    run, call = forward.run, forward.call
+    if isinstance(call, Prompted):  # transformers has (B, heads, ...) in all its models of language
+        return [Layout()] * len(calls)
+    try:
+        before, after = _answers(run, call) if can_be_proven(run) else ([], [])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of whatever kind: it ran on the batch, so what it cannot do is another size of it
+        before, after = [], []
+    if len(before) == len(after) == len(calls):
+        found = [_layout(*pair) for pair in zip(before, after, strict=True)]
+        if call.batch == 1 or any(found) or not see_each_other(forward):
+            return found
+    elif call.batch > 1 and not see_each_other(forward):
+        raise _unread("it cannot be told which of its heads are of which image", calls)
+    return [Layout()] * len(calls)
+
+
+def _answers(run: Session, call: Inputs) -> tuple[list[Call], list[Call]]:
+    """The calls for two copies of one image, and for the same with the first changed in a corner."""
+    image = call.image
+    finite = image.flatten(1).isfinite().all(1).to(torch.uint8)
+    row = int(finite.argmax())
+    draw = Generator().manual_seed(0)
+    probes = Probes.of(tuple(image.shape[2:]))
+    copies = probes.changed(image[row], draw, blank=False)
+    same, corner = image[row], copies[2 + 2]
+    found = []
+    for first in (same, corner):
+        pair = call.with_rows(lambda tensor: tensor[row : row + 1].repeat_interleave(2, 0), torch.stack([first, same]))
+        with run.aside(), torch.no_grad(), attend(run.model) as calls:
+            run.run(pair)
+        found.append(list(calls))
+    return found[0], found[1]
+
+
+def _layout(before: Call, after: Call) -> Layout | None:
+    values, keys = (_slower(one, other) for one, other in ((before.values, after.values), (before.keys, after.keys)))
+    if values is None:
+        return None
+    return Layout(values, values if keys is None else keys)
+
+
+def _slower(before: Float[Tensor, "n columns d"], after: Float[Tensor, "n columns d"]) -> int | None:
+    """How many heads vary slower than the image, if the first of two images is what has changed."""
+    change = (after - before).flatten(1).abs().amax(1)
+    changed = change > 16 * torch.finfo(before.dtype).eps * before.flatten(1).abs().amax(1)
+    for slower in range(1, len(changed) // 2 + 1):
+        if len(changed) % (2 * slower) == 0:
+            by_image = changed.reshape(slower, 2, -1)
+            if bool(by_image[:, 0].all()) and not bool(by_image[:, 1].any()):
+                return slower
+    return None
 
 
 def _fold(forward: Forward, length: int) -> Fold | None:
@@ -108,77 +282,90 @@ def _fold(forward: Forward, length: int) -> Fold | None:
     return sequences[length].fold if length in sequences else None
 
 
-_WHOLE: dict[str, Any] = {"start": "forward", "watch": open_attention}
+_WATCHED: dict[str, Any] = {"start": "watch", "watch": open_attention}
 
 
-def _probabilities(forward: Forward) -> Iterable[Tensor]:
-    return [call.probabilities for call in forward.once(tokens_of).calls]
+def _layers(forward: Forward) -> Sequence[Attention]:
+    return forward.once(tokens_of).calls
 
 
 def _outputs(forward: Forward) -> Iterable[Tensor]:
-    """What the attentions returned: of those with the same number of rows the last."""
-    return list({call.rows: call.output for call in forward.once(tokens_of).calls}.values())
+    """What the calls returned that gradients are asked for at: all of them."""
+    return [output for layer in _layers(forward) for output in layer.outputs]
 
 
-def _last(forward: Forward) -> Attention:
-    return forward.once(tokens_of).calls[-1]
+def _read(forward: Forward) -> Iterable[Tensor]:
+    """What the layers returned: of those with the same number of rows the last."""
+    return [output for layer in {layer.rows: layer for layer in _layers(forward)}.values() for output in layer.outputs]
 
 
-@provides("attentions", **_WHOLE)
-def attentions(request: Request) -> list[Tensor]:
-    """The probabilities (B, heads, rows, columns) of each attention."""
-    return [at_least_float32(call.probabilities.detach()) for call in request.forward.once(tokens_of).calls]
+@provides("attentions", **_WATCHED)
+def attentions(request: Request) -> Sequence[Tensor]:
+    """The probabilities (B, heads, rows, columns) of each layer."""
+    return Layered([partial(_probabilities, layer) for layer in _layers(request.forward)])
 
 
-@provides("attention_logits", **_WHOLE)
-def attention_logits(request: Request) -> list[Tensor]:
+def _probabilities(layer: Attention) -> Tensor:
+    return at_least_float32(layer.probabilities)
+
+
+@provides("attention_logits", start="watch", watch=open_logits)
+def attention_logits(request: Request) -> Sequence[Tensor]:
     """What the softmax of each was taken of."""
-    return [at_least_float32(call.logits.detach()) for call in request.forward.once(tokens_of).calls]
+    return Layered([partial(_logits, layer) for layer in _layers(request.forward)])
 
 
-@provides("attention_gradients", **_WHOLE, leaves=_probabilities)
-def attention_gradients(request: Request) -> list[Tensor]:
-    """The gradient of the score at each attention's probabilities."""
-    return [at_least_float32(request.slope(leaf).detach()) for leaf in _probabilities(request.forward)]
+def _logits(layer: Attention) -> Tensor:
+    return at_least_float32(layer.logits)
 
 
-@provides("readings", **_WHOLE, leaves=_outputs)
+@provides("attention_gradients", **_WATCHED, leaves=_outputs)
+def attention_gradients(request: Request) -> Sequence[Tensor]:
+    """The gradient of the score at each layer's probabilities."""
+    return Layered([partial(_slopes, request, layer) for layer in _layers(request.forward)])
+
+
+def _slopes(request: Request, layer: Attention) -> Tensor:
+    return at_least_float32(layer.slopes([request.slope(output).detach() for output in layer.outputs]))
+
+
+@provides("readings", **_WATCHED, leaves=_read)
 def readings(request: Request) -> list[Float[Tensor, "B rows"]]:
-    """For each attention the share of each row in what is read of it: the rows that the score's gradient reaches."""
+    """For each layer the share of each row in what is read of it: the rows that the score's gradient reaches."""
     read = {}
-    for output in _outputs(request.forward):
-        reached = (request.slope(output) != 0).any(-1).any(1).to(torch.float32)
-        read[output.shape[-2]] = reached / reached.sum(1, keepdim=True).clamp(min=1)
-    return [read[call.rows] for call in request.forward.once(tokens_of).calls]
+    for layer in {layer.rows: layer for layer in _layers(request.forward)}.values():
+        slope = layer.by_row([request.slope(output) for output in layer.outputs])
+        reached = at_least_float32((slope != 0).any(-1).any(1).to(slope.dtype))
+        read[layer.rows] = reached / reached.sum(1, keepdim=True).clamp(min=1)
+    return [read[layer.rows] for layer in _layers(request.forward)]
 
 
-@provides("attended_gradients", **_WHOLE, leaves=_outputs)
+@provides("attended_gradients", **_WATCHED, leaves=_read)
 def attended_gradients(request: Request) -> Tensor:
     """The gradient of the score at what the last attention returned."""
-    last = _last(request.forward)
-    (output,) = (found for found in _outputs(request.forward) if found.shape[-2] == last.rows)
-    return at_least_float32(request.slope(output).detach())
+    last = _layers(request.forward)[-1]
+    return at_least_float32(last.by_row([request.slope(output).detach() for output in last.outputs]))
 
 
-@provides("queries", **_WHOLE)
+@provides("queries", **_WATCHED)
 def queries(request: Request) -> Tensor:
     """Of the last attention."""
-    return at_least_float32(_last(request.forward).queries.detach())
+    return at_least_float32(_layers(request.forward)[-1].queries.detach())
 
 
-@provides("keys", **_WHOLE)
+@provides("keys", **_WATCHED)
 def keys(request: Request) -> Tensor:
     """Of the last attention."""
-    return at_least_float32(_last(request.forward).keys.detach())
+    return at_least_float32(_layers(request.forward)[-1].keys.detach())
 
 
-@provides("values", **_WHOLE)
+@provides("values", **_WATCHED)
 def values(request: Request) -> Tensor:
     """Of the last attention."""
-    return at_least_float32(_last(request.forward).values.detach())
+    return at_least_float32(_layers(request.forward)[-1].values.detach())
 
 
-@provides("places", **_WHOLE)
+@provides("places", **_WATCHED)
 def places(request: Request) -> Any:
     """A function from a value for each token, (n, tokens), to the grid (n, *grid)."""
     return request.forward.once(tokens_of).places

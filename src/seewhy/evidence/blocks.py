@@ -76,7 +76,7 @@ def _paths(forward: Forward) -> _Paths:
     def twice(block: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         entered = next(tensors((args, kwargs))).clone()
         mine, by_name = rebuild((args, kwargs), Tensor.clone)
-        with of_values(call.batch), _sums(block, entered) as found:
+        with of_values(), _sums(block, entered) as found:
             own(*mine, **by_name)
         if not found:
             raise MethodError(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from seewhy.engine.attention import attend
+from seewhy.engine.attention import Attention, attend
 from seewhy.engine.tape import gradients, replacing
+from seewhy.errors import MethodError
 from seewhy.evidence._forward import Forward, at_least_float32
 from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
-from seewhy.evidence.attention import among, open_attention, tokens_of
+from seewhy.evidence.attention import among, last_among, open_attention, tokens_of
+from seewhy.geometry.observe import Seen, look
 from seewhy.hooks.attach import after_forward, instead_of_forward
 from seewhy.hooks.nested import rebuild
 
 
-@provides("layer_attention_gradients", start="forward", watch=open_attention)
+@provides("layer_attention_gradients", start="watch", watch=open_attention)
 def layer_attention_gradients(request: Request) -> list[Tensor]:
     """For each layer (B, heads, rows, columns), the gradient of the score that the head gives to its tokens."""
     return [at_least_float32(found) for found in request.forward.once(_by_layer)[request.number]]
@@ -42,21 +47,55 @@ def _by_layer(forward: Forward) -> list[list[Tensor]]:
         return said[block]
 
     stack = tokens.blocks(run.model)
-    with attend(run.model, call.batch) as attended, after_forward(stack, keep):
+    with attend(run.model, begin=_begin) as attended, after_forward(stack, keep):
         tape = run.record(stack, call, from_start=True)
     *_, last = tape.activations
     found: list[list[Tensor]] = []
-    for layer, returned in zip(among(forward, attended).calls, tape.activations.values(), strict=False):
-        sequence = 1 if returned.shape[1] == layer.rows else 0
-        mean = returned.mean(sequence, keepdim=True).expand_as(returned)
-        shown = returned if tokens.pools else mean
+    for layer, name, returned in zip(among(forward, attended).calls, stack, tape.activations.values(), strict=False):
+        shown = returned if tokens.pools else _mean(forward, name, layer, returned)
         with (
             instead_of_forward(stack.values(), say_again),
-            attend(run.model, call.batch) as again,
+            attend(run.model, begin=_begin) as again,
             replacing(stack, last, shown),
         ):
             scores = forward.rescored(run.run(call)).columns
-        at = among(forward, again).calls[-1] if tokens.pools else layer
-        slopes = gradients(scores, {layer.name: at.probabilities}, keep_graph=True)
-        found.append([slope[layer.name] for slope in slopes])
+        at = last_among(forward, again, len(attended)) if tokens.pools else layer
+        slopes = gradients(scores, dict(enumerate(at.outputs)), of=layer.name, keep_graph=True)
+        found.append([at.slopes([*slope.values()]) for slope in slopes])
     return [list(layers) for layers in zip(*found, strict=True)]
+
+
+def _begin() -> None:
+    torch.set_grad_enabled(True)
+
+
+def _mean(forward: Forward, name: str, layer: Attention, returned: Tensor) -> Tensor:
+    """The mean of a layer's tokens in place of each, however the block `name` lays them out.
+
+    Raises:
+        MethodError: where it cannot be told which of the dimensions are the tokens.
+    """
+    size, batch = returned.shape, forward.call.batch
+    possible = [
+        dims
+        for dims in combinations(range(returned.ndim), returned.ndim - 2)
+        if math.prod(size[dim] for dim in dims) == layer.rows
+        and batch in [size[dim] for dim in range(returned.ndim) if dim not in dims]
+    ]
+    if len(possible) != 1:
+        seen = [one.grid for one in forward.once(_looked) if one.label.name == name and one.grid is not None]
+        beside = [{grid.batch_axis, grid.channel_axis} for grid in seen]
+        possible = [dims for dims in possible if beside and not beside[0] & {*dims}]
+    if len(possible) != 1:
+        raise MethodError(
+            "the tokens cannot be told from the channels in what a block returns.",
+            got=f"{name}: {tuple(size)} for {batch} images and {layer.rows} tokens",
+            expected="(B, tokens, C), (B, H, W, C) or (B, C, H, W)",
+            do='method="attention_relevance", or "agcam"',
+        )
+    return returned.mean(possible[0], keepdim=True).expand_as(returned)
+
+
+def _looked(forward: Forward) -> list[Seen]:
+    with forward.run.aside():
+        return look(forward.run)

@@ -24,7 +24,7 @@ class Rows:
     """A layer has several rows for each image of the batch: crops, frames, views, or several images in one batch.
 
     Attributes:
-        count: how many for each image.
+        count: how many for each image; 1 for a call that saw one frame of it.
         number: which of them.
         images_first: whether all rows of an image follow each other.
         frame: which frame of its image the row is, if rows are frames.
@@ -151,17 +151,19 @@ def readings(
     return found
 
 
-def in_rows(shape: Shape, space: Shape, batch: int, evidence: Evidence | None = None) -> list[Grid]:
+def in_rows(
+    shape: Shape, space: Shape, batch: int, evidence: Evidence | None = None, *, repeated: bool = False
+) -> list[Grid]:
     """The grids that a tensor can have which has several rows for each image: frames, crops, views, or two images.
 
     Rows may be frames of a video (T, H, W) or slices of a volume, of which there are as many; else they are images of
-    the input's own kind, a few of them.
+    the input's own kind, a few of them. A layer that ran `repeated`ly may have seen one frame in each call.
     """
-    if not shape or not batch or shape[0] % batch or shape[0] <= batch:
+    if not shape or not batch or shape[0] % batch or shape[0] < batch:
         return []
     count = shape[0] // batch
-    spaces: list[Shape] = [space[1:]] if len(space) == 3 else []
-    spaces += [space] if count <= _ROWS else []
+    spaces: list[Shape] = [space[1:]] if len(space) == 3 and (count > 1 or repeated) else []
+    spaces += [space] if 1 < count <= _ROWS else []
     for of_a_row in spaces:
         if found := readings(shape, of_a_row, shape[0], evidence):
             return [replace(grid, rows=Rows(count)) for grid in found if grid.batch_axis == 0]

@@ -121,7 +121,7 @@ def observe(run: Session) -> Observed:
             made.shape,
             tuple(
                 readings(made.shape, call.space, call.batch, evidence, windows=made.windows)
-                or in_rows(made.shape, call.space, call.batch, evidence)
+                or in_rows(made.shape, call.space, call.batch, evidence, repeated=label.number is not None)
             ),
             depth=min(1.0, number / last),
             within=() if made.enters else tuple(outer for outer in made.around if outer in own),
@@ -276,7 +276,7 @@ def _evidence(model: nn.Module, call: Inputs, calls: Sequence[_Made]) -> Evidenc
         grid.space
         for shape in maps
         for grid in readings(shape, call.space, call.batch, Evidence(axes))
-        or in_rows(shape, call.space, call.batch, Evidence(axes))
+        or in_rows(shape, call.space, call.batch, Evidence(axes), repeated=True)
     }
     grids |= set(_patches(sources, call.space))
     detecting = {getattr(source, "num_detection_tokens", 0) for source in sources}

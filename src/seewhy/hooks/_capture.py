@@ -15,9 +15,9 @@ from seewhy.errors import InputError
 from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.nested import rebuild
-from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, unchanged
+from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined, repeats_a_checkpoint, unchanged
 from seewhy.hooks.records import Copy, Keeping, Record, Records, Slot, recorded
-from seewhy.hooks.select import Layers, find
+from seewhy.hooks.select import Layers, find, names
 from seewhy.hooks.wrappers import unwrap
 
 
@@ -44,17 +44,21 @@ def capture(
     what: "inputs", "outputs", "grad_inputs", "grad_outputs", one or several. A gradient is the latest that a backward
     pass brought, through that call alone; it comes also when the backward pass runs after the block.
     detach: False keeps values in the graph, so that `torch.autograd.grad` can ask for their gradient.
-    device: where to move what is kept. reduce: keep only what this makes of each floating point tensor.
+    device: where to move what is kept. reduce: keep only what this makes of each tensor of real or complex numbers.
     copy: "auto" copies only what an in-place operation is about to overwrite; True copies at once; False never does,
     and reading what was overwritten is an error.
     max_bytes: above this the forward is stopped by an `InputError`.
     threads: "all" records the forwards of other threads too.
 
+    The model itself is a layer, too: `capture(model, model)`, under the name "". Tensors are found in tuples, lists,
+    mappings and dataclasses, and in the attributes of other objects; of those that a layer is given no gradients.
+
     A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
     and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
     gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it repeats, as long
-    as there is only one of that layer. A compiled model runs eagerly inside the block. Raises `LayerError` for layers
-    that do not exist, and at the end of the block if the model ran but one of `layers` did not.
+    as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls like any. A
+    compiled model runs eagerly inside the block. Raises `LayerError` for layers that do not exist, and at the end of
+    the block if the model ran but one of `layers` did not.
     """
     wanted = checked((what,) if isinstance(what, str) else what)
     if not detach and device is not None:
@@ -63,17 +67,17 @@ def capture(
         raise InputError("unknown way to copy.", got=repr(copy), expected='"auto", True or False')
     root = unwrap(model)
     chosen = find(root, layers)
-    records = Records(chosen)
+    records = Records(chosen, names(root))
     keeping = Keeping(detach, device, copy, reduce, max_bytes)
     aliases = Aliases()
-    with_gradients = not wanted.isdisjoint(("grad_inputs", "grad_outputs"))
     waiting: dict[str, list[Record]] = {}  # by layer: calls without a graph, which a checkpoint may repeat with one
 
     def gradients(record: Record, side: str, passing: Any) -> Any:
         if f"grad_{side}" not in wanted:
             return passing
         passing = alone(passing, (chosen[record.name], side))
-        record.kept[f"grad_{side}"] = rebuild(passing, lambda tensor: _listen(tensor, keeping))
+        objects = side == "outputs"
+        record.kept[f"grad_{side}"] = rebuild(passing, lambda tensor: _listen(tensor, keeping), objects=objects)
         return passing
 
     def values(record: Record, side: str, passing: Any) -> Any:
@@ -87,9 +91,12 @@ def capture(
         return passing
 
     def visit(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        if not _torch.inside_backward():  # gradient checkpointing repeats what it did not keep
+        repeated = waiting.get(name, [])
+        # gradient checkpointing repeats what it did not keep, and records it this time
+        repeats = _torch.inside_backward() and torch.is_grad_enabled() and (repeated or repeats_a_checkpoint())
+        if not repeats:
             record = records.begin(name)
-            if with_gradients and not torch.is_grad_enabled():
+            if not torch.is_grad_enabled():
                 waiting.setdefault(name, []).append(record)
             given = values(record, "inputs", gradients(record, "inputs", passed))
 
@@ -100,7 +107,6 @@ def capture(
                 return instead
 
             return given, leave
-        repeated = waiting.get(name, [])
         if len(repeated) != 1:
             for record in repeated:
                 record.ambiguous = True

@@ -12,7 +12,7 @@ from seewhy.errors import InputTypeError
 from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, Threads
 from seewhy.hooks.edits import Edit
-from seewhy.hooks.nested import rebuild, tensors
+from seewhy.hooks.nested import is_continuous, rebuild
 from seewhy.hooks.passing import What, alone, attached, checked, on_gradient, rejoined
 from seewhy.hooks.select import Layer, find
 from seewhy.hooks.wrappers import unwrap
@@ -31,9 +31,9 @@ def edit(
         with seewhy.edit(model, {"layer3.*": seewhy.zero([5, 7])}):
             logits = model(images)
 
-    edits: layers (a name, pattern, module or type) -> a function, or several, from each floating point tensor to the
-    one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that fit a layer
-    are applied, in order.
+    edits: layers (a name, pattern, module or type) -> a function, or several, from each tensor of real or complex
+    numbers to the one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that
+    fit a layer are applied, in order.
     what: "inputs", "outputs", "grad_inputs" or "grad_outputs". An edit of gradients belongs to the graph that the
     forward made inside the block, whenever its backward pass runs. Under gradient checkpointing the backward pass must
     run inside the block: it repeats the forward, and that is edited too.
@@ -60,11 +60,11 @@ def edit(
             return tensor
 
         def apply(passing: Any) -> Any:
+            objects = side == "outputs"  # those that a layer is given stay as they are
             if what == side:
-                return rebuild(passing, lambda tensor: change(tensor) if tensor.is_floating_point() else tensor)
+                return rebuild(passing, lambda t: change(t) if is_continuous(t) else t, objects=objects)
             passing = alone(passing, (chosen[name], side))
-            for tensor in tensors(passing):
-                on_gradient(tensor, change)
+            rebuild(passing, lambda tensor: on_gradient(tensor, change), objects=objects)
             return passing
 
         given = passed if side == "outputs" else apply(passed)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from seewhy.errors import InputError
 from seewhy.hooks.undo import undoing
 
 Threads = Literal["own", "all"]
@@ -58,19 +60,54 @@ def around(layers: Mapping[str, nn.Module], visit: Visit, *, threads: Threads = 
 
     with undoing() as undo:
         for name, module in layers.items():
-            if isinstance(module, torch.jit.ScriptModule):  # which runs as one graph and takes no hook
-                continue
-
-            def enter(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> Any:
-                return before(name, args, kwargs)
-
-            def leave(_: nn.Module, __: Any, output: Any, name: str = name) -> Any:
-                return after(name, output)
-
+            enter: Callable[..., Any] = _Attached(module, partial(before, name))
+            leave: Callable[..., Any] = _Attached(module, partial(_left, after, name))
             undo.later(_detach, module, enter, leave)
-            module.register_forward_pre_hook(enter, with_kwargs=True)
-            module.register_forward_hook(leave)
+            # scripted modules refuse these, and yet heed them where they are called from Python
+            nn.Module.register_forward_pre_hook(module, enter, with_kwargs=True)
+            nn.Module.register_forward_hook(module, leave)
         yield ran
+
+
+def _left(after: Callable[[str, Any], Any], name: str, _: Any, output: Any) -> Any:
+    return after(name, output)
+
+
+class _Attached:
+    """A hook of one module. A copy of the module has none."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        self.module, self.call = module, call
+
+    def __call__(self, module: nn.Module, *passed: Any) -> Any:
+        of_it = module is self.module or getattr(module, "_is_replica", False)  # of data parallelism, in a thread
+        return self.call(*passed) if of_it else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Attached:
+        if isinstance(copied := memo.get(id(self.module)), nn.Module):
+            _when_done(memo, _detach, copied, self)
+        return self
+
+    def __reduce__(self) -> Any:
+        raise InputError(
+            "a model cannot be saved while something is attached to it.",
+            got=f"a {type(self.module).__name__} inside a block of capture or edit",
+            do="save it after the block",
+        )
+
+
+def _when_done(memo: dict[int, Any], function: Callable[..., object], *args: Any) -> None:
+    """Call `function(*args)` when the `copy.deepcopy` of this memo is done: then it drops the memo."""
+    last = _WhenDropped(function, *args)
+    memo[id(last)] = last
+
+
+class _WhenDropped:
+    def __init__(self, function: Callable[..., object], *args: Any) -> None:
+        self.then = partial(function, *args)
+
+    def __del__(self) -> None:
+        self.then()
 
 
 def _detach(module: nn.Module, *hooks: Callable[..., Any]) -> None:
@@ -104,23 +141,31 @@ def instead_of_forward(modules: Iterable[nn.Module], stand_in: Stand) -> Iterato
 
     The caller's own hooks run around it, as around the forward.
     """
-    owner = threading.get_ident()
     with undoing() as undo:
         for module in modules:
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
             found = module.__dict__.get("forward")
-
-            def forward(
-                *args: Any, _module: nn.Module = module, _own: Callable[..., Any] = module.forward, **kwargs: Any
-            ) -> Any:
-                if threading.get_ident() != owner:
-                    return _own(*args, **kwargs)
-                return stand_in(_module, _own, args, kwargs)
-
             undo.later(_put_forward, module, found)
-            module.__dict__["forward"] = forward
+            module.__dict__["forward"] = _Forward(module, stand_in, found)
         yield
+
+
+class _Forward:
+    """The forward of one module while `stand_in` answers for it. A copy of the module has its own forward."""
+
+    def __init__(self, module: nn.Module, stand_in: Stand, found: Callable[..., Any] | None) -> None:
+        self.module, self.stand_in, self.found = module, stand_in, found
+        self.own: Callable[..., Any] = module.forward
+        self.thread = threading.get_ident()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return self.own(*args, **kwargs)
+        return self.stand_in(self.module, self.own, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.found is None and isinstance(copied := memo.get(id(self.module)), nn.Module):
+            _when_done(memo, _put_forward, copied, None)
+        return copy.deepcopy(self.found, memo)
 
 
 def _put_forward(module: nn.Module, forward: Callable[..., Any] | None) -> None:

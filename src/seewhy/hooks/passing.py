@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -30,11 +32,17 @@ def attached(root: nn.Module, layers: Layers, visit: Visit, threads: Threads, al
     finished: list[bool] = []
 
     def visit_inner(name: str, passed: Passed) -> tuple[Passed, Finish]:
-        return visit(name, passed) if name else (passed, finish)
+        given, finish = visit(name, passed) if name in inner else (passed, unchanged)
+        if name:
+            return given, finish
 
-    def finish(outputs: Any) -> None:
-        finished.append(True)
-        aliases.check(outputs)
+        def finish_root(outputs: Any) -> Any:
+            instead = finish(outputs)
+            finished.append(True)
+            aliases.check(instead)
+            return instead
+
+        return given, finish_root
 
     with eagerly(), around({"": root, **inner}, visit_inner, threads=threads) as ran:
         yield
@@ -59,6 +67,7 @@ def alone(passing: Any, place: tuple[nn.Module, str]) -> Any:
     """`passing` with tensors of its own, so that their gradient is what comes through this place and no other.
 
     A place is a layer and a side of it; blocks that nest share its tensors, and their hooks on them run in order.
+    Objects that a layer is given stay as they are: it may write to them, as to a cache.
     """
 
     def own(tensor: Tensor) -> Tensor:
@@ -68,7 +77,7 @@ def alone(passing: Any, place: tuple[nn.Module, str]) -> Any:
         setattr(copy, "_seewhy_place", place)  # noqa: B010
         return copy
 
-    return rebuild(passing, own)
+    return rebuild(passing, own, objects=place[1] == "outputs")
 
 
 def rejoined(passed: Passed, given: Passed, output: Any) -> Any:
@@ -85,10 +94,22 @@ def rejoined(passed: Passed, given: Passed, output: Any) -> Any:
     return rebuild(output, lambda tensor: next((mine for mine, copy in written if copy is tensor), tensor))
 
 
-def on_gradient(tensor: Tensor, answer: Callable[[Tensor], Tensor | None]) -> None:
+def on_gradient(tensor: Tensor, answer: Callable[[Tensor], Tensor | None]) -> Tensor:
+    """The tensor, whose gradient `answer` is asked about."""
     if recorded(tensor):
         register: Any = tensor.register_hook  # torch does not say its type
         register(answer)
+    return tensor
+
+
+def repeats_a_checkpoint() -> bool:
+    """Whether torch's gradient checkpointing runs this code in a backward pass, and not a hook of the caller's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "_engine_run_backward":
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def unchanged(output: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from seewhy import _torch
 from seewhy.errors import GradientError, InputError, LayerError
-from seewhy.hooks.nested import rebuild
+from seewhy.hooks.nested import is_continuous, rebuild
+from seewhy.hooks.select import within
 
 Copy = bool | Literal["auto"]
 
@@ -67,10 +68,14 @@ class Record:
         """The gradient at each tensor of `outputs`; None where there is none."""
         return self._read("grad_outputs")
 
+    @property
+    def _layer(self) -> str:
+        return self.name or "the model"
+
     def _read(self, what: str) -> Any:
         if what not in self.kept:
             raise LayerError(
-                f"call {self.number} of {self.name} has no {what}.",
+                f"call {self.number} of {self._layer} has no {what}.",
                 got=f"{', '.join(self.kept) or 'nothing'}: no more was asked for, or the call did not return",
                 do=f'pass what=("{what}",) to capture',
             )
@@ -83,27 +88,34 @@ class Record:
     def _no_gradient(self, what: str) -> GradientError:
         if self.ambiguous:
             return GradientError(
-                f"the {what} of call {self.number} of {self.name} cannot be told from those of its other calls.",
+                f"the {what} of call {self.number} of {self._layer} cannot be told from those of its other calls.",
                 got="a layer called several times under gradient checkpointing with use_reentrant=True",
                 do="pass use_reentrant=False to torch.utils.checkpoint",
             )
         return GradientError(
-            f"no gradient has reached the {what.removeprefix('grad_')} of call {self.number} of {self.name}.",
+            f"no gradient has reached the {what.removeprefix('grad_')} of call {self.number} of {self._layer}.",
             expected="a backward pass over a forward that ran inside the block with gradients on",
             do="call backward() before reading; look for no_grad, detach() or frozen weights before the layer",
         )
 
 
 class Records(dict[str, list[Record]]):
-    """The calls of each layer that ran, by layer name; both layers and calls in the order in which they began."""
+    """The calls of each layer that ran, by layer name; both layers and calls in the order in which they began.
 
-    def __init__(self, chosen: Iterable[str]) -> None:
+    A shared layer has one entry, under the first of its names; `records[...]` knows it by all of them.
+    """
+
+    def __init__(self, chosen: Iterable[str], names: Mapping[str, str]) -> None:
         super().__init__()
         self.chosen = tuple(chosen)
+        self.names = names
         self.calls: list[Record] = []
 
     def __missing__(self, name: str) -> list[Record]:
-        if name in self.chosen:
+        first = self.names.get(name, self.names.get(within(name), name))
+        if first in self:
+            return self[first]
+        if first in self.chosen:
             raise LayerError(f"{name} has not run.", got=f"calls of {', '.join(self) or 'no layer'}")
         raise LayerError(f"{name!r} was not chosen.", expected=", ".join(self.chosen))
 
@@ -139,7 +151,7 @@ class Keeping:
     def fill(self, slot: Slot, tensor: Tensor) -> Slot:
         """Put `tensor` into `slot`: reduced, moved and copied as asked, and counted."""
         value = tensor.detach() if self.detach else tensor
-        if self.reduce is not None and tensor.is_floating_point():
+        if self.reduce is not None and is_continuous(tensor):
             value = self._reduced(self.reduce, value, tensor)
         size = value.numel() * value.element_size() if isinstance(value, Tensor) else 0
         self._count(size - slot.bytes)

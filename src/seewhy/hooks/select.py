@@ -10,19 +10,31 @@ from typing import cast
 from torch import nn
 
 from seewhy.errors import LayerError
+from seewhy.hooks.wrappers import WRAPPED_AS, unwrap
 
 Layer = str | nn.Module | type[nn.Module]
 Layers = Layer | Sequence[Layer]
 
 
 def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
-    """The modules that `layers` means, by name, in the order given: names, patterns, modules, types, or a list of them.
+    """The modules that `layers` means, in the order given: names, patterns, modules, types, or a list of them.
 
     In a pattern `*`, `?` and `[...]` stand for parts of one name between dots, `**` for any number of names:
-    "layer*.*.conv2", "**.attn". A type stands for all modules of it, `nn.Conv2d` say. Raises `LayerError` for what is
-    not in the model.
+    "layer*.*.conv2", "**.attn". A type stands for all modules of it below the model, `nn.Conv2d` say. The model itself
+    is meant by the module, or by the name that `named_modules` gives it, "".
+
+    Args:
+        model: the module inside wrappers.
+        layers: what is looked for. A shared module may be called by any of its names, and the names that
+            `torch.compile`, `DataParallel` and `DistributedDataParallel` put in front, "module." say, may be there.
+
+    Returns:
+        The modules by name, each once, under the first of its names.
+
+    Raises:
+        LayerError: for what is not in the model.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
+    modules = dict(model.named_modules())
     found: dict[str, nn.Module] = {}
     for entry in entries(layers):
         if isinstance(entry, nn.Module):
@@ -30,8 +42,20 @@ def find(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         elif isinstance(entry, type):
             found.update(_find_type(modules, entry))
         else:
-            found.update(_find_name(modules, entry))
+            found.update(_find_name(model, entry))
     return found
+
+
+def names(model: nn.Module) -> dict[str, str]:
+    """Every name of every module, those of shared modules too -> the first name of that module."""
+    first = {module: name for name, module in model.named_modules()}
+    return {name: first[module] for name, module in model.named_modules(remove_duplicate=False)}
+
+
+def within(name: str) -> str:
+    """A name without those that wrappers of the whole model put in front of it: "module.", "_orig_mod."."""
+    first, _, rest = name.partition(".")
+    return within(rest) if first in WRAPPED_AS and rest else name
 
 
 def entries(layers: Layers) -> list[Layer]:
@@ -43,6 +67,7 @@ def entries(layers: Layers) -> list[Layer]:
 
 
 def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, nn.Module]:
+    wanted = unwrap(wanted)
     for name, module in modules.items():
         if module is wanted:
             return {name: module}
@@ -54,25 +79,27 @@ def _find_module(modules: dict[str, nn.Module], wanted: nn.Module) -> dict[str, 
 
 
 def _find_type(modules: dict[str, nn.Module], wanted: type) -> dict[str, nn.Module]:
-    if matching := {name: module for name, module in modules.items() if isinstance(module, wanted)}:
+    if matching := {name: module for name, module in modules.items() if name and isinstance(module, wanted)}:
         return matching
     raise LayerError(
         "the model has no layer of this type.",
         got=wanted.__name__,
-        expected=", ".join(sorted({type(module).__name__ for module in modules.values()})),
+        expected=", ".join(sorted({type(module).__name__ for name, module in modules.items() if name})),
     )
 
 
-def _find_name(modules: dict[str, nn.Module], wanted: object) -> dict[str, nn.Module]:
+def _find_name(model: nn.Module, wanted: object) -> dict[str, nn.Module]:
     if not isinstance(wanted, str):
         expected = 'a str such as "layer4" or "layer*", an nn.Module, a type of modules, or a list of them'
         raise LayerError("a layer is given by name, pattern, module or type.", got=repr(wanted), expected=expected)
-    if wanted in modules:
-        return {wanted: modules[wanted]}
-    matching = {name: module for name, module in modules.items() if _matches(name.split("."), wanted.split("."))}
-    if matching:
-        return matching
-    near = difflib.get_close_matches(wanted, modules, n=3, cutoff=0.4)
+    known = names(model)
+    for name in (wanted, within(wanted)):
+        if name in known:
+            return {known[name]: model.get_submodule(name)}
+        parts = name.split(".")
+        if matching := [first for other, first in known.items() if other and _matches(other.split("."), parts)]:
+            return {first: model.get_submodule(first) for first in matching}
+    near = difflib.get_close_matches(wanted, filter(None, known), n=3, cutoff=0.4)
     raise LayerError(
         f"there is no layer {wanted!r}.",
         expected=", ".join(near) if near else "a name from model.named_modules(), or a pattern such as 'layer*'",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from seewhy import _torch
 from seewhy.hooks.undo import Process, Undo, undoing
+
+WRAPPED_AS = ("module", "_orig_mod")  # the names that wrappers have for what is inside
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -67,3 +70,40 @@ class _Stance:
                 if _torch.stance() is cls.ours:
                     _torch.set_stance(cls.before)
                 cls.before = cls.ours = None
+
+
+def straight_until(undo: Undo) -> None:
+    """Reentrant gradient checkpoints of this thread run straight through until `undo` ends.
+
+    They run without a graph, and their backward pass answers for no tensor but their own inputs. torch looks for the
+    function in one place of the whole process, where something stands meanwhile that leaves other threads alone.
+    """
+    block = object()
+    undo.later(_Reentrant.release, block)
+    _Reentrant.hold(block)
+
+
+class _Reentrant:
+    blocks: ClassVar[dict[object, int]] = {}  # -> the thread
+    found: ClassVar[Any] = _torch.checkpointing.CheckpointFunction
+
+    @classmethod
+    def apply(cls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        if threading.get_ident() in list(cls.blocks.values()):
+            return function(*args)
+        return cls.found.apply(function, preserve, *args)
+
+    @classmethod
+    def hold(cls, block: object) -> None:
+        with Process.lock:
+            cls.blocks[block] = threading.get_ident()
+            if _torch.checkpointing.CheckpointFunction is not cls:
+                cls.found = _torch.checkpointing.CheckpointFunction
+                _torch.checkpointing.CheckpointFunction = cls
+
+    @classmethod
+    def release(cls, block: object) -> None:
+        with Process.lock:
+            cls.blocks.pop(block, None)
+            if not cls.blocks and _torch.checkpointing.CheckpointFunction is cls:
+                _torch.checkpointing.CheckpointFunction = cls.found

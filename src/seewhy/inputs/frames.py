@@ -20,8 +20,9 @@ class _Enough(Exception):
 def has_frames_first(images: Tensor, run: Callable[[Tensor], Any], model: nn.Module) -> bool:
     """Whether images (B, M, N, H, W) are M frames of N channels, and no volumes of M channels.
 
-    The first entry along M is changed. Where M are channels, the first convolution is given a tensor that has changed
-    in some of its channels; where M are frames, in some of its images, or of its slices, and there in any channel.
+    The first entry along M is changed, or the last. Where M are channels, the first convolution is given a tensor that
+    has changed in some of its channels; where M are frames, in some of its images or slices, and there in any channel,
+    or not at all.
 
     Args:
         images: the batch.
@@ -31,12 +32,18 @@ def has_frames_first(images: Tensor, run: Callable[[Tensor], Any], model: nn.Mod
     first = next((layer for layer in model.modules() if isinstance(layer, Convolution)), None)
     if first is None or (len(first.kernel_size) == 3 and first.in_channels == images.shape[1] != images.shape[2]):
         return False
+    return any(_is_a_frame(entry, images, run, model) for entry in (0, -1))
+
+
+def _is_a_frame(entry: int, images: Tensor, run: Callable[[Tensor], Any], model: nn.Module) -> bool:
     changed = images.clone()
-    changed[:, :1] += 1
+    changed[:, entry] += 1
     given, other = (_given(model, run, batch) for batch in (images, changed))
     if given is None or other is None or given.shape != other.shape:
         return False
     apart = given != other
+    if not bool(apart.any()):  # another frame came first
+        return images.shape[1] > 1
     touched = [bool(apart.movedim(axis, 0).flatten(1).any(1).all()) for axis in range(given.ndim)]
     return touched[1] and not all(touched[:1] + touched[2:-2])
 

@@ -19,7 +19,7 @@ from seewhy.hooks.activations import activation_in
 from seewhy.hooks.attach import Finish, Passed, around
 from seewhy.hooks.nested import rebuild
 from seewhy.hooks.records import lazy_copy
-from seewhy.hooks.select import Layer, Layers, check_ran, entries, find
+from seewhy.hooks.select import Layer, Layers, check_ran, entries, find, names
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs.call import Inputs
 
@@ -71,21 +71,29 @@ class _Enough(BaseException):
     """Ends a forward from within. No Exception, so that no `except Exception` of the model's holds it back."""
 
 
-def _calls(root: nn.Module, layers: Layers) -> dict[CallLabel, nn.Module]:
-    """The calls that are wanted. A number may stand behind a layer's name; without one the first call is meant."""
-    wanted: dict[CallLabel, nn.Module] = {}
+def _calls(root: nn.Module, layers: Layers) -> dict[CallLabel, str]:
+    """The calls that are wanted -> the first of the layer's names; a shared layer goes by the one it was asked for by.
+
+    A number may stand behind a layer's name; without one the first call is meant.
+    """
+    wanted: dict[CallLabel, str] = {}
+    known = names(root)
     for entry in entries(layers):
         label = CallLabel.parse(entry) if isinstance(entry, str) else None
         numbered = label is not None and label.number is not None
         layer: Layer = label.name + label.level if label is not None and numbered else entry
         number = label.number if label is not None else None
-        wanted.update({CallLabel(name, number=number): module for name, module in find(root, layer).items()})
+        for first in find(root, layer):
+            name = layer if isinstance(layer, str) and layer in known else first
+            wanted[CallLabel(name, number=number)] = first
     return wanted
 
 
-def _run(run: Session, wanted: Mapping[CallLabel, nn.Module]) -> dict[CallLabel, Any]:
+def _run(run: Session, wanted: Mapping[CallLabel, str]) -> dict[CallLabel, Any]:
     """What the wanted calls returned, in the order of `wanted`; the forward ends with the last of them."""
-    missing = {(label.name, label.number or 0): label for label in wanted}
+    missing: dict[tuple[str, int], list[CallLabel]] = {}
+    for label, first in wanted.items():
+        missing.setdefault((first, label.number or 0), []).append(label)
     counts = Counter[str]()
     kept: dict[CallLabel, Any] = {}
 
@@ -94,15 +102,15 @@ def _run(run: Session, wanted: Mapping[CallLabel, nn.Module]) -> dict[CallLabel,
         counts[name] += 1
 
         def finish(output: Any) -> None:
-            if label := missing.pop((name, number), None):
-                kept[label] = rebuild(output, lazy_copy)  # an in-place operation may follow, within the layer around it
+            if labels := missing.pop((name, number), None):
+                # an in-place operation may follow, within the layer around it
+                kept.update(dict.fromkeys(labels, rebuild(output, lazy_copy)))
                 if not missing:
                     raise _Enough
 
         return passed, finish
 
-    modules = {label.name: module for label, module in wanted.items()}
-    with around(modules, visit), suppress(_Enough):
+    with around(run.modules(tuple(wanted.values())), visit), suppress(_Enough):
         run.run()
     check_ran(map(str, wanted), map(str, kept))
     return {label: kept[label] for label in wanted}

@@ -7,15 +7,12 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import __version__ as pillow
 from torch import Tensor, nn
 
-import seewhy
 from seewhy._late import late
 from seewhy.errors import InputError, SeewhyError
 from seewhy.explainer import Explainer
@@ -29,7 +26,7 @@ from seewhy.jobs.sources.base import Sample, Source
 from seewhy.jobs.sources.datasets import Stream
 from seewhy.methods.registry import get
 from seewhy.models.accepted import as_module
-from seewhy.models.fingerprint import weights_hash
+from seewhy.models.fingerprint import versions, weights_hash
 from seewhy.models.loaded import Loaded
 from seewhy.models.loading import load
 from seewhy.targets import class_scores, matching_labels
@@ -106,7 +103,7 @@ def planned(
         "batch_size": batch_size,
         "part_size": part_size or _part_size(source.count, batch_size),
         "check": check,
-        "versions": _versions(),
+        "versions": versions(),
     }
     before = Plan.read(out) if (out / NAME).exists() else None
     if before is not None:
@@ -135,16 +132,6 @@ def _part_size(count: int | None, batch_size: int) -> int:
     """Images in a part: whole batches, so that a part can be made again alike; some 128 parts of a large source."""
     wanted = 1024 if count is None else min(max(count // 128, 256), 8192)
     return max(1, round(wanted / batch_size)) * batch_size
-
-
-def _versions() -> dict[str, str]:
-    found = {"seewhy": seewhy.__version__, "torch": torch.__version__, "pillow": pillow}
-    for library in ("torchvision", "timm", "transformers", "open_clip_torch"):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _first(source: Source, preprocess: Preprocess, *, several: bool) -> tuple[Batch, Tensor, list[Sample]]:

@@ -22,14 +22,15 @@ _SUMMED = {"grad_cam_plus_plus", "smooth_grad_cam_plus_plus"}  # weights are sum
 
 
 def rounding(size: Float[Tensor, "*N"], terms: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*N"]:
-    """How far a sum can be off.
+    """How far a sum can be off. In half precision sums are kept in more digits, and the numbers themselves are not.
 
     Args:
         size: of what was summed, in absolute value.
         terms: how many numbers were summed.
         dtype: what they were computed in.
     """
-    return _SAFETY * math.sqrt(terms) * torch.finfo(dtype).eps * size
+    half = torch.finfo(dtype).bits < 32
+    return _SAFETY * (1 if half else math.sqrt(terms)) * torch.finfo(dtype).eps * size
 
 
 def is_noise(

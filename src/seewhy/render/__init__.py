@@ -5,6 +5,7 @@ from seewhy.render._figure import figure
 from seewhy.render._overlay import overlay, overlays
 from seewhy.render._report import report
 from seewhy.render._save import save
+from seewhy.render._sheet import sheet
 from seewhy.render._words import strip, words
 
-__all__ = ["figure", "grids", "overlay", "overlays", "report", "save", "strip", "words"]
+__all__ = ["figure", "grids", "overlay", "overlays", "report", "save", "sheet", "strip", "words"]

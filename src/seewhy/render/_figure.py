@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-import textwrap
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +13,8 @@ from PIL import Image
 from seewhy.errors import InputError
 from seewhy.images.photo import Photo
 from seewhy.render._colormap import default_colormap, find_colormap
-from seewhy.render._overlay import Drawing, drawings, painted
+from seewhy.render._layout import HEADING, barred, counted, headed, outlined, title_of, told_blank
+from seewhy.render._overlay import Drawing, Interpolation, drawings, painted
 from seewhy.render._words import strip
 from seewhy.targets import Spoken, outline
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from seewhy.results.explanation import Explanation, Scaling
 
 _PANEL = 2.6  # inches
+_BAR = 0.7  # inches, of the colour bar and its numbers
 _LONGEST = 1024  # pixels: a photograph's longer side in a panel
 
 
@@ -43,6 +43,10 @@ def figure(
     frame: Frame | Sequence[Frame] | None = None,
     axes: tuple[str, ...] | None = None,
     planes: bool = False,
+    interpolation: Interpolation = "bilinear",
+    contours: Sequence[float] = (),
+    caption: str = "",
+    width: float | None = None,
     max_rows: int = 8,
 ) -> Figure:
     """Photograph, heatmap with its values, and overlay side by side: a row for each image and target.
@@ -50,8 +54,9 @@ def figure(
     Of the words of an answer it is the strip of `seewhy.render.strip`.
 
     The heatmap stands alone where there are no photographs. A box that is explained is drawn. The colour bar shows the
-    map's own values: 0 to 1, with scaling "none" the signed ones, symmetric about 0. A map with nothing in it is left
-    blank, and its panel says why.
+    map's own values: 0 to 1, with scaling "none" the signed ones, symmetric about 0, which is marked. A map with
+    nothing in it is left blank, and its panel says why. The heading says how many places the map has: what lies between
+    them is smoothed.
 
     Args:
         explanation: of any images, volumes or signals.
@@ -60,6 +65,11 @@ def figure(
         axes: ("time",), ("time", "frequency") or ("frequency", "time") draws time to the right and frequency upwards,
             over the signal or spectrogram. None is what the explanation knows.
         planes: of volumes, three slices through the hottest place, one along each axis, over the photographs' own.
+        interpolation: "nearest" shows the places of the map as cells; see `overlay`. Of pictures.
+        contours: levels, shares of the map's reach in (0, 1), at which lines are drawn. Of pictures.
+        caption: a line below the figure.
+        width: of the figure in inches, 3.3 for a column of a paper: panels shrink, letters do not. None is by the
+            number of panels. Of pictures.
         max_rows: how many rows to draw; the figure says how many there are.
 
     Returns:
@@ -79,7 +89,7 @@ def figure(
         )
     colours = find_colormap(default_colormap(scaling) if colormap is None else colormap)
     options: dict[str, Any] = {"colours": colours, "alpha": alpha, "scaling": scaling, "target": target}
-    options |= {"max_rows": max_rows, "title": partial(_title, explanation)}
+    options |= {"max_rows": max_rows, "caption": caption}
     if axes := axes or explanation.axes:
         from seewhy.render._time import in_time
 
@@ -88,26 +98,29 @@ def figure(
         from seewhy.render._planes import in_planes
 
         return in_planes(explanation, photos, **options)
-    every = drawings(explanation, photos, scaling=scaling, target=target, slice_index=slice_index, frame=frame)
+    every = drawings(
+        explanation, photos, scaling=scaling, target=target, slice_index=slice_index, interpolation=interpolation,
+        frame=frame,
+    )  # fmt: skip
     rows = [_reduced(drawn) for drawn in itertools.islice(every, max_rows)]
     if not rows:
         raise InputError("there is nothing to draw.", got="an explanation of no images")
     columns = 1 if rows[0].photo is None else 3
-    shapes = [height / width for width, height in map(_size, rows)]
+    shapes = [height / wide for wide, height in map(_size, rows)]
+    if width is not None and width < 1:
+        raise InputError("a figure needs a width.", got=f"width={width}", expected="1 inch or more")
     panel = _PANEL / min(max(sum(shapes) / len(shapes), 0.5), 2)  # wide photographs get wide panels
-    heights = [panel * min(max(shape, 0.2), 2) for shape in shapes]
-    wide = panel * columns + 0.7
-    drawing = Canvas((wide, sum(heights) + 0.3 * len(rows) + 0.4), "compressed")
+    wide = panel * columns + _BAR if width is None else width
+    heights = [(wide - _BAR) / columns * min(max(shape, 0.2), 2) for shape in shapes]
+    drawing = Canvas((wide, sum(heights) + 0.3 * len(rows) + 0.4 + 0.2 * bool(caption)), "compressed")
     grid = drawing.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    look: dict[str, Any] = {"alpha": alpha, "interpolation": interpolation, "contours": contours}
     for panels, drawn in zip(grid, rows, strict=True):
-        _row(panels, drawn, colours, alpha, outline(explanation.targets, drawn.image, drawn.target))
-        title = _title(explanation, drawn.image, drawn.target, drawn.depth)
-        panels[0].set_title(title, loc="left", fontsize=9, parse_math=False)  # "$" is a letter
-    layers = ", ".join(explanation.layers)
-    drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(wide * 11)), fontsize=10)
+        _row(panels, drawn, colours, look, outline(explanation.targets, drawn.image, drawn.target))
+        title = title_of(explanation, drawn.image, drawn.target, drawn.depth)
+        panels[0].set_title(title, loc="left", fontsize=HEADING, parse_math=False)  # "$" is a letter
     maps = explanation.scores.numel() if target is None else len(explanation)
-    if maps > len(rows):
-        drawing.supxlabel(f"{len(rows)} of {maps} maps shown", fontsize=8)
+    headed(drawing, explanation, counted(len(rows), maps, caption))
     return drawing
 
 
@@ -131,7 +144,9 @@ def stacked(explanations: Sequence[Explanation]) -> bytes:
     return file.getvalue()
 
 
-def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float, box: tuple[float, ...] | None) -> None:
+def _row(
+    axes: Sequence[Axes], drawn: Drawing, colours: Colormap, look: dict[str, Any], box: tuple[float, ...] | None
+) -> None:
     from matplotlib.patches import Rectangle
 
     for panel in axes:
@@ -141,18 +156,18 @@ def _row(axes: Sequence[Axes], drawn: Drawing, colours: Colormap, alpha: float, 
     low, high = drawn.limits
     if drawn.photo is not None:
         axes[0].imshow(drawn.photo)
-        axes[2].imshow(painted(drawn, colormap=colours, alpha=alpha))
+        axes[2].imshow(painted(drawn, colormap=colours, **look))
     heat = axes[len(axes) // 2]
     heat.set(xlim=(0, width), ylim=(height, 0), facecolor="0.92", aspect="equal")
     if drawn.blank:
-        text = textwrap.fill(f"blank map: {drawn.blank}", 18)
-        heat.text(0.5, 0.5, text, transform=heat.transAxes, ha="center", va="center", fontsize=9)
+        told_blank(heat, drawn.blank)
     else:
         values = (low + drawn.heat * (high - low)).numpy()
         shown = heat.imshow(values, cmap=colours, vmin=low, vmax=high, extent=(x0, x1, y1, y0))
         heat.set(xlim=(0, width), ylim=(height, 0))
-        bar = heat.figure.colorbar(shown, cax=heat.inset_axes((1.03, 0, 0.05, 1)))
-        bar.ax.tick_params(labelsize=7)
+        if look["contours"]:
+            outlined(heat, drawn, look["contours"])
+        barred(shown, cax=heat.inset_axes((1.03, 0, 0.05, 1)))
     if box is not None:
         left, right = (x0 + side * (x1 - x0) for side in box[::2])
         top, bottom = (y0 + side * (y1 - y0) for side in box[1::2])
@@ -176,21 +191,3 @@ def _reduced(drawn: Drawing) -> Drawing:
     frame = drawn.frame and (drawn.frame[0] * x, drawn.frame[1] * y, drawn.frame[2] * x, drawn.frame[3] * y)
     photo = np.asarray(Image.fromarray(drawn.photo).resize((width, height), Image.Resampling.BOX))
     return drawn._replace(photo=photo, frame=frame)
-
-
-def _title(explanation: Explanation, image: int, target: int | None = None, depth: int | None = None) -> str:
-    """What is explained as far as it is known, which side of a single output, the score, the slice of a volume."""
-    name = textwrap.shorten(explanation.name(image, target), 40)
-    place = (image,) if target is None else (image, target)
-    if side := explanation.side(image, target):
-        name += f" ({side} side)"
-    elif explanation.index is not None and name != f"class {int(explanation.index[place])}":
-        name += f" ({int(explanation.index[place])})"
-    elif not name and target is not None:
-        name = f"target {target}"
-    parts = [
-        name,
-        f"score {float(explanation.scores[place]):.4g}",
-        "" if depth is None else f"slice {depth}",
-    ]
-    return ", ".join(filter(None, parts))

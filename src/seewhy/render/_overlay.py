@@ -17,7 +17,7 @@ from torch import Tensor
 from seewhy.errors import InputError, InputTypeError, warn
 from seewhy.images import arrays
 from seewhy.images.photo import TOLERANCE, Photo, rgb
-from seewhy.render._colormap import colours, default_colormap
+from seewhy.render._colormap import DEFAULT, colours, default_colormap
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from seewhy.results.explanation import Explanation, Scaling
 
 Mode = Literal["blend", "opacity"]
-Resize = Literal["nearest", "bilinear", "bicubic"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 
 def overlay(
     photo: Photo,
     heatmap: Tensor | NDArray[Any],
     *,
-    colormap: str | Colormap = "jet",
+    colormap: str | Colormap = DEFAULT,
     alpha: float = 0.5,
     mode: Mode = "blend",
-    resize: Resize = "bilinear",
+    interpolation: Interpolation = "bilinear",
+    contours: Sequence[float] = (),
     frame: Frame | None = None,
 ) -> Image.Image:
     """One heatmap in colours over one photograph.
@@ -50,7 +51,8 @@ def overlay(
         mode: "blend" mixes photograph and colours alike everywhere. In "opacity" the map is its own opacity: it is
             blurred by 2% of the photograph's longer side and scaled by its own range to m; the share of the colours is
             m ** 0.7, and `alpha` is not used.
-        resize: "nearest", "bilinear" or "bicubic".
+        interpolation: "bilinear" or "bicubic" between the places of the map; "nearest" shows them as cells.
+        contours: levels of the map, in (0, 1), at which lines are drawn.
         frame: the rectangle (x0, y0, x1, y1), in pixels of the photograph, that the map covers. The photograph outside
             of it stays as it is. None is all of the photograph.
 
@@ -65,13 +67,15 @@ def overlay(
     if mode not in ("blend", "opacity"):
         raise InputError("unknown overlay mode.", got=repr(mode), expected='"blend" or "opacity"')
     pixels = rgb(photo)
-    heat, covered = placed(_checked(heatmap), pixels.shape[:2], frame, resize)
+    heat, covered = placed(_checked(heatmap), pixels.shape[:2], frame, interpolation)
     weight = torch.full_like(heat, alpha)
     if mode == "opacity":
         heat = arrays.rescale(arrays.blur(heat, 0.02 * max(heat.shape)), (0, 1)).clamp(0, 1)
         weight = heat**0.7
     share = torch.where(covered, weight, 0)[..., None]
     mixed = torch.from_numpy(pixels.astype(np.float32)).lerp_(_coloured(heat, colormap), share)
+    for level in contours:
+        _outline(mixed, heat, covered, level)
     return Image.fromarray(mixed.round_().to(torch.uint8).numpy())
 
 
@@ -85,7 +89,8 @@ def overlays(
     colormap: str | Colormap | None = None,
     alpha: float = 0.5,
     mode: Mode = "blend",
-    resize: Resize = "bilinear",
+    interpolation: Interpolation = "bilinear",
+    contours: Sequence[float] = (),
     frame: Frame | Sequence[Frame] | None = None,
 ) -> list[Image.Image]:
     """The heatmaps of an explanation over its photographs. A map with nothing in it is not drawn; the picture says so.
@@ -98,10 +103,11 @@ def overlays(
         target: the number of one target; None draws all of them.
         slice_index: the slice along D to draw of a volume, over the same slice of a ([C,] D, H, W) photograph. None is
             the one with most heat.
-        colormap: as for `overlay`; None is "jet", for signed maps "coolwarm".
+        colormap: as for `overlay`; None is "ember", for signed maps "coolwarm".
         alpha: as for `overlay`.
         mode: as for `overlay`.
-        resize: as for `overlay`.
+        interpolation: as for `overlay`.
+        contours: as for `overlay`.
         frame: the part of the photographs that the model saw: a rectangle (x0, y0, x1, y1) in pixels, or one for each
             photograph. None takes the explanation's own. Without any, the map is drawn over the whole photograph, with
             a warning where the photograph's shape is not that of the model's input.
@@ -123,10 +129,17 @@ def overlays(
             do="pass the photographs before normalisation: explanation.overlay(photos)",
         )
     every = drawings(
-        explanation, photos, scaling=scaling, target=target, slice_index=slice_index, resize=resize, frame=frame
+        explanation,
+        photos,
+        scaling=scaling,
+        target=target,
+        slice_index=slice_index,
+        interpolation=interpolation,
+        frame=frame,
     )
     colormap = default_colormap(scaling) if colormap is None else colormap
-    return [painted(drawn, colormap=colormap, alpha=alpha, mode=mode, resize=resize) for drawn in every]
+    options = {"alpha": alpha, "mode": mode, "interpolation": interpolation, "contours": contours}
+    return [painted(drawn, colormap=colormap, **options) for drawn in every]
 
 
 class Drawing(NamedTuple):
@@ -160,7 +173,7 @@ def drawings(
     scaling: Scaling = "per_image",
     target: int | None = None,
     slice_index: int | None = None,
-    resize: Resize = "bilinear",
+    interpolation: Interpolation = "bilinear",
     frame: Frame | Sequence[Frame] | None = None,
 ) -> Iterator[Drawing]:
     """What there is to draw, image by image and target by target. Options are those of `overlays`.
@@ -169,8 +182,8 @@ def drawings(
     photographs of the explanation.
     """
     space = len(explanation.size)
-    _check_resize(resize)
-    values = explanation.scaled(scaling, mode="bilinear" if space == 3 else resize).detach().cpu()
+    _check(interpolation)
+    values = explanation.scaled(scaling, mode="bilinear" if space == 3 else interpolation).detach().cpu()
     wanted = numbers_of(values, space, target)
     found = explanation.photos if photos is None else listed(photos, len(explanation), space)
     given = _frames(frame, len(explanation))
@@ -341,16 +354,18 @@ def _checked(heatmap: Tensor | NDArray[Any]) -> Float[Tensor, "H W"]:
     return heat.clamp(0, 1)
 
 
-def _check_resize(resize: str) -> None:
-    if resize not in ("nearest", "bilinear", "bicubic"):
-        raise InputError("unknown way to resize.", got=repr(resize), expected='"nearest", "bilinear" or "bicubic"')
+def _check(interpolation: str) -> None:
+    if interpolation not in ("nearest", "bilinear", "bicubic"):
+        raise InputError(
+            "unknown interpolation.", got=repr(interpolation), expected='"nearest", "bilinear" or "bicubic"'
+        )
 
 
 def placed(
-    heat: Float[Tensor, "h w"], size: tuple[int, ...], frame: Frame | None, resize: Resize
+    heat: Float[Tensor, "h w"], size: tuple[int, ...], frame: Frame | None, interpolation: Interpolation
 ) -> tuple[Float[Tensor, "H W"], Bool[Tensor, "H W"]]:
     """The map at the photo's `size`, 0 outside the frame; and which of the photo's pixels have their centre in it."""
-    _check_resize(resize)
+    _check(interpolation)
     height, width = size
     x0, y0, x1, y1 = frame or (0, 0, width, height)
     if not (x0 < x1 and y0 < y1 and x0 < width and x1 > 0 and y0 < height and y1 > 0):
@@ -361,11 +376,15 @@ def placed(
             do="pass the original photographs, not the model's input",
         )
     if (x0, y0, x1, y1) == (0, 0, width, height):
-        return arrays.resize(heat, (height, width), resize).clamp(0, 1), torch.ones(height, width, dtype=torch.bool)
+        return arrays.resize(heat, (height, width), interpolation).clamp(0, 1), torch.ones(
+            height, width, dtype=torch.bool
+        )
     x = ((torch.arange(width, dtype=torch.float64) + 0.5 - x0) / (x1 - x0)).float()  # 0 to 1 across the frame
     y = ((torch.arange(height, dtype=torch.float64) + 0.5 - y0) / (y1 - y0)).float()
     places = torch.stack(torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy"), -1)
-    sampled = F.grid_sample(heat[None, None], places[None], mode=resize, padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(
+        heat[None, None], places[None], mode=interpolation, padding_mode="border", align_corners=False
+    )
     covered = ((y >= 0) & (y < 1))[:, None] & ((x >= 0) & (x < 1))
     return torch.where(covered, sampled[0, 0].clamp(0, 1), 0), covered
 
@@ -375,6 +394,19 @@ def _coloured(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Float[Ten
     table = torch.from_numpy(colours(colormap) * 255)
     places = (heat * len(table)).int().clamp_(max=len(table) - 1)
     return table.index_select(0, places.flatten()).reshape(*heat.shape, 3)
+
+
+def _outline(
+    pixels: Float[Tensor, "H W 3"], heat: Float[Tensor, "H W"], covered: Bool[Tensor, "H W"], level: float
+) -> None:
+    """Draw, in place, a white line with black beside it where the map crosses `level`, inside what it covers."""
+    if not 0 < level < 1:
+        raise InputError("a contour lies between the map's ends.", got=level, expected="a number in (0, 1)")
+    above = (heat >= level).float()[None, None]
+    width = max(1, max(heat.shape) // 300)
+    for reach, colour in ((2 * width, 0.0), (width, 255.0)):
+        around = F.max_pool2d(above, 2 * reach + 1, 1, reach), F.max_pool2d(1 - above, 2 * reach + 1, 1, reach)
+        pixels[(around[0] * around[1])[0, 0].bool() & covered] = colour
 
 
 def heat_image(heat: Float[Tensor, "H W"], colormap: str | Colormap) -> Image.Image:

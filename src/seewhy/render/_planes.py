@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.images.photo import Photo
-from seewhy.render._overlay import limits, listed, numbers_of
+from seewhy.render._layout import HEADING, barred, counted, headed, shown, told_blank
+from seewhy.render._overlay import listed
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -32,7 +32,7 @@ def in_planes(
     scaling: Scaling,
     target: int | None,
     max_rows: int,
-    title: Callable[..., str],
+    caption: str,
 ) -> Figure:
     """Three panels for each map of a volume (D, H, W): the slice of the first, of the second and of the third axis.
 
@@ -44,7 +44,7 @@ def in_planes(
         scaling: as in `Explanation.scaled`.
         target: the number of one target; None draws all of them.
         max_rows: how many maps.
-        title: from (image, target) to a row's title.
+        caption: a line below.
 
     Raises:
         InputError: for images and signals, and for volumes of another size.
@@ -54,35 +54,32 @@ def in_planes(
     size = explanation.size
     if len(size) != 3:
         raise InputError("planes are those of volumes.", got=f"maps of size {size}", do="leave planes out")
-    values = explanation.scaled(scaling).detach().cpu()
-    pairs = [(image, number) for image in range(len(values)) for number in numbers_of(values, 3, target)][:max_rows]
-    found = None if volumes is None else listed(volumes, len(values), 3)
-    drawing = Canvas((3 * _PANEL + 0.8, _PANEL * len(pairs) + 0.6), "compressed")
-    grid = drawing.subplots(len(pairs), 3, squeeze=False)
-    for row, (image, number) in zip(grid, pairs, strict=True):
-        place = (image,) if number is None else (image, number)
-        blank = explanation.blank(image, number, scaling)
-        (low, high), heat = limits(values[place], signed=scaling == "none")
-        grey = None if found is None else _grey(found[image], size)
-        strength = (heat - 0.5).abs() if scaling == "none" else heat
+    maps, total = shown(explanation, scaling, target, max_rows)
+    found = None if volumes is None else listed(volumes, len(explanation), 3)
+    drawing = Canvas((3 * _PANEL + 0.8, _PANEL * len(maps) + 0.6), "compressed")
+    grid = drawing.subplots(len(maps), 3, squeeze=False)
+    for row, one in zip(grid, maps, strict=True):
+        low, high = one.limits
+        grey = None if found is None else _grey(found[one.image], size)
+        strength = (one.heat - 0.5).abs() if scaling == "none" else one.heat
         hottest = np.unravel_index(int(strength.argmax()), size)
         for axis, panel in enumerate(row):
-            panel.set(xticks=[], yticks=[], xlabel=f"axis {axis}, slice {hottest[axis]}")
+            place = int(hottest[axis])
+            panel.set(xticks=[], yticks=[], xlabel=f"axis {axis}, slice {place}")
             if grey is not None:
-                panel.imshow(grey.select(axis, int(hottest[axis])).numpy(), cmap="gray", aspect="equal")
-            if blank:
+                panel.imshow(grey.select(axis, place).numpy(), cmap="gray", aspect="equal")
+            if one.blank:
                 continue
-            shown = panel.imshow(
-                (low + heat.select(axis, int(hottest[axis])) * (high - low)).numpy(), cmap=colours, vmin=low, vmax=high,
+            drawn = panel.imshow(
+                (low + one.heat.select(axis, place) * (high - low)).numpy(), cmap=colours, vmin=low, vmax=high,
                 alpha=1.0 if grey is None else alpha, aspect="equal",
             )  # fmt: skip
-        row[0].set_title(title(*place), loc="left", fontsize=9, parse_math=False)
-        if blank:
-            row[1].text(0.5, 0.5, f"blank map: {blank}", transform=row[1].transAxes, ha="center", fontsize=9)
-            continue
-        drawing.colorbar(shown, ax=list(row), fraction=0.02, pad=0.01).ax.tick_params(labelsize=7)
-    layers = ", ".join(explanation.layers)
-    drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", 90), fontsize=10)
+        row[0].set_title(one.title, loc="left", fontsize=HEADING, parse_math=False)
+        if one.blank:
+            told_blank(row[1], one.blank)
+        else:
+            barred(drawn, list(row))
+    headed(drawing, explanation, counted(len(maps), total, caption))
     return drawing
 
 

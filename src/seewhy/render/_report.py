@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from seewhy.errors import InputError
+from seewhy.errors import InputError, SeewhyError
 from seewhy.images.files import written_whole
 from seewhy.images.photo import Photo
 from seewhy.render._colormap import default_colormap
@@ -35,27 +38,31 @@ class _Card(NamedTuple):
 
     name: str
     about: str  # what is explained
+    answer: str  # what the model says
     truth: str  # "" where it is not known
     score: float
     probability: float | None
-    chance: float | None  # p-value of the check
+    chance: float | None  # the largest p-value of the checks
     rows: tuple[tuple[str, str], ...]  # further facts, name and text
     pictures: tuple[tuple[str, Image.Image], ...]  # caption and picture
     heat: Float[Tensor, "H W"]  # of the first method
 
     @property
     def wrong(self) -> bool:
-        return bool(self.truth) and self.truth != self.about
+        return bool(self.truth) and self.truth != self.answer
 
 
 def report(
     explanations: Explanation | Mapping[str, Explanation] | Iterable[Explanation | Mapping[str, Explanation]],
     path: str | Path,
     *,
-    photos: Photo | Sequence[Photo] | None = None,
+    photos: Photo | Sequence[Photo | None] | None = None,
     title: str = "Why did the model say that?",
+    note: str = "",
     truths: Sequence[str] | None = None,
-    chances: Sequence[float] | None = None,
+    answers: Sequence[str] | None = None,
+    chances: Mapping[str, Sequence[float | None]] | Sequence[float | None] | None = None,
+    groups: Mapping[str, Mapping[str, Float[Tensor, "h w"]]] | None = None,
     audit: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a page of explanations: one self-contained HTML file.
@@ -64,17 +71,24 @@ def report(
         explanations: one or several; a mapping holds several methods' explanations of the same images, which are shown
             side by side.
         path: of the file, with the ending .html.
-        photos: the originals, one for each image over all explanations; None takes the explanations' own.
+        photos: the originals, one for each image over all explanations, None for one that is not there; None takes the
+            explanations' own.
         title: the heading.
-        truths: the right class of each image, by name, over all explanations. Answers that are others are marked.
-        chances: for each image the p-value of `Explanation.check`.
+        note: more of the line below it.
+        truths: the right class of each image, by name, over all explanations; "" where it is not known. Answers that
+            are others are marked.
+        answers: what the model says of each image, by name. None is the class that its outputs rank first, or, without
+            outputs, what is explained.
+        chances: for each image the p-value of `Explanation.check`; of several methods by their names.
+        groups: maps that several images share, such as means, by their captions, under headings. None makes the mean
+            map of each class that several images have.
         audit: facts to be told below: model, weights' hash, versions. They are also written beside the page, as .json.
 
     Returns:
         The path.
 
     Raises:
-        InputError: for no explanation, another ending, or truths and chances that are not one for each image.
+        InputError: for no explanation, another ending, or truths, answers and chances that are not one for each image.
     """
     path = Path(path)
     if path.suffix.lower() != ".html":
@@ -85,7 +99,9 @@ def report(
     images = sum(len(next(iter(methods.values()))) for methods in several if methods)
     if not images:
         raise InputError("there is nothing to report.", got="no explanation")
-    for name, values in (("truths", truths), ("chances", chances)):
+    by_method = chances if isinstance(chances, Mapping) else {"": chances}
+    told = {"truths": truths, "answers": answers, **{f"chances {name}".strip(): row for name, row in by_method.items()}}
+    for name, values in told.items():
         if values is not None and len(values) != images:
             raise InputError(f"{name} are one for each image.", got=len(values), expected=images)
     cards: list[_Card] = []
@@ -93,54 +109,80 @@ def report(
     for methods in several:
         first = next(iter(methods.values()))
         here = slice(start, start := start + len(first))
-        own = None if photos is None else listed(photos, images, len(first.size))[here]
-        worth: list[float | None] = [None] * len(first) if chances is None else list(chances[here])
-        cards += _cards(methods, own, list(truths or [""] * images)[here], worth)
+        own = None if photos is None else listed(photos, images, len(first.size))[here]  # type: ignore[arg-type]
+        worth = {name or next(iter(methods)): row[here] for name, row in by_method.items() if row is not None}
+        right, said = (None if row is None else row[here] for row in (truths, answers))
+        cards += _cards(methods, own, right, said, worth)
     page = Template((files("seewhy.render") / "report.html").read_text()).substitute(
         title=escape(title),
-        lead=escape(_lead(cards, images)),
+        lead=escape(", ".join(filter(None, (_lead(cards, images), note)))),
         width=f"{170 * len(cards[0].pictures)}px",
         classes="".join(f"<option>{escape(about)}</option>" for about in sorted({card.about for card in cards})),
         cards="\n".join(_drawn(card, number) for number, card in enumerate(cards)),
-        means=_means(cards),
-        audit=_audited(audit or {}),
+        means="\n".join(_group(*entry) for entry in (_means(cards) if groups is None else groups).items()),
+        audit=f'<h2>Audit</h2>\n<div class="audit">{_table(audit)}</div>' if audit else "",
     )
-    with written_whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    if audit:
-        with written_whole(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(audit, indent=2, default=str) + "\n", encoding="utf-8")
+    texts = {path: page} | (
+        {path.with_suffix(".json"): json.dumps(audit, indent=2, default=str) + "\n"} if audit else {}
+    )
+    with ExitStack() as stack:  # all of them, or none
+        for place, text in texts.items():
+            stack.enter_context(written_whole(place)).write_text(text, encoding="utf-8")
     return path
 
 
 def _cards(
     methods: Mapping[str, Explanation],
-    photos: Sequence[Photo] | None,
-    truths: Sequence[str],
-    chances: Sequence[float | None],
+    photos: Sequence[Photo | None] | None,
+    truths: Sequence[str] | None,
+    answers: Sequence[str] | None,
+    chances: Mapping[str, Sequence[float | None]],
 ) -> list[_Card]:
-    drawn = {name: list(drawings(explanation, photos)) for name, explanation in methods.items()}
+    drawn = {name: _drawings(explanation, photos) for name, explanation in methods.items()}
     first = next(iter(methods.values()))
     cards = []
     for number, drawing in enumerate(next(iter(drawn.values()))):
         image, target = drawing.image, drawing.target
         pictures = [] if drawing.photo is None else [("photograph", Image.fromarray(drawing.photo))]
-        pictures += [(name, _picture(every[number])) for name, every in drawn.items()]
+        worth = {name: p for name, row in chances.items() if (p := row[image]) is not None}
+        for name, every in drawn.items():
+            pictures.append((f"{name}, p = {worth[name]:.2f}" if name in worth else name, _picture(every[number])))
         facts = [("layers", ", ".join(first.layers)), ("why there", first.note), ("map", drawing.blank)]
+        about = first.name(image, target)
         cards.append(
             _Card(
                 name=Path(first.files[image]).name if first.files else f"image {image}",
-                about=first.name(image, target),
-                truth=truths[image],
+                about=about,
+                answer=_answer(first, image) or about if answers is None else answers[image],
+                truth=truths[image] if truths else "",
                 score=_of(first.scores, image, target),
                 probability=None if first.probabilities is None else _of(first.probabilities, image, target),
-                chance=chances[image],
+                chance=max(worth.values(), default=None),
                 rows=tuple((name, text) for name, text in facts if text),
                 pictures=tuple((caption, _small(picture)) for caption, picture in pictures),
                 heat=drawing.heat,
             )
         )
     return cards
+
+
+def _drawings(explanation: Explanation, photos: Sequence[Photo | None] | None) -> list[Drawing]:
+    """The maps over the photographs that are there, and the others alone."""
+    if photos is None or None not in photos:
+        return list(drawings(explanation, photos))  # type: ignore[arg-type]  # None of them is None
+    found: list[Drawing] = []
+    for image, photo in enumerate(photos):
+        own = dataclasses.replace(explanation[image], photos=None)
+        found += [drawn._replace(image=image) for drawn in drawings(own, None if photo is None else [photo])]
+    return found
+
+
+def _answer(explanation: Explanation, image: int) -> str:
+    """The class that the model's outputs rank first; "" where they are no class scores, or not there."""
+    try:
+        return explanation[image].top(1)[0][0][0]
+    except SeewhyError:
+        return ""
 
 
 def _of(values: Tensor, image: int, target: int | None) -> float:
@@ -151,7 +193,7 @@ def _picture(drawing: Drawing) -> Image.Image:
     """The map over its photograph, or alone where there is none."""
     if drawing.photo is None:
         return heat_image(drawing.heat, default_colormap("per_image"))
-    return painted(drawing, colormap=default_colormap("per_image"), alpha=0.5, mode="blend", resize="bilinear")
+    return painted(drawing, colormap=default_colormap("per_image"), alpha=0.5)
 
 
 def _lead(cards: Sequence[_Card], images: int) -> str:
@@ -165,10 +207,11 @@ def _lead(cards: Sequence[_Card], images: int) -> str:
 
 def _drawn(card: _Card, number: int) -> str:
     facts = [("explained", card.about)]
+    facts += [("answer", card.answer)] if card.answer != card.about else []
     facts += [("truth", card.truth)] if card.truth else []
     facts += [("score", f"{card.score:.3f}")]
     facts += [] if card.probability is None else [("probability", f"{card.probability:.1%}")]
-    facts += [] if card.chance is None else [("better than chance", f"p = {card.chance:.2f}")]
+    facts += [] if card.chance is None else [("chance does as well", f"p = {card.chance:.2f}")]
     facts += card.rows
     data = {
         "number": number, "name": card.name, "about": card.about, "wrong": int(card.wrong), "score": card.score,
@@ -188,32 +231,52 @@ def _drawn(card: _Card, number: int) -> str:
     )
 
 
-def _means(cards: Sequence[_Card]) -> str:
+def _means(cards: Sequence[_Card]) -> Mapping[str, Mapping[str, Tensor]]:
     """The mean map of every class that several images have."""
     by_class: dict[str, list[Tensor]] = {}
     for card in cards:
         resized = F.interpolate(card.heat[None, None].float(), (_MEAN, _MEAN), mode="bilinear", antialias=True)
         by_class.setdefault(card.about, []).append(resized[0, 0])
-    figures = "".join(
-        f'<article class="card"><div class="pictures"><figure><img src="{_inline(_colored(maps))}" '
-        f'alt="mean map of {escape(about)}"><figcaption>{escape(about)}, {len(maps)} images</figcaption></figure></div>'
-        "</article>"
+    means = {
+        f"{about}, {len(maps)} images": torch.stack(maps).mean(0)
         for about, maps in sorted(by_class.items())
         if len(maps) > 1
+    }
+    return {"Mean maps": means} if means else {}
+
+
+def _group(heading: str, maps: Mapping[str, Tensor]) -> str:
+    """Maps under a heading, each scaled by its own largest value."""
+    figures = "".join(
+        f'<figure><img src="{_inline(_large(heat))}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption>'
+        "</figure>"
+        for caption, heat in maps.items()
     )
-    return f'<h2>Mean maps</h2>\n<section class="cards">{figures}</section>' if figures else ""
+    return f'<h2>{escape(heading)}</h2>\n<section class="maps">{figures}</section>'
 
 
-def _colored(maps: Sequence[Tensor]) -> Image.Image:
-    mean = sum(maps[1:], maps[0]) / len(maps)
-    return heat_image(mean / mean.max().clamp(min=1e-12), default_colormap("per_image"))
+def _large(heat: Float[Tensor, "h w"]) -> Image.Image:
+    heat = F.interpolate(heat[None, None].float(), scale_factor=max(1, _MEAN / max(heat.shape)), mode="bilinear")[0, 0]
+    return heat_image(heat / heat.max().clamp(min=1e-12), default_colormap("per_image"))
 
 
-def _audited(audit: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>" for name, value in audit.items()
-    )
-    return f"<h2>Audit</h2>\n<table>{rows}</table>" if rows else ""
+def _table(facts: Mapping[str, Any]) -> str:
+    """Facts as a table, with tables in it for those that have parts."""
+    rows = "".join(f"<tr><th>{escape(str(name))}</th><td>{_value(value)}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _table(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(row, Mapping) for row in value):
+        heads = dict.fromkeys(name for row in value for name in row)
+        lines = [f"<th>{escape(str(name))}</th>" for name in heads]
+        lines = ["".join(lines), *("".join(f"<td>{_value(row.get(name, ''))}</td>" for name in heads) for row in value)]
+        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def _small(picture: Image.Image) -> Image.Image:

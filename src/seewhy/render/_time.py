@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,8 @@ from torch import Tensor
 from seewhy.errors import InputError
 from seewhy.hooks.nested import leaves
 from seewhy.images.photo import Photo
-from seewhy.render._overlay import limits, listed, numbers_of
+from seewhy.render._layout import HEADING, SMALL, TEXT, barred, counted, headed, shown, told_blank
+from seewhy.render._overlay import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def in_time(
     scaling: Scaling,
     target: int | None,
     max_rows: int,
-    title: Callable[..., str],
+    caption: str,
 ) -> Figure:
     """A panel for each map: a signal as lines before the heat's colours, a spectrogram under them.
 
@@ -52,7 +52,7 @@ def in_time(
         scaling: as in `Explanation.scaled`.
         target: the number of one target; None draws all of them.
         max_rows: how many panels.
-        title: from (image, target) to a panel's title.
+        caption: a line below.
 
     Raises:
         InputError: where the axes do not suit the maps, or a target does not exist.
@@ -66,27 +66,20 @@ def in_time(
             got=f"axes={axes} for maps of size {size}",
             expected='("time",) for signals; ("time", "frequency") or ("frequency", "time") for spectrograms',
         )
-    values = explanation.scaled(scaling).detach().cpu()
-    pairs = [(image, number) for image in range(len(values)) for number in numbers_of(values, len(size), target)]
-    shown = pairs[:max_rows]
-    found = _own(explanation) if signals is None else listed(signals, len(values), len(size))
-    drawing = Canvas((_WIDE, _HIGH * len(shown) + 0.6), "constrained")
-    panels = drawing.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
-    for panel, (image, number) in zip(panels, shown, strict=True):
-        place = (image,) if number is None else (image, number)
-        span, heat = limits(values[place], signed=scaling == "none")
-        upright = heat[None] if len(size) == 1 else heat.movedim(axes.index(TIME), 1)
-        signal = None if found is None else _channels(found[image], size, axes)
-        _panel(panel, upright, span, signal, colours, alpha, explanation.blank(image, number, scaling))
-        panel.set_title(title(*place), loc="left", fontsize=9, parse_math=False)
+    maps, total = shown(explanation, scaling, target, max_rows)
+    found = _own(explanation) if signals is None else listed(signals, len(explanation), len(size))
+    drawing = Canvas((_WIDE, _HIGH * len(maps) + 0.6), "constrained")
+    panels = drawing.subplots(len(maps), 1, squeeze=False, sharex=True)[:, 0]
+    for panel, one in zip(panels, maps, strict=True):
+        upright = one.heat[None] if len(size) == 1 else one.heat.movedim(axes.index(TIME), 1)
+        signal = None if found is None else _channels(found[one.image], size, axes)
+        _panel(panel, upright, one.limits, signal, colours, alpha, one.blank)
+        panel.set_title(one.title, loc="left", fontsize=HEADING, parse_math=False)
         for name in axes:
             if name != TIME:
-                panel.set_ylabel(name, fontsize=8)
-    panels[-1].set_xlabel(TIME, fontsize=8)
-    layers = ", ".join(explanation.layers)
-    drawing.suptitle(textwrap.fill(f"{explanation.method} at {layers}", int(_WIDE * 11)), fontsize=10)
-    if len(pairs) > len(shown):
-        drawing.supxlabel(f"{len(shown)} of {len(pairs)} maps shown", fontsize=8)
+                panel.set_ylabel(name, fontsize=TEXT)
+    panels[-1].set_xlabel(TIME, fontsize=TEXT)
+    headed(drawing, explanation, counted(len(maps), total, caption))
     return drawing
 
 
@@ -109,27 +102,27 @@ def _panel(
     if picture is not None:
         rows = len(picture)
         panel.imshow(picture, cmap="gray", origin="lower", aspect="auto", extent=(0, length, 0, rows))
-    bottom, top = (0.0, float(rows)) if lines is None else _drawn(panel, lines)
+    bottom, top = (0.0, float(rows)) if lines is None else _drawn(panel, lines, "white" if signal is None else "black")
     if blank:
-        panel.text(0.5, 0.5, f"blank map: {blank}", transform=panel.transAxes, ha="center", va="center", fontsize=9)
+        told_blank(panel, blank, 60)
     else:
-        shown = panel.imshow(
+        drawn = panel.imshow(
             values, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto", extent=(0, length, bottom, top),
             alpha=1.0 if signal is None else alpha,
         )  # fmt: skip
-        panel.figure.colorbar(shown, ax=panel, fraction=0.02, pad=0.01).ax.tick_params(labelsize=7)
+        barred(drawn, panel)
     panel.set(xlim=(0, length), ylim=(bottom, top))
-    panel.tick_params(labelsize=7)
+    panel.tick_params(labelsize=SMALL)
 
 
-def _drawn(panel: Axes, lines: NDArray[np.float32]) -> tuple[float, float]:
-    """Draws channels one under the other, and says from where to where they reach."""
+def _drawn(panel: Axes, lines: NDArray[np.float32], colour: str) -> tuple[float, float]:
+    """Draws channels one under the other, in a colour that the heat behind lets be seen; says how far they reach."""
     apart = 1.1 * float(np.ptp(lines, axis=1).max() or 1)
     for number, line in enumerate(lines):
-        panel.plot(np.arange(len(line)) + 0.5, line - number * apart, color="black", linewidth=0.8)
+        panel.plot(np.arange(len(line)) + 0.5, line - number * apart, color=colour, linewidth=0.8)
     if len(lines) > 1:
         panel.set_yticks([-number * apart for number in range(len(lines))], [str(n) for n in range(len(lines))])
-        panel.set_ylabel("channel", fontsize=8)
+        panel.set_ylabel("channel", fontsize=TEXT)
     low, high = float(lines[-1].min()) - (len(lines) - 1) * apart, float(lines[0].max())
     margin = 0.05 * max(high - low, 1e-12)
     return low - margin, high + margin

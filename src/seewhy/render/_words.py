@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from seewhy.errors import InputError
 from seewhy.images.photo import Photo
-from seewhy.render._colormap import colours
-from seewhy.render._overlay import Drawing, drawings, painted
+from seewhy.render._colormap import DEFAULT
+from seewhy.render._layout import headed
+from seewhy.render._overlay import Drawing, drawings, heat_image, painted
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -67,7 +67,7 @@ def strip(
     explanation: Explanation,
     photos: Photo | Sequence[Photo] | None = None,
     *,
-    colormap: str | Colormap = "jet",
+    colormap: str | Colormap = DEFAULT,
     alpha: float = 0.5,
     max_words: int = 60,
     **options: Any,
@@ -103,7 +103,7 @@ def strip(
             axes.imshow(_picture(one, colormap, alpha))
             axes.set_title(_told(explanation, one), fontsize=9, parse_math=False)
         first += math.ceil(len(drawn) / _ACROSS)
-    drawing.suptitle(f"{explanation.method} at {', '.join(explanation.layers)}", fontsize=10)
+    headed(drawing, explanation)
     return drawing
 
 
@@ -112,7 +112,7 @@ def words(
     photos: Photo | Sequence[Photo] | None = None,
     *,
     image: int = 0,
-    colormap: str | Colormap = "jet",
+    colormap: str | Colormap = DEFAULT,
     alpha: float = 0.5,
     **options: Any,
 ) -> str:
@@ -171,9 +171,7 @@ def _picture(drawn: Drawing, colormap: str | Colormap, alpha: float) -> Image.Im
     """The overlay; the map alone where there is no photograph."""
     if drawn.photo is not None:
         return painted(drawn, colormap=colormap, alpha=alpha)
-    table = colours(colormap)
-    places = (drawn.heat * len(table)).int().clamp(max=len(table) - 1)
-    return Image.fromarray((table[places.numpy()] * 255).astype(np.uint8))
+    return heat_image(drawn.heat, colormap)
 
 
 def _told(explanation: Explanation, drawn: Drawing) -> str:

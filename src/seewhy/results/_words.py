@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from seewhy.targets import classes_of, describe
+from seewhy.errors import OutputError
+from seewhy.targets import class_scores, classes_of, describe
 
 if TYPE_CHECKING:
     from seewhy.results.explanation import Explanation
@@ -49,3 +50,18 @@ def name(explanation: Explanation, image: int, target: int | None) -> str:
     """What one map is about: "tabby", "not nodule", "class 7", the prompt; "" where nothing is known."""
     targets = explanation.targets
     return targets if isinstance(targets, str) else describe(targets, explanation.labels, image, target)
+
+
+def top(explanation: Explanation, count: int) -> list[list[tuple[str, float]]]:
+    """The most likely classes of each image with their probabilities: see `Explanation.top`."""
+    if explanation.outputs is None:
+        raise OutputError("this explanation does not know the model's outputs.", do="explain again, or save it as .npz")
+    scores = class_scores(explanation.outputs, getattr(explanation.targets, "kind", None))
+    if scores.values.ndim != 2 or scores.kind == "one value":
+        raise OutputError("the model ranks no classes of an image.", got=f"{scores.kind} {tuple(scores.values.shape)}")
+    names = scores.names(explanation.labels)
+    likely, index = scores.likely.topk(min(count, len(names)), 1)
+    return [
+        [(names[number], value) for number, value in zip(*row, strict=True)]
+        for row in zip(index.tolist(), likely.tolist(), strict=True)
+    ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +31,39 @@ def warn_of_blanks(explanation: Explanation) -> None:
     for what, images, advice in blanks(explanation):
         which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
         warn(f"{what} for image {which}: {advice}.")
+
+
+def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
+    """The same with zeros for the maps that say nothing, and a warning for each layer with any.
+
+    A map of scores that are no numbers is none either: whatever the method, it says nothing of that image.
+    """
+    maps = dict(explanation.maps)
+    dimensions = len(explanation.size)
+    unscored = explanation.scores.isnan()
+    for label, grid in maps.items():
+        one_for_each = unscored if unscored.ndim == grid.ndim - dimensions else unscored.any(-1)
+        lost = one_for_each.reshape(*one_for_each.shape, *[1] * dimensions).to(grid.device)
+        maps[label] = torch.where(lost, torch.nan, grid) if bool(unscored.any()) else grid
+    for label, doubt in doubts.items():
+        images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
+        which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+        warn(f"the {explanation.method} map of {label} {doubt.problem} for image {which}: {doubt.advice}. It is blank.")
+        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), 0, maps[label])
+    return replace(explanation, maps=maps)
+
+
+class Doubt(Protocol):
+    """Which images (B, [T]) have a map that says nothing, what is wrong with it, and what to try."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def advice(self) -> str: ...
 
 
 def warn_of_gaps(explanation: Explanation) -> None:

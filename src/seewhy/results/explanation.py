@@ -129,6 +129,22 @@ class Explanation:
         """For one logit or probability "positive" or "negative": whether a map explains it or its opposite. Else ""."""
         return _words.side(self, image, target)
 
+    def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
+        """The most likely classes of each image: names with probabilities, the likeliest first.
+
+            for name, probability in explanation.top(3)[0]: ...
+
+        Args:
+            count: how many; a model of fewer classes gives all of them.
+
+        Returns:
+            For each image a list of (name, probability): softmax, for one logit the sigmoid, or the model's own.
+
+        Raises:
+            OutputError: if the model ranks no classes of an image, or its outputs are not there.
+        """
+        return _words.top(self, count)
+
     @cached_property
     def heatmap(self) -> Float[Tensor, "..."]:
         """(B, [T,] *size) float32 in [0, 1]: each map by itself, 1 where hottest, 0 where nothing spoke for it."""

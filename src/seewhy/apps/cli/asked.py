@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from seewhy._types import Frame
     from seewhy.images.preprocess import Preprocess
-    from seewhy.targets import Context, Target
+    from seewhy.models import Loaded
+    from seewhy.targets import Context, Target, Text
 
 
 class NotInPictureError(TargetError):
@@ -72,6 +73,27 @@ def _shown(target: Target, outputs: Any, context: Context) -> Target:
         return resolve(target, outputs, context)
     except TargetError as error:
         raise NotInPictureError(str(error)) from error
+
+
+def class_of(text: str, loaded: Loaded) -> int:
+    """The class that a text names: an index, "class 7" as the library calls it, a label or part of one.
+
+    Raises:
+        TargetError: if no label, or several, are called so.
+    """
+    from seewhy.targets import find_label
+
+    number = text.removeprefix("class ")
+    return int(number) if number.lstrip("-").isdecimal() else find_label(text, loaded.labels)
+
+
+def asked_of(loaded: Loaded, target: str | None) -> Asked | Text:
+    """What `--target` asks of each photograph: a prompt of a text-image model, a class of any other."""
+    from seewhy.targets import Text
+
+    if target is None:
+        return Asked(None)
+    return Asked(class_of(target, loaded)) if loaded.embed_text is None else Text(target)
 
 
 def pixel_of(pixel: str) -> tuple[int, int]:

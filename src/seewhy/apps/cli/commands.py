@@ -13,11 +13,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seewhy.apps.cli import measuring
-from seewhy.apps.cli.asked import Asked, pixel_of, place_of, region_of
-from seewhy.apps.cli.common import AsJson, Device, Model, Weights, exit_codes, load, sample
+from seewhy.apps.cli import measuring, reporting
+from seewhy.apps.cli.asked import Asked, class_of, pixel_of, place_of, region_of
+from seewhy.apps.cli.common import (
+    BATCH,
+    AsJson,
+    BatchSize,
+    Channels,
+    Device,
+    Gray,
+    Images,
+    Labels,
+    Layer,
+    Method,
+    Methods,
+    Model,
+    Size,
+    Wanted,
+    Weights,
+    exit_codes,
+    load,
+    sample,
+    shown_as,
+)
 from seewhy.apps.cli.names import Files, Naming, names_of, part_of_name
-from seewhy.apps.cli.options import RULES, labels_in, methods_named, seen_through
+from seewhy.apps.cli.options import RULES, methods_named
 from seewhy.apps.cli.records import CHANCE, HEADS, Failure, Record, csv_file, json_line
 from seewhy.apps.cli.run import CHECK_FORWARDS, Job, Photograph, explain_all
 from seewhy.apps.cli.sources import photographs
@@ -38,8 +58,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_BATCH = 16
 
 
 class Mode(StrEnum):
@@ -78,45 +96,17 @@ def _options(
 
 @app.command()
 def explain(
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Photographs, folders, or patterns in quotes; a sample is explained if there are none.",
-            show_default=False,
-        ),
-    ] = None,
+    images: Images = None,
     model: Model = "default",
     weights: Weights = "pretrained",
-    labels: Annotated[
-        Path | None, typer.Option(help="A file with the class names: one in each line, or JSON.", show_default=False)
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="SIDE|HxW", help="The input's size in pixels. [default: the model's]")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
-    ] = None,
-    gray: Annotated[bool, typer.Option("--gray", help="The model takes one channel: grey levels.")] = False,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One of `seewhy methods`; auto measures which. [default: by the kind of model]", show_default=False
-        ),
-    ] = None,
-    methods: Annotated[
-        list[str] | None, typer.Option(help="Several, with commas: grad_cam,layer_cam.", show_default=False)
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="A class: index, label or part of one; a prompt for text-image models. [default: predicted]",
-        ),
-    ] = None,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Channels = None,
+    std: Channels = None,
+    gray: Gray = False,
+    method: Method = None,
+    methods: Methods = None,
+    target: Wanted = None,
     prompt: Annotated[
         str | None, typer.Option(help="A question to a model that answers in words: every word is explained.")
     ] = None,
@@ -130,16 +120,15 @@ def explain(
     mask: Annotated[
         Path | None, typer.Option(help="Of a segmenter the class where this picture of the same size is white.")
     ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A name or pattern of `seewhy layers`; may be repeated. [default: chosen]")
-    ] = None,
+    layer: Layer = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")] = Path("seewhy-out"),
     mode: Annotated[
         Mode, typer.Option(help="blend: the same share everywhere; opacity: the more heat, the more colour.")
     ] = Mode.blend,
     signed: Annotated[bool, typer.Option("--signed", help="Show what spoke against it too, in blue.")] = False,
     colormap: Annotated[
-        str | None, typer.Option(help="Any of matplotlib's. [default: jet; coolwarm for --signed]", show_default=False)
+        str | None,
+        typer.Option(help="ember, or any of matplotlib's. [default: ember; coolwarm for --signed]", show_default=False),
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How strong the heatmap is over the photograph.")] = 0.5,
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no figures: much faster.")] = False,
@@ -157,9 +146,7 @@ def explain(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out what the same command has written before.")
     ] = False,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help=f"Photographs at once. [default: {_BATCH}]", show_default=False)
-    ] = None,
+    batch_size: BatchSize = BATCH,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -186,9 +173,8 @@ def explain(
             raise InputError("--skip-existing looks for files, and none are written.", do="leave it out")
         from seewhy.explainer import Explainer
         from seewhy.images.photo import open_photo
-        from seewhy.models import Preprocess
         from seewhy.render._colormap import colours
-        from seewhy.targets import Text, find_label
+        from seewhy.targets import Text
 
         if prompt is not None:
             if target is not None or given or top_k:
@@ -205,18 +191,14 @@ def explain(
         if colormap is not None:
             colours(colormap)
         loaded = load(model, weights, device)
-        if labels is not None:
-            loaded = replace(loaded, labels=labels_in(labels))
-        assert isinstance(loaded.preprocess, Preprocess)  # of what `load` made
-        seen = seen_through(loaded.preprocess, gray=gray, size=size, mean=mean, std=std)
-        loaded = replace(loaded, preprocess=seen)
+        loaded = shown_as(loaded, labels=labels, gray=gray, size=size, mean=mean, std=std)
         explainer = _explainer(Explainer, loaded, names, layer, batch_size)
         index = None
         if loaded.embed_text is not None and (given or top_k):
             got = given[0] if given else "--top-k"
             raise InputError("the model compares whole pictures with words.", got=got, do=f"leave {got} out")
         if target is not None and loaded.embed_text is None:
-            index = int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels)
+            index = class_of(target, loaded)
         where = None if pixel is None else pixel_of(pixel)
         region = None if mask is None else open_photo(mask)
 
@@ -224,7 +206,9 @@ def explain(
             if target is not None and loaded.embed_text is not None:
                 return Text(target)
             place = None if where is None else place_of(where, loaded.preprocess.frame(photo.size))
-            inside = None if region is None else region_of(region, photo, seen)
+            inside = None
+            if region is not None:
+                inside = region_of(region, photo, loaded.preprocess)  # type: ignore[arg-type]  # of what `load` made
             return Asked(index, box, place, inside, top_k or 0)
 
         _make_folder(out)
@@ -242,13 +226,15 @@ def explain(
         namings = {name: replace(first, suffix=name + suffix, request={**request, "method": name}) for name in names}
         todo = _todo(found, namings, read, skip_existing=skip_existing)
         alike = where is None and region is None
-        job = Job(explainer, asked, alike, batch_size or _BATCH, drawing, {"mode": mode.value}, check)
+        job = Job(explainer, asked, alike, batch_size, drawing, {"mode": mode.value}, check)
         if not _run(job, todo, csv, as_json=as_json, stop=stop):
             raise typer.Exit(1)
 
 
 app.command()(measuring.choose)
 app.command()(measuring.evaluate)
+app.command()(reporting.report)
+app.command()(reporting.studio)
 
 
 @app.command()
@@ -389,7 +375,7 @@ def _answer(
 
 
 def _explainer(
-    kind: type[Explainer], loaded: Loaded, methods: list[str], layers: list[str] | None, batch_size: int | None
+    kind: type[Explainer], loaded: Loaded, methods: list[str], layers: list[str] | None, batch_size: int
 ) -> Explainer:
     """An explainer; if a layer does not exist, the error names those that have space."""
     import difflib
@@ -411,7 +397,7 @@ def _explainer(
                 do="`seewhy layers` lists them",
             ) from error
     method: Any = methods if methods[0] not in RULES else methods[0]
-    return kind(loaded, method, layers=layers or None, batch_size=batch_size or 32)
+    return kind(loaded, method, layers=layers or None, batch_size=batch_size)
 
 
 def _make_folder(out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seewhy.apps.cli.commands import app
-from seewhy.apps.cli.common import Model, Weights, exit_codes
+from seewhy.apps.cli.common import BatchSize, Channels, Gray, Labels, Layer, Model, Size, Weights, exit_codes
 from seewhy.apps.cli.options import labels_in, seen_through
 from seewhy.apps.cli.records import json_line
 from seewhy.apps.cli.terminal import say, warnings_shown
@@ -26,19 +26,11 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the results, to be gone on with.")],
     model: Model = "default",
     weights: Weights = "pretrained",
-    labels: Annotated[
-        Path | None, typer.Option(help="A file with the class names: one in each line, or JSON.", show_default=False)
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="SIDE|HxW", help="The input's size in pixels. [default: the model's]")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="X[,X,X]", help="For pixels from 0 to 1. [default: the model's]")
-    ] = None,
-    gray: Annotated[bool, typer.Option("--gray", help="The model takes one channel: grey levels.")] = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Channels = None,
+    std: Channels = None,
+    gray: Gray = False,
     method: Annotated[str, typer.Option(help="One of `seewhy methods`, or auto: what measures best.")] = "grad_cam",
     target: Annotated[
         str | None,
@@ -49,9 +41,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A name or pattern of `seewhy layers`; may be repeated. [default: chosen]")
-    ] = None,
+    layer: Layer = None,
     engine: Annotated[str, typer.Option(help="local, ray, or ray://host:10001.")] = "local",
     workers: Annotated[
         int | None,
@@ -61,7 +51,7 @@ def run(
         str | None,
         typer.Option(help="cpu, cuda, cuda:1, mps, ... [default: every GPU, or the CPU]", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photographs at once.")] = 32,
+    batch_size: BatchSize = 32,
     part_size: Annotated[
         int | None,
         typer.Option(min=1, help="Photographs in a part of the table. [default: by their number]", show_default=False),

@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seewhy.apps.cli.asked import Asked
-from seewhy.apps.cli.common import AsJson, Device, Model, Weights, exit_codes, load, sample
+from seewhy.apps.cli.asked import asked_of
+from seewhy.apps.cli.common import (
+    BATCH,
+    AsJson,
+    BatchSize,
+    Device,
+    Images,
+    Model,
+    Wanted,
+    Weights,
+    exit_codes,
+    load,
+    sample,
+)
 from seewhy.apps.cli.options import listed
 from seewhy.apps.cli.records import Failure, json_line
 from seewhy.apps.cli.sources import photographs
@@ -19,23 +31,7 @@ from seewhy.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from seewhy.models import Loaded
-    from seewhy.targets import Text
-
-_BATCH = 16
 _ENDINGS = (".csv", ".json", ".parquet")
-
-Images = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Photographs, folders, or patterns in quotes; a sample if there are none.", show_default=False),
-]
-Wanted = Annotated[
-    str | None,
-    typer.Option(
-        "--target", "-t", help="A class: index, label or part of one; a prompt for text-image models. "
-        "[default: predicted]", show_default=False,
-    ),
-]  # fmt: skip
 
 
 def choose(
@@ -61,7 +57,7 @@ def choose(
         loaded = load(model, weights, device)
         photos, all_read = _opened(images)
         with warnings_shown(say):
-            asked: Any = _asked(loaded, target)
+            asked: Any = asked_of(loaded, target)
             found = seewhy.choose(loaded, photos, asked, candidates=listed(candidates or ()) or None, budget=budget)
         if as_json:
             names = ("method", "layers", "reason", "forwards", "beats_floor", "scores")
@@ -90,7 +86,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .csv, .json or .parquet file to write.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photographs at once.")] = _BATCH,
+    batch_size: BatchSize = BATCH,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +98,7 @@ def evaluate(
             raise InputError("unknown file ending.", got=f"--out {out}", expected=", ".join(_ENDINGS))
         loaded = load(model, weights, device)
         photos, all_read = _opened(images)
-        asked: Any = _asked(loaded, target)
+        asked: Any = asked_of(loaded, target)
         with warnings_shown(say):
             found = seewhy.evaluate(
                 loaded,
@@ -144,14 +140,3 @@ def _opened(images: Sequence[Path] | None) -> tuple[list[Image.Image], bool]:
     if not opened:
         raise InputError("none of these could be read, and there is nothing to measure.")
     return opened, len(opened) == len(found)
-
-
-def _asked(loaded: Loaded, target: str | None) -> Asked | Text:
-    """What is explained of each photograph."""
-    from seewhy.targets import Text, find_label
-
-    if target is None:
-        return Asked(None)
-    if loaded.embed_text is not None:
-        return Text(target)
-    return Asked(int(target) if target.lstrip("-").isdecimal() else find_label(target, loaded.labels))

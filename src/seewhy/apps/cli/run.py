@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from seewhy.apps.cli.asked import NotInPictureError
 from seewhy.apps.cli.names import KEY, Files
@@ -49,8 +50,8 @@ class Job:
     asked: Callable[[Image.Image], Asked | Text]
     alike: bool
     batch_size: int
-    drawing: Mapping[str, Any]
-    overlay: Mapping[str, Any]
+    drawing: Mapping[str, Any] = field(default_factory=dict)
+    overlay: Mapping[str, Any] = field(default_factory=dict)
     check: bool = False
 
 
@@ -60,12 +61,12 @@ class Photograph:
 
     Attributes:
         path: its file.
-        files: where its pictures go, by method.
+        files: where its pictures go, by method, if it has any.
         entries: what came of it: failures, and records that are being written.
     """
 
     path: Path
-    files: Mapping[str, Files]
+    files: Mapping[str, Files] = field(default_factory=dict)
     entries: list[Failure | Future[list[Record | Failure]]] = field(default_factory=list)
 
     def fail(self, problem: object) -> None:
@@ -75,7 +76,27 @@ class Photograph:
         self.entries.append(Failure(str(self.path), text if here else f"{self.path}: {text}"))
 
 
+Entry = TypeVar("Entry")
 Opened = tuple[Photograph, "Image.Image"]
+
+
+class Result(NamedTuple):
+    """What one method says of one photograph.
+
+    Attributes:
+        method: what it was asked for as.
+        explanation: of this one photograph, on the CPU.
+        warnings: what is to be known of it.
+        p_value: of the check; None where it was not asked for.
+    """
+
+    method: str
+    explanation: Explanation
+    warnings: tuple[str, ...]
+    p_value: float | None
+
+
+Deliver = Callable[[Photograph, Result], None]
 
 
 def explain_all(
@@ -105,18 +126,24 @@ def explain_all(
     before: list[Photograph | Failure] = []
     batch: list[Photograph | Failure] = []
     with ThreadPoolExecutor(_WRITERS) as writers:
+        deliver = partial(_write, job, writers, warn_once)
         try:
-            # the first one alone: it is then that the layer is chosen, which costs most in a whole batch
-            first = _FIRST if job.explainer.auto else 1
-            for start in (0, *range(first, len(photographs), job.batch_size)):
+            for each in batches(job, photographs):
                 stop.check()
-                batch = list(photographs[start : start + job.batch_size if start else first])
-                _explain_batch(job, [each for each in batch if isinstance(each, Photograph)], writers, warn_once, stop)
+                batch = list(each)
+                explain_batch(job, [one for one in batch if isinstance(one, Photograph)], deliver, warn_once, stop)
                 _hand_over(before, hand_over, stop)
                 before, batch = batch, []
         finally:
             with stop.held():  # pressed again, Ctrl-C does not wait
                 _hand_over([*before, *batch], hand_over, stop)
+
+
+def batches(job: Job, photographs: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """The photographs in batches, the first one alone: then the layer is chosen, which costs most in a whole batch."""
+    first = _FIRST if job.explainer.auto else 1
+    for start in (0, *range(first, len(photographs), job.batch_size)):
+        yield photographs[start : start + job.batch_size if start else first]
 
 
 def _hand_over(photographs: list[Photograph | Failure], hand_over: Sink, stop: CtrlC) -> None:
@@ -136,10 +163,21 @@ def _hand_over(photographs: list[Photograph | Failure], hand_over: Sink, stop: C
             photographs.pop(0)
 
 
-def _explain_batch(
-    job: Job, batch: Sequence[Photograph], writers: ThreadPoolExecutor, warn: Callable[[str], None], stop: CtrlC
+def explain_batch(
+    job: Job, batch: Sequence[Photograph], deliver: Deliver, warn: Callable[[str], None], stop: CtrlC
 ) -> None:
-    """Read and explain photographs, and have their files written."""
+    """Read and explain photographs. Those that cannot be fail, and the others are done.
+
+    Args:
+        job: what is the same for all.
+        batch: the photographs.
+        deliver: takes what each method says of each of them.
+        warn: takes each warning.
+        stop: Ctrl-C.
+
+    Raises:
+        SeewhyError: where what is asked for fits no photograph.
+    """
     from seewhy.images.photo import open_photo
 
     opened: dict[Any, list[Opened]] = {}
@@ -156,11 +194,11 @@ def _explain_batch(
         key = (photo.size if whole else None) if job.alike else photograph.path
         opened.setdefault(key, []).append((photograph, photo))
     for group in opened.values():
-        _explain_group(job, group, writers, warn, stop)
+        _explain_group(job, group, deliver, warn, stop)
 
 
 def _explain_group(
-    job: Job, group: Sequence[Opened], writers: ThreadPoolExecutor, warn: Callable[[str], None], stop: CtrlC
+    job: Job, group: Sequence[Opened], deliver: Deliver, warn: Callable[[str], None], stop: CtrlC
 ) -> None:
     """Explain photographs in one batch; where that cannot be done, each by itself."""
     from seewhy.results.checks import blanks
@@ -176,7 +214,7 @@ def _explain_group(
     except SeewhyError as error:
         if len(group) > 1:  # one of them, or what is asked for: it is told of each
             for alone in group:
-                _explain_group(job, [alone], writers, warn, stop)
+                _explain_group(job, [alone], deliver, warn, stop)
         elif isinstance(error, _OF_THE_PHOTOGRAPH):
             group[0][0].fail(error)
         else:
@@ -198,7 +236,7 @@ def _explain_group(
             for text in own:
                 warn(f"{photograph.path}: {text}")
             told = general if one.scores.ndim == 2 else (*general, *own)  # of several maps each has its own
-            _write(photograph, _Writing(job, photograph.files[method], one, told, p_value), writers, warn)
+            deliver(photograph, Result(method, one, told, p_value))
 
 
 def _chances(job: Job, explanation: Explanation, photos: Sequence[Image.Image]) -> list[float]:
@@ -212,8 +250,11 @@ def _chances(job: Job, explanation: Explanation, photos: Sequence[Image.Image]) 
     return found.p_value.tolist()
 
 
-def _write(photograph: Photograph, writing: _Writing, writers: ThreadPoolExecutor, warn: Callable[[str], None]) -> None:
+def _write(
+    job: Job, writers: ThreadPoolExecutor, warn: Callable[[str], None], photograph: Photograph, result: Result
+) -> None:
     """Draw the figure here, as matplotlib is not made for threads, and have everything else written."""
+    writing = _Writing(job, photograph.files[result.method], result.explanation, result.warnings, result.p_value)
     if writing.files.figure is not None:
         caught: list[str] = []
         with warnings_shown(caught.append):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,6 +105,12 @@ class CtrlC:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
         if self._pressed:
             raise KeyboardInterrupt
+
+    def wait(self) -> NoReturn:
+        """Do nothing until Ctrl-C raises."""
+        while True:
+            self.check()
+            time.sleep(0.2)
 
     @contextmanager
     def held(self) -> Iterator[None]:

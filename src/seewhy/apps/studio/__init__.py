@@ -1,5 +1,5 @@
 """The studio: explanations in a browser."""
 
-from seewhy.apps.studio._page import page, serve
+from seewhy.apps.studio._page import check_address, page, serve
 
-__all__ = ["page", "serve"]
+__all__ = ["check_address", "page", "serve"]

@@ -7,24 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageFilter
 
 from seewhy import methods, render, targets
-from seewhy.apps.cli.asked import Asked, place_of
+from seewhy.apps.cli.asked import Asked, class_of, place_of
 from seewhy.engine.session import plain_session
-from seewhy.errors import InputError, MapWarning, OutputError, SeewhyError
+from seewhy.errors import InputError, MapWarning, OutputError, SeewhyError, TargetError
+from seewhy.evaluation import evaluate
 from seewhy.explainer import Explainer
 from seewhy.inspect import summary
 from seewhy.models import Loaded
 from seewhy.results import Explanation
 from seewhy.results.explanation import Scaling
-from seewhy.targets.outputs import is_detections, scores_tensor
+from seewhy.targets.outputs import is_detections, tensors_called
+from seewhy.targets.regions import place_scores
 
 AUTO = "auto"  # the layer is chosen
 _LIKELY = 5  # classes with bars
+_BOXES = 12  # of a detector that are listed
+_METRICS = ("insertion", "deletion")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,18 @@ class Wish:
     box: int | None = None
 
 
+class Seen(NamedTuple):
+    """What the model sees in a photograph.
+
+    Attributes:
+        likely: the most likely classes with their probabilities; none for models that give no class to an image.
+        boxes: of a detector, each with its number before the colon.
+    """
+
+    likely: dict[str, float]
+    boxes: list[str]
+
+
 @dataclass(frozen=True, eq=False)
 class Desk:
     """One model, and what can be asked of it. Nothing of a photograph stays here: callers keep what they were given."""
@@ -64,22 +80,53 @@ class Desk:
         """The names of the classes, each once; none where classes have no names."""
         return list(dict.fromkeys(self.loaded.labels or ()))
 
-    def likely(self, photo: Image.Image) -> dict[str, float]:
-        """The most likely classes with their probabilities; none for models that give no class to an image."""
+    def seen(self, photo: Image.Image) -> Seen:
+        """What the model sees in a photograph, from one forward: likely classes, or the boxes of a detector."""
+        outputs, context = self._outputs(photo)
+        if self.loaded.embed_text is not None:
+            return Seen({}, [])
+        if is_detections(outputs) or tensors_called(outputs, ("pred_boxes",)):
+            return Seen({}, self._boxes(outputs, context))
+        try:
+            scores = targets.class_scores(outputs)
+        except OutputError:
+            return Seen({}, [])
+        if scores.values.ndim != 2 or scores.kind == "one value":
+            return Seen({}, [])
+        names = scores.names(self.loaded.labels)
+        found, index = scores.likely[0].topk(min(_LIKELY, len(names)))
+        return Seen({names[at]: value for at, value in zip(index.tolist(), found.tolist(), strict=True)}, [])
+
+    def at(self, photo: Image.Image, pixel: tuple[int, int]) -> str:
+        """The class that a segmenter sees at a pixel of the photograph; "" for models that score whole pictures."""
+        outputs, _ = self._outputs(photo)
+        try:
+            scores = place_scores(outputs).values
+        except OutputError:
+            return ""
+        across, down = place_of(pixel, self.loaded.preprocess.frame(photo.size))
+        height, width = scores.shape[-2:]
+        index = int(scores[0, :, int(down * height), int(across * width)].argmax())
+        return targets.class_name(index, "scores", self.loaded.labels)
+
+    def _outputs(self, photo: Image.Image) -> tuple[Any, targets.Context]:
+        """What the model returns for a photograph."""
         inputs, _, _ = self.loaded.prepare([photo])
         with plain_session(self.loaded.module, inputs) as run:
             outputs = run.run()
-        if self.loaded.embed_text is not None or is_detections(outputs):
-            return {}
-        try:
-            scores = scores_tensor(outputs)
-        except OutputError:
-            return {}
-        if scores.ndim != 2 or scores.shape[1] < 2:
-            return {}
-        found, index = scores[0].softmax(0).topk(min(_LIKELY, scores.shape[1]))
-        names = self.loaded.labels or [f"class {number}" for number in range(scores.shape[1])]
-        return {names[number]: value for number, value in zip(index.tolist(), found.tolist(), strict=True)}
+        return outputs, targets.Context(1, [tuple(inputs.shape[-2:])], self.loaded.labels)
+
+    def _boxes(self, outputs: Any, context: targets.Context) -> list[str]:
+        """The first boxes of a detector in words, each with its number."""
+        found = []
+        for number in range(_BOXES):
+            try:
+                box = targets.Box(index=number).resolved(outputs, context)
+            except TargetError:  # there are no more
+                break
+            sure = float(box(outputs).flatten()[0])
+            found.append(f"{number}: {box.describe(self.loaded.labels) or 'object'}, score {sure:.2f}")
+        return found
 
     def explain(self, photo: Image.Image, wish: Wish) -> dict[str, Explanation]:
         """An explanation by each method.
@@ -104,10 +151,7 @@ class Desk:
             if not wish.target:
                 raise InputError("the model compares pictures with words.", do="type what the picture may show")
             return targets.Text(wish.target)
-        index = None
-        if wish.target:
-            plain = wish.target.removeprefix("class ")
-            index = int(plain) if plain.isdecimal() else targets.find_label(wish.target, self.loaded.labels)
+        index = class_of(wish.target, self.loaded) if wish.target else None
         place = None if wish.pixel is None else place_of(wish.pixel, self.loaded.preprocess.frame(photo.size))
         return Asked(index, wish.box, place)
 
@@ -148,18 +192,24 @@ def pictures(
     ]
 
 
-def checked(explanations: Mapping[str, Explanation]) -> list[tuple[str, str]]:
-    """For each method what the check says of its map, in words."""
+def checked(loaded: Loaded, explanations: Mapping[str, Explanation]) -> list[tuple[str, ...]]:
+    """For each method what the check says of its map in words, and insertion and deletion of the probability."""
     found = []
     for name, explanation in explanations.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", MapWarning)  # the text says it
                 p = float(explanation.check().p_value[0])
+                rows = evaluate(
+                    loaded, list(explanation.photos or ()), explanation.targets, methods=(), metrics=_METRICS,
+                    maps={name: explanation.heatmap},
+                )  # fmt: skip
             verdict = "better than chance" if p <= 0.05 else "cannot be told from chance"
-            found.append((name, f"{verdict}: p = {p:.2f}"))
+            found.append(
+                (name, f"{verdict}: p = {p:.2f}", *(f"{rows.row(name, metric).mean:.2f}" for metric in _METRICS))
+            )
         except SeewhyError as error:
-            found.append((name, str(error).splitlines()[0]))
+            found.append((name, str(error).splitlines()[0], "", ""))
     return found
 
 

@@ -28,7 +28,16 @@ except ImportError as error:
 MAX_FILE, MAX_PIXELS = "20mb", 50_000_000
 _QUEUE = 32  # people who wait
 _KEPT = 600  # seconds that files of a session stay
-_COLORMAPS = ["", "inferno", "viridis", "magma", "cividis", "jet", "gray"]  # "": the default, that of signed maps too
+_COLORMAPS = [
+    "",
+    "ember",
+    "inferno",
+    "viridis",
+    "magma",
+    "cividis",
+    "jet",
+    "gray",
+]  # "": the default, that of signed maps too
 _FIRST = ("grad_cam", "layer_cam")
 
 
@@ -56,8 +65,8 @@ def page(models: Sequence[Loaded]) -> Any:
                     first.labels, value=None, label="Explain (empty: the predicted class)", allow_custom_value=True,
                     elem_id="target",
                 )  # fmt: skip
-                box = gr.Textbox("", label="Number of a detected box (empty: the best)", elem_id="box")
-                clicked = gr.Markdown()
+                box = gr.Dropdown([], value=None, label="Detected box (empty: the best)", elem_id="box", visible=False)
+                clicked = gr.Markdown(elem_id="clicked")
             with gr.Column(scale=2):
                 chosen = gr.Dropdown(
                     list(methods.available()), value=list(_FIRST), multiselect=True, label="Methods", elem_id="methods"
@@ -73,7 +82,7 @@ def page(models: Sequence[Loaded]) -> Any:
                 with gr.Row():
                     check = gr.Button("Can these maps be told from chance?", elem_id="check")
                     make = gr.Button("Make files: PNG, SVG, NPZ, HTML", elem_id="make")
-                verdicts = gr.Dataframe(headers=["method", "check"], interactive=False, elem_id="verdicts")
+                verdicts = gr.Markdown(elem_id="verdicts")
                 downloads = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="downloads")
                 with gr.Accordion("Cover a part and see the score move", open=False):
                     brush = gr.ImageEditor(
@@ -87,10 +96,12 @@ def page(models: Sequence[Loaded]) -> Any:
 
         def look(name: str, path: str | None) -> Any:
             if not path:
-                return None, None, None, [], None, "", ""
+                return None, gr.Dropdown([], value=None, visible=False), None, None, [], None, "", "", "", ""
             with _told():
                 opened = _opened(path)
-                return at[name].likely(opened) or None, opened, None, [], None, "", ""
+                seen = at[name].seen(opened)
+                boxes = gr.Dropdown(seen.boxes, value=None, visible=bool(seen.boxes))
+                return seen.likely or None, boxes, opened, None, [], None, "", "", "", ""
 
         def switch(name: str) -> Any:
             desk = at[name]
@@ -106,14 +117,16 @@ def page(models: Sequence[Loaded]) -> Any:
                 found = at[name].explain(_opened(path), wish)
                 texts = [f"*{explanation.note}*" for explanation in found.values() if explanation.note]
                 texts += [f"**{warning.message}**" for warning in caught]
-                return found, draw(found, *options), "\n\n".join(dict.fromkeys(texts)), None
+                return found, draw(found, *options), "\n\n".join(dict.fromkeys(texts)), ""
 
         def draw(found: Any, against: bool, colours: str, share: float) -> Any:
             return [] if not found else desks.pictures(found, signed=against, colormap=colours or None, alpha=share)
 
-        def judge(found: Any) -> Any:
+        def judge(name: str, found: Any) -> str:
             with _told():
-                return [list(row) for row in desks.checked(_there(found))]
+                rows = desks.checked(at[name].loaded, _there(found))
+                heads = ("method", "check", "insertion (higher is better)", "deletion (lower is better)")
+                return "\n".join("| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows))
 
         def write(found: Any, against: bool, colours: str, share: float) -> Any:
             with _told():
@@ -132,13 +145,17 @@ def page(models: Sequence[Loaded]) -> Any:
         def pick(event: gr.SelectData) -> Any:
             return event.value
 
-        def point(event: gr.SelectData) -> Any:
+        def point(name: str, path: str | None, event: gr.SelectData) -> Any:
             x, y = (int(number) for number in event.index)
-            return (x, y), f"Place {x}, {y}: for models that give a class to every pixel."
+            with _told():
+                found = at[name].at(_opened(path), (x, y))
+            if not found:
+                return None, "This model gives no class to a place: choose one above, or brush over a part below.", None
+            return (x, y), f"At {x}, {y} the model sees: {found}", found
 
-        fresh = [likely, brush, kept, gallery, place, clicked, notes]
+        fresh = [likely, box, brush, kept, gallery, place, clicked, notes, verdicts, moved]
         photo.change(look, [model, photo], fresh)
-        photo.select(point, None, [place, clicked])
+        photo.select(point, [model, photo], [place, clicked, target])
         likely.select(pick, None, target)
         model.change(switch, model, [target, layer]).then(look, [model, photo], fresh)
         run.click(
@@ -146,10 +163,22 @@ def page(models: Sequence[Loaded]) -> Any:
         )
         for control in drawing:
             control.change(draw, [kept, *drawing], gallery, show_progress="hidden")
-        check.click(judge, kept, verdicts)
+        check.click(judge, [model, kept], verdicts)
         make.click(write, [kept, *drawing], downloads)
         cover.click(covered, [model, photo, kept, brush], moved)
     return built.queue(max_size=_QUEUE, default_concurrency_limit=1)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise `InputError` if the port is in use, or the address is none of this machine."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"{host}:{port} cannot be listened on.", got=error.strerror, do="choose another --host or --port"
+            ) from error
 
 
 def serve(models: Sequence[Loaded], *, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> Any:
@@ -167,14 +196,7 @@ def serve(models: Sequence[Loaded], *, host: str = "127.0.0.1", port: int = 7860
     Raises:
         InputError: if the port is in use, or the address is none of this machine.
     """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"{host}:{port} cannot be listened on.", got=error.strerror, do="choose another --port"
-            ) from error
+    check_address(host, port)
     application = page(models)
     application.launch(
         server_name=host, server_port=port, max_file_size=MAX_FILE, share=False, quiet=True, inbrowser=False,
@@ -192,10 +214,9 @@ def _told() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _number(text: str) -> int | None:
-    if text.strip() and not text.strip().isdecimal():
-        raise InputError("the number of a box is a whole number.", got=repr(text), expected="0 for the first one")
-    return int(text) if text.strip() else None
+def _number(chosen: str | None) -> int | None:
+    """The number of a box out of its words."""
+    return int(chosen.partition(":")[0]) if chosen else None
 
 
 def _opened(path: str | None) -> Image.Image:

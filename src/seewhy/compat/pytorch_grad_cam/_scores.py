@@ -50,8 +50,12 @@ class PerImage(BaseTarget):
 
 
 def per_image(targets: Sequence[ImageTarget], images: int) -> PerImage:
-    """`targets`, one for each of so many images; grad-cam leaves the maps of those without one at zero."""
-    if len(targets) != images:
+    """`targets`, one for each of so many images; those beyond are dropped.
+
+    Raises:
+        TargetError: for fewer than images, whose maps grad-cam leaves at zero.
+    """
+    if len(targets) < images:
         raise TargetError(
             "the number of targets does not match the batch.",
             got=f"{len(targets)} target{'s'[: len(targets) != 1]} for {images} image{'s'[: images != 1]}",
@@ -62,7 +66,7 @@ def per_image(targets: Sequence[ImageTarget], images: int) -> PerImage:
 
 def predicted(outputs: Any) -> PerImage:
     """The class of the highest score of each image; for one logit the side that it is on."""
-    scores = class_scores(outputs)
+    scores = class_scores(_first(outputs))
     kind = BinaryClassifierOutputTarget if scores.single else ClassifierOutputTarget
     classes = scores.values.argmax(1).tolist()
     return per_image([kind(index) for index in classes], len(classes))
@@ -74,8 +78,24 @@ def highest(outputs: Tensor) -> PerImage:
     return per_image([ClassifierOutputTarget(index) for index in classes], len(classes))
 
 
+def _first(outputs: Any) -> Any:
+    """The first part of what a model returns in a tuple, `(logits, auxiliary)`, which is what grad-cam explains."""
+    return outputs[0] if isinstance(outputs, tuple) and outputs else outputs
+
+
 def _row(outputs: Any, row: int, rows: int) -> Any:
-    """One image's part of the outputs: an entry of a list, as detectors return, or a row of every tensor."""
-    if isinstance(outputs, list):
+    """One image's part of the outputs.
+
+    That is an entry of a list, as detectors return, a row of every tensor in anything else, and of the first part of a
+    tuple the row as a batch of one: grad-cam takes entry 0 of a tuple for the only image's.
+    """
+    if isinstance(outputs, list) and len(outputs) == rows:
         return outputs[row]
-    return rebuild(outputs, lambda tensor: tensor[row] if tensor.ndim and tensor.shape[0] == rows else tensor)
+    if isinstance(outputs, tuple | list):
+        part = outputs[0]
+        return rebuild(part, lambda tensor: _rows(tensor, slice(row, row + 1), rows))
+    return rebuild(outputs, lambda tensor: _rows(tensor, row, rows))
+
+
+def _rows(tensor: Tensor, rows: int | slice, count: int) -> Tensor:
+    return tensor[rows] if tensor.ndim and tensor.shape[0] == count else tensor

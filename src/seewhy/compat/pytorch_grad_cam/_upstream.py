@@ -7,7 +7,7 @@ and by how much.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,23 +89,30 @@ def score_cam(activations: Layer, inputs: Float[Tensor, "B c *size"], score: Ask
     return score(images, masked).reshape(activations.shape[:2]).softmax(1).to(activations)
 
 
-def ablation_cam(activations: Layer, scores: Float[Tensor, " B"], replay: Ask) -> Weights:
+def ablation_cam(
+    activations: Layer, scores: Float[Tensor, " B"], replay: Ask, *, channels: Sequence[Any] | None = None
+) -> Weights:
     """The loss divided by the score itself, of a channel put 1e7 below the layer's minimum unless that is 0.
 
     The minimum is taken again after each channel of a batch, so that a channel's value depends on its place in it.
+    Channels that are not among those given for an image lose nothing.
     """
-    images, channels = torch.ones(activations.shape[:2]).nonzero().to(activations.device).unbind(1)
+    every = torch.arange(activations.shape[1])
+    chosen = [every if channels is None else torch.as_tensor(channels[image]) for image in range(len(activations))]
+    images = torch.cat([torch.full((len(some),), image) for image, some in enumerate(chosen)]).to(activations.device)
+    taken = torch.cat(chosen).long().to(activations.device)
 
     def without(rows: Tensor) -> Tensor:
         ablated = activations[images[rows]]  # a copy
         places = torch.arange(len(rows), device=rows.device)
         low = ablated.amin()
         value = torch.where(low == 0, low, low - 1e7 * (places + 1))
-        ablated[places, channels[rows]] = value.reshape(-1, *[1] * (ablated.ndim - 2)).to(ablated)
+        ablated[places, taken[rows]] = value.reshape(-1, *[1] * (ablated.ndim - 2)).to(ablated)
         return ablated
 
-    found = replay(images, without).reshape(activations.shape[:2])
-    return ((scores[:, None] - found) / scores[:, None]).to(activations)
+    whole = scores[:, None].expand(activations.shape[:2])
+    found = whole.index_put((images, taken), replay(images, without))
+    return ((whole - found) / whole).to(activations)
 
 
 def full_grad(

@@ -5,10 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seewhy import methods
 from seewhy._types import Ask
+from seewhy.compat.pytorch_grad_cam import _upstream
+from seewhy.compat.pytorch_grad_cam._scores import per_image
 from seewhy.compat.pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from seewhy.compat.pytorch_grad_cam.base_cam import BaseCAM
 from seewhy.errors import InputTypeError
@@ -47,6 +51,36 @@ class AblationCAM(BaseCAM):
             )
         self.batch_size = batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
+
+    @property
+    def _asks(self) -> bool:
+        return super()._asks or self._takes_tokens
+
+    @property
+    def _takes_tokens(self) -> bool:
+        """Whether channels are taken out at all of the layer's tokens, a class token among them, as grad-cam does."""
+        return self.upstream_exact and self._fold is not None
+
+    def _weights(self, input_tensor: Tensor, target_layers: Any, targets: Any, activations: Any, grads: Any) -> Tensor:
+        if not self._takes_tokens:
+            return super()._weights(input_tensor, target_layers, targets, activations, grads)
+        found: list[Tensor] = []
+
+        def weigh(activations: Tensor, **values: Any) -> Tensor:
+            found.append(_upstream.ablation_cam(activations, **values, channels=chosen))
+            return activations.sum(1)
+
+        ratio = self.ratio_channels_to_ablate
+        chosen = [self.ablation_layer.activations_to_be_ablated(image, ratio) for image in np.asarray(activations)]
+        method = replace(methods.get("ablation_cam"), function=weigh)
+        explain = self._explainer(method, [target_layers], fold=self._channels_first)
+        explain(input_tensor.detach(), per_image(targets, len(input_tensor)))
+        return found[0]
+
+    def _channels_first(self, returned: Tensor) -> Tensor:
+        """What a layer returned as (B, C, N, 1), whatever it is: its tokens (B, N, C), say."""
+        last = returned.ndim == 3
+        return returned.movedim(-1 if last else self.ablation_layer.channel_dim, 1).flatten(2)[..., None]
 
     def _asking(self, method: Method) -> Method:
         chosen_by = type(self.ablation_layer).activations_to_be_ablated

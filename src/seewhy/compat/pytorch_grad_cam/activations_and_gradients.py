@@ -27,6 +27,7 @@ class ActivationsAndGradients:
     called: list[nn.Module]  # the layer of each activation
     kept: list[Tensor]  # the activations in the graph
     _slopes: dict[int, Tensor]  # the gradients that arrived, by number of activation
+    _watching = False
 
     def __init__(
         self,
@@ -44,11 +45,21 @@ class ActivationsAndGradients:
 
     def __call__(self, x: Any) -> Any:
         """What the model returns for `x`, in a graph that begins at the layers, or at `x` if that takes a gradient."""
+        if self._watching:
+            return self.model(x)
+        with session(self.model, x) as run:  # its copies have no graph, so that `x` itself goes in
+            return self.watch(lambda: run.model(rebuild(x, Tensor.clone)), x)
+
+    def watch(self, forward: Callable[[], Any], x: Any) -> Any:
+        """What `forward` returns, which runs the model in whatever way; what the layers returned meanwhile is kept."""
         self.clear()
         layers = find(unwrap(self.model), self.target_layers)
         from_start = any(tensor.requires_grad for tensor in tensors(x))
-        with session(self.model, x) as run:  # its copies have no graph, so that `x` itself goes in
-            tape = record(lambda: run.model(rebuild(x, Tensor.clone)), layers, from_start=from_start)
+        self._watching = True
+        try:
+            tape = record(forward, layers, from_start=from_start)
+        finally:
+            self._watching = False
         check_ran(layers, [label.name for label in tape.activations])
         calls = sorted(tape.activations.items(), key=lambda call: list(layers).index(call[0].name))
         self.called = [layers[label.name] for label, _ in calls]
@@ -61,12 +72,21 @@ class ActivationsAndGradients:
     def activations(self) -> list[Tensor]:
         return [self._shown(kept) for kept in self.kept]
 
+    @activations.setter
+    def activations(self, _: list[Tensor]) -> None:
+        """Forget them: a class made of this one empties the list before it runs the model."""
+        self.clear()
+
     @property
     def gradients(self) -> list[Tensor]:
         if not self._slopes:
             return []
         slopes = [self._slopes.get(number, torch.zeros_like(kept)) for number, kept in enumerate(self.kept)]
         return [self._shown(slope) for slope in slopes]
+
+    @gradients.setter
+    def gradients(self, _: list[Tensor]) -> None:
+        self.clear()
 
     def _shown(self, tensor: Tensor) -> Tensor:
         if not self.detach:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from seewhy import methods
+from seewhy._types import Fold
 from seewhy.compat.pytorch_grad_cam import _upstream, _weights
 from seewhy.compat.pytorch_grad_cam._scores import ImageTarget, PerImage, highest, per_image, predicted
 from seewhy.compat.pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
@@ -39,6 +40,9 @@ class Transform(NamedTuple):
 
 class BaseCAM:
     """Maps of where an image spoke for a target. The arguments are grad-cam's, by name and position.
+
+    `activations_and_grads` may be replaced by anything that is called with the images, returns what the targets are
+    asked about, and has `activations`, `gradients` and `release`; the maps are made of what that holds.
 
     A class names the engine's `method`. One that defines `get_cam_weights`, `get_cam_image` or `compute_cam_per_layer`
     itself is called with arrays, as grad-cam calls it, and has the method's own by `super()`. The model is left as it
@@ -77,7 +81,8 @@ class BaseCAM:
         self.upstream_exact = upstream_exact
         self.options: dict[str, Any] = {}  # of the engine's method
         self.outputs: Any = None
-        self.activations_and_grads = ActivationsAndGradients(model, target_layers, reshape_transform, detach)
+        self.activations_and_grads: Any = ActivationsAndGradients(model, target_layers, reshape_transform, detach)
+        self._own = self.activations_and_grads
 
     def __call__(
         self,
@@ -123,12 +128,14 @@ class BaseCAM:
 
         target_layers: the layer; grad-cam's name. What the method needs beside the arrays it asks the model for.
         """
+        return self._weights(input_tensor, target_layers, targets, activations, grads).cpu().numpy()
 
+    def _weights(self, input_tensor: Tensor, target_layers: Any, targets: Any, activations: Any, grads: Any) -> Tensor:
         def explain(method: Method) -> object:
             target = per_image(targets, len(input_tensor))
             return self._explainer(method, [target_layers])(input_tensor.detach(), target)
 
-        return _weights.weights(self._weighing(), self._given(activations, grads), explain).cpu().numpy()
+        return _weights.weights(self._weighing(), self._given(activations, grads), explain)
 
     def get_cam_image(
         self,
@@ -155,11 +162,12 @@ class BaseCAM:
         """A map (B, 1, *size) in [0, 1] for each layer of `activations_and_grads`, by `get_cam_image`."""
         seen = self.activations_and_grads
         handed: list[list[Any]] = [
-            [tensor.numpy() if self.detach else tensor for tensor in tensors]
+            [tensor.detach().cpu().numpy() if self.detach else tensor for tensor in tensors]
             for tensors in (seen.activations, seen.gradients)
         ]
+        layers = seen.called if seen is self._own else self.target_layers  # grad-cam pairs them by number
         cams = []
-        for layer, activations, grads in zip_longest(seen.called, *handed):  # there may be no gradients
+        for layer, activations, grads in islice(zip_longest(layers, *handed), len(layers)):  # some may be missing
             cam = self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
             cams.append(self._scaled(cam, input_tensor))
         return cams
@@ -186,6 +194,11 @@ class BaseCAM:
     def __exit__(self, *_: object) -> None:
         self.activations_and_grads.release()
 
+    def __del__(self) -> None:
+        seen: Any = self.__dict__.get("activations_and_grads")
+        if seen is not self.__dict__.get("_own"):
+            seen.release()  # what it attached to the model itself
+
     def layer_cams(
         self, input_tensor: Tensor, targets: Any, eigen_smooth: bool, ask: Ask | None = None
     ) -> tuple[list[Array], Target]:
@@ -194,8 +207,13 @@ class BaseCAM:
         target = targets if targets is None or callable(targets) else per_image(targets, len(image))
         if self.upstream_exact and target is None:
             ask = ask or (lambda _, outputs: highest(outputs))
-        own = any(getattr(type(self), name) is not getattr(BaseCAM, name) for name in _OWN)
-        return (self._captured if own else self._explained)(image, target, eigen_smooth, ask)
+        return (self._captured if self._asks else self._explained)(image, target, eigen_smooth, ask)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether the class itself is asked for its maps, with arrays, and not the engine."""
+        replaced = self.activations_and_grads is not self._own
+        return replaced or any(getattr(type(self), name) is not getattr(BaseCAM, name) for name in _OWN)
 
     def _explained(
         self, image: Tensor, target: Target | None, eigen_smooth: bool, ask: Ask | None
@@ -213,29 +231,43 @@ class BaseCAM:
     ) -> tuple[list[Array], Target]:
         """The maps of a class with its own `get_cam_*`: the model runs, is differentiated, and then the class asked."""
         seen = self.activations_and_grads
+        ours = isinstance(seen, ActivationsAndGradients)
         try:
-            with session(self.model, image):
-                leaf = image.detach().clone().requires_grad_(self.compute_input_gradient)
-                outputs = seen(leaf)
+            with session(self.model, image) as run:
+                leaf = image.detach().clone()
+                frozen = not any(parameter.requires_grad for parameter in run.model.parameters())
+                leaf.requires_grad_(self.compute_input_gradient or (not ours and frozen))
+                outputs = seen.watch(lambda: seen(leaf), leaf) if ours else seen(leaf)
                 self.outputs = rebuild(outputs, Tensor.detach)
                 definite: Any = ask(target, outputs) if ask else target or predicted(outputs)
                 if self.uses_gradients:
-                    leaves = {f"layer {number}": kept for number, kept in enumerate(seen.kept)}
-                    leaves |= {"input": leaf} if leaf.requires_grad else {}
                     scores = definite(outputs)[:, None]
-                    found = next(gradients(scores, leaves, keep_graph=True, differentiable=not self.detach))
-                    leaf.grad = found["input"].detach() if leaf.requires_grad else None
+                    found = next(gradients(scores, self._leaves(leaf), keep_graph=True, differentiable=not self.detach))
+                    leaf.grad = found["input"].detach() if self.compute_input_gradient else None
                 return self.compute_cam_per_layer(leaf, definite.targets, eigen_smooth), definite
         finally:
-            seen.clear()
+            getattr(seen, "clear", lambda: None)()
 
-    def _explainer(self, method: Method, layers: Sequence[nn.Module]) -> Explainer:
+    def _leaves(self, image: Tensor) -> dict[str, Tensor]:
+        """What is differentiated: the layers and the image; of a replaced object what lies before its own layers."""
+        seen = self.activations_and_grads
+        if isinstance(seen, ActivationsAndGradients):
+            leaves = {f"layer {number}": kept for number, kept in enumerate(seen.kept)}
+        else:
+            leaves = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        return {**leaves, "input": image} if image.requires_grad else leaves
+
+    @property
+    def _fold(self) -> Fold | None:
+        """How the engine reads what a layer returned; a feature pyramid level by level."""
+        return None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform
+
+    def _explainer(self, method: Method, layers: Sequence[nn.Module], *, fold: Fold | None = None) -> Explainer:
         return Explainer(
             self.model,
             method,
             layers=layers if method.layered else None,
-            # a feature pyramid the engine reads level by level
-            grid=None if self.reshape_transform is fasterrcnn_reshape_transform else self.reshape_transform,
+            grid=fold or self._fold,
             batch_size=self.batch_size,
             generator=self.generator,
         )

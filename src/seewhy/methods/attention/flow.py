@@ -40,14 +40,16 @@ def attention_rollout(
     if not 0 <= discard < 1:
         raise InputError("no share of the weights.", got=f"discard={discard}", expected="0 <= discard < 1")
     fuse = getattr(torch, fusion if fusion == "mean" else f"a{fusion}")
-    joint = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+    joint = None
     for attention in attentions:
         weights = fuse(attention, dim=1)
         smallest = int(discard * weights[0].numel()) + 1
         weights = weights * (weights >= weights.flatten(1).kthvalue(smallest).values[:, None, None])
         if weights.shape[1] == weights.shape[2]:
             weights = (1 - residual) * weights + residual * torch.eye(weights.shape[1]).to(weights)
-        joint = weights / weights.sum(-1, keepdim=True) @ joint
+        weights = weights / weights.sum(-1, keepdim=True)
+        joint = weights if joint is None else weights @ joint
+    assert joint is not None
     return places(read(readings[-1], joint))
 
 
@@ -67,10 +69,11 @@ def attention_relevance(attentions: Layers, attention_gradients: Layers, reading
     A' = mean_h (dS/dA * A)+ and R = R + A' R, from R = I; an attention that pools gives A' R. The I is left out of
     what is read: of a class token's row it touches no patch, and otherwise it is the same for all.
     """
-    columns = attentions[0].shape[-1]
-    gained = attentions[0].new_zeros(columns, columns)  # R - I
+    gained = None  # R - I
     for attention, gradient in zip(attentions, attention_gradients, strict=True):
         positive = (gradient * attention).clamp(min=0).mean(1)
-        passed = positive + positive @ gained
-        gained = gained + passed if passed.shape[1] == passed.shape[2] else passed
+        passed = positive if gained is None else positive + positive @ gained
+        squares = passed.shape[1] == passed.shape[2]
+        gained = passed if gained is None or not squares else gained + passed
+    assert gained is not None
     return places(read(readings[-1], gained))

@@ -79,7 +79,7 @@ def design(count: int, designs: int, generator: Generator) -> Float[Tensor, "N c
 
 def total_indices(scores: Float[Tensor, "B N"], designs: int) -> Float[Tensor, "B count"]:
     """Jansen's estimator from the scores at the rows of `design`; 0 where the score does not vary."""
-    found = scores.double().unflatten(1, (-1, designs))
+    found = scores.double().reshape(len(scores), -1, designs)
     variance = found[:, 0].var(1, keepdim=True)
     indices = (found[:, :1] - found[:, 1:]).square().mean(2) / 2
     return torch.where(variance > 0, indices / variance, 0)

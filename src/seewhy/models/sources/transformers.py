@@ -87,8 +87,7 @@ def from_transformers(name: str, pretrained: bool) -> Loaded:
         return _features(model.get_text_features(**{key: value.to(place) for key, value in tokens.items()}))
 
     def decode(token: int) -> str:
-        text: str = tokenizer.decode([token])
-        return text.strip()
+        return str(tokenizer.decode([token])).strip()
 
     return Loaded(ImageSide(model), preprocess, None, full_name, TextSide(embed_text, decode))
 

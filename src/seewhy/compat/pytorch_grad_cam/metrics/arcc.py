@@ -18,8 +18,8 @@ BaseMethod = Callable[..., NDArray[np.floating]]
 
 
 def batch_pearson_coherency(A: NDArray[np.floating], B: NDArray[np.floating]) -> NDArray[np.floating]:  # noqa: N803
-    """Pearson's correlation of the maps (B, H, W), one by one; NaN where one is constant, for which grad-cam has 0."""
-    return faithfulness.correlation(torch.as_tensor(A), torch.as_tensor(B)).numpy()
+    """Pearson's correlation of the maps (B, H, W), one by one; 0 where one is constant."""
+    return faithfulness.correlation(torch.as_tensor(A), torch.as_tensor(B)).nan_to_num(0.0).numpy()
 
 
 class Complexity:

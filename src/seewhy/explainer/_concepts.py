@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -22,7 +23,7 @@ from seewhy.methods.cam.decomposition import coefficients, factorize
 from seewhy.methods.perturbation.asking import asked, every
 from seewhy.methods.perturbation.sensitivity import design, total_indices
 from seewhy.methods.registry import Method
-from seewhy.results.concepts import Concepts
+from seewhy.results import Concepts
 
 Discovery = Literal["factorization", "craft"]
 
@@ -110,7 +111,7 @@ def craft(
 class _Asked(NamedTuple):
     """How concepts are looked for at each layer."""
 
-    count: int
+    concepts: int
     share: float
     designs: int
     masks: Float[Tensor, "N K"]
@@ -125,7 +126,7 @@ def _crafted(
 ) -> Concepts:
     """The concepts of the last of `labels`, of the crops with these bounds; and their parts at those before it."""
     *earlier, label = labels
-    rows, count = pooled[label], asked_for.count
+    rows, count = pooled[label], asked_for.concepts
     if not 0 < count <= min(rows.shape):
         raise InputError(
             f"there cannot be that many concepts at {label}.",
@@ -191,16 +192,20 @@ def _pooled(
     run, size = forward.run, forward.call.size
     layers = run.modules(forward.plan.layers)
     found: dict[CallLabel, list[Tensor]] = {label: [] for label in labels}
-    for part in bounds.split(batch_size):
+    for part in torch.split(bounds, batch_size):
         pixels = torch.cat([_enlarged(forward.call.image, row, size) for row in part.tolist()])
         images = part[:, 0]
-        call = forward.call.with_rows(lambda tensor, images=images: tensor[images.to(tensor.device)], pixels)
+        call = forward.call.with_rows(partial(_rows_of, images), pixels)
         tape = run.record(layers, call)
         for label in labels:
             kept = tape.activations[label.call].detach()
             fold = forward.fold_of(forward.plan, label, kept, call)
             found[label].append(fold(kept).flatten(2).mean(2))
     return {label: torch.cat(rows) for label, rows in found.items()}
+
+
+def _rows_of(images: Int[Tensor, " N"], tensor: Tensor) -> Tensor:
+    return tensor[images.to(tensor.device)]
 
 
 def _enlarged(images: Float[Tensor, "B C *size"], bounds: list[int], size: tuple[int, ...]) -> Tensor:

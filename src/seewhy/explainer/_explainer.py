@@ -1,13 +1,12 @@
-"""A model, inputs, a target and a method become an explanation."""
+"""Explains one model with one method, or several, again and again."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
-from typing import Any, NamedTuple, get_args, overload
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from seewhy import targets
 from seewhy._late import late
-from seewhy._types import CallLabel, Fold, Frame
+from seewhy._types import Fold, Frame
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.probe import Limits, Precision
 from seewhy.engine.session import Session, session
@@ -29,30 +28,27 @@ from seewhy.errors import (
     SeewhyError,
     warn,
 )
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, logits, question, requests, see_each_other, shares
-from seewhy.geometry.placement import Placement
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logits, question, see_each_other, shares
+from seewhy.explainer._concepts import Discovery, discovered
+from seewhy.explainer._maps import Drawing
+from seewhy.explainer._options import check_methods, check_values, has_a_window
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
-from seewhy.methods import channels, default, registry, smooth
-from seewhy.methods.fuse import Fuse, unknown_fuse
-from seewhy.methods.registry import Accounted, Attribution, Method
-from seewhy.models.accepted import as_module, is_closed, limits_of, with_preprocessing
+from seewhy.methods import channels, default, registry
+from seewhy.methods.fuse import Fuse
+from seewhy.methods.registry import Attribution, Method
+from seewhy.models.accepted import as_module, with_preprocessing
 from seewhy.models.loaded import Loaded, are_photos, own_labels
 from seewhy.models.yolo import reading
 from seewhy.results import Concepts, Explanation, Explanations, cat
-from seewhy.results.checks import warn_of_blanks, warn_of_gaps
-from seewhy.results.discovery import Discovery, discovered
+from seewhy.results.checks import warn_of_blanks, warn_of_gaps, without
 from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
 
 _PLAIN_REASON = f"{default.PLAIN}, the default where no class is read from a class token;"
 _ATTENTION_REASON = f"{default.FOR_CLASS_TOKENS}, the default for transformers with a class token"
-
-_INPUT = CallLabel("input")  # what a map that lies on the input goes by
-_WORDS = CallLabel("words")  # what a map of all that is said at the pictures' tokens goes by
-_ATTENTION = CallLabel("attention")  # what a map of all attention over the image's tokens goes by
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
@@ -61,133 +57,6 @@ _attends: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
 
 _Recorded = tuple[Forward, dict[str, Explanation]]  # a recorded forward, and what each method made of it
 _Explained = tuple[list[Method], dict[str, Explanation]]  # the methods, and the explanation by each, by its name
-
-
-class _Drawn(NamedTuple):
-    """What methods drew: maps by method and layer, (B, [T,] *grid), and the gaps (B, [T]) of those that add up."""
-
-    maps: dict[str, dict[CallLabel, Tensor]]
-    gaps: dict[str, Tensor]
-
-
-@overload
-def explain(
-    model: nn.Module | Loaded,
-    inputs: Any,
-    target: targets.Classes | targets.Target = None,
-    *,
-    method: str | Method | Attribution = ...,
-    **options: Any,
-) -> Explanation: ...
-@overload
-def explain(
-    model: nn.Module | Loaded,
-    inputs: Any,
-    target: targets.Classes | targets.Target = None,
-    *,
-    method: list[str | Method | Attribution] | list[str] | tuple[str | Method | Attribution, ...],
-    **options: Any,
-) -> dict[str, Explanation]: ...
-def explain(
-    model: nn.Module | Loaded,
-    inputs: Any,
-    target: targets.Classes | targets.Target = None,
-    *,
-    method: str | Method | Attribution | Sequence[str | Method | Attribution] = default.DEFAULT,
-    layers: Layers | None = None,
-    grid: Fold | tuple[int, ...] | None = None,
-    fuse: Fuse | None = None,
-    eigen_smooth: bool = False,
-    augment_smooth: bool = False,
-    generator: Generator | None = None,
-    labels: Sequence[str] | None = None,
-    output: Output = None,
-    batch_size: int = 32,
-    precision: Precision = "full",
-    gradients: Gradients = "plain",
-    progress: bool = False,
-    window: Any = None,
-    overlap: float | None = None,
-    pool: Pool = "mean",
-    **options: Any,
-) -> Explanation | dict[str, Explanation]:
-    """Show why `model` answered as it did on `inputs`.
-
-        explanation = seewhy.explain(model, images)
-        explanation.save("why.png")
-
-    Where to look in the model is worked out at the first call, and kept as long as the model.
-
-    Args:
-        model: any module, in whatever mode, or what `seewhy.load` returned.
-        inputs: a tensor (B, C, *space); a list of images (C, H, W); a tuple of arguments or a dict of keywords; or, for
-            a model from `seewhy.load`, a photograph or a list of them (PIL images or file names).
-        target: what to explain; see `seewhy.targets`. None is the predicted class of each image.
-        method: a name from `seewhy.methods.available()`, or several, which share what they can; or a function
-            (model, inputs, target) -> maps (B, *space), such as `seewhy.methods.of_captum` makes. "default" is what is
-            best on most models of this kind at a few times the cost of inference; "auto" is the one that measures best
-            on this model, at the layers where it does.
-        layers: where to look; see `Explainer` for this and all other options.
-        grid: how the layers lie over the input.
-        fuse: how several layers become one heatmap.
-        eigen_smooth: the first principal component of the weighted activations instead of their sum.
-        augment_smooth: the mean over six views of each image.
-        generator: random numbers for the methods that draw.
-        labels: a name per class.
-        output: which part of the model's output counts, where there are several.
-        batch_size: how many changed inputs or activations run at once.
-        precision: "full" or "bf16".
-        gradients: "plain", or "libra" for those that balance a transformer's account.
-        progress: whether a bar is shown.
-        window: the size of windows that slide over large images; see `Explainer` for it, overlap and pool.
-        overlap: of the windows.
-        pool: of the windows' scores.
-        **options: the method's own, `masks=500` for "rise" say: see `seewhy.methods.get`.
-
-    Returns:
-        An explanation; for several methods a dict of them, by name.
-
-    Raises:
-        SeewhyError: one of `seewhy.errors`, as for `Explainer`. What the model raises comes through unchanged.
-    """
-    explainer = Explainer(
-        model,
-        method,
-        layers=layers,
-        grid=grid,
-        fuse=fuse,
-        eigen_smooth=eigen_smooth,
-        augment_smooth=augment_smooth,
-        generator=generator,
-        labels=labels,
-        output=output,
-        batch_size=batch_size,
-        precision=precision,
-        gradients=gradients,
-        progress=progress,
-        window=window,
-        overlap=overlap,
-        pool=pool,
-        **options,
-    )
-    return explainer.each(inputs, target) if isinstance(method, list | tuple) else explainer(inputs, target)
-
-
-def concepts(
-    model: nn.Module | Loaded,
-    inputs: Any,
-    count: int = 5,
-    *,
-    layers: Layers | None = None,
-    grid: Fold | tuple[int, ...] | None = None,
-    labels: Sequence[str] | None = None,
-    method: Discovery = "factorization",
-    target: targets.Classes | targets.Target = None,
-    **options: Any,
-) -> Concepts:
-    """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
-    explainer = Explainer(model, layers=layers, grid=grid, labels=labels)
-    return explainer.concepts(inputs, count, method=method, target=target, **options)
 
 
 class Explainer:
@@ -260,7 +129,7 @@ class Explainer:
         pool: Pool = "mean",
         **options: Any,
     ) -> None:
-        if window is not None and isinstance(method, str | Method) and _has_a_window(method):
+        if window is not None and isinstance(method, str | Method) and has_a_window(method):
             options, window = {**options, "window": window}, None
         self.windows = None if window is None else Windows.of(window, overlap, pool)
         found = with_preprocessing(model)
@@ -275,41 +144,19 @@ class Explainer:
         self.methods = [] if self.auto else [registry.get(name, **options) for name in names]
         chosen = reading(self.model) if output is None else output
         self._select: Callable[[Any], Any] = partial(targets.select, output=chosen)
-        self.fuse = fuse
-        self.augment_smooth = augment_smooth
         self.labels = labels if labels is not None else self.loaded.labels if self.loaded else own_labels(self.model)
-        if fuse not in (None, *get_args(Fuse)):
-            raise unknown_fuse(fuse)
-        if batch_size < 1:
-            raise InputError("the batch size is not positive.", got=batch_size)
-        if precision not in ("full", "bf16"):
-            raise InputError("unknown precision.", got=repr(precision), expected='"full" or "bf16"')
+        check_values(fuse=fuse, batch_size=batch_size, precision=precision, gradients=gradients)
         if self.auto and told:
             raise MethodError('"auto" chooses the method, its layers and its options.', do="leave the others out")
         if not (self.methods or self.auto):
             raise MethodError("no method was given.", got="an empty list", do='method="grad_cam"')
-        if gradients not in get_args(Gradients):
-            raise InputError("unknown gradients.", got=repr(gradients), expected='"plain" or "libra"')
-        for found in self.methods:
-            if gradients == "libra" and (found.attends or not found.differentiates):
-                why = "gradients at attention weights, which libra cuts off" if found.attends else "no gradients"
-                raise MethodError(
-                    f"{found.name} takes {why}.",
-                    got='gradients="libra"',
-                    do='method="libra_grad", or gradients="plain"',
-                )
-            if eigen_smooth and not found.reduces:
-                raise MethodError(f"{found.name} has no weighted activations for eigen_smooth to work on.")
-            if layers is not None and not found.layered:
-                where = "all attention" if found.attends else "the input"
-                raise MethodError(
-                    f"{found.name} looks at {where}, not at a layer.", got="layers=", do="leave layers out"
-                )
-        _check_limits(self.model, self.methods)
+        check_methods(
+            self.model, self.methods, gradients=gradients, eigen_smooth=eigen_smooth, layers=layers is not None
+        )
         if eigen_smooth:
             self.methods = [registry.get(found, reduce=channels.principal_component) for found in self.methods]
         named = None if layers is None else find(self.model, layers)
-        self.generator = generator
+        self._drawing = Drawing(self.methods, fuse, augment_smooth, generator is not None, self.labels)
         settings = Settings(
             tuple(grid) if isinstance(grid, list) else grid,
             generator or Generator().manual_seed(0),
@@ -436,6 +283,10 @@ class Explainer:
         if see_each_other(forward):
             alone = self._one_by_one(forward, target)
             return taken, {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
+        drawing = self._drawing if taken is self.methods else self._for_class_tokens._drawing
+        for method in taken:
+            again = partial(_maps_of, drawing, method.name)
+            found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
         noted = {name: replace(one, note=" ".join(filter(None, (why, one.note)))) for name, one in found.items()}
         return taken, noted
 
@@ -448,31 +299,7 @@ class Explainer:
         Returns:
             Explanations that know nothing of the caller's photographs and model.
         """
-        self._check_alignment(forward)
-        asked = {found.ask: forward.asked(found.ask) for found in self.methods}
-        drawn = self._smoothed(asked) if self.augment_smooth else self._maps(asked)
-        likely, call = forward.probabilities, forward.call
-        outputs = rebuild(forward.outputs, Tensor.detach)
-        maps = {name: _stacked(by_call, forward) for name, by_call in drawn.maps.items()}
-        return {
-            found.name: Explanation(
-                maps={str(label): grid for label, grid in maps[found.name].items()},
-                scores=asked[found.ask].scores.detach(),
-                probabilities=None if likely is None else likely.detach(),
-                outputs=outputs,
-                targets=asked[found.ask].target,
-                method=found.name,
-                size=call.size,
-                extents=call.canvas.extents if call.canvas and (found.layered or found.attends) else None,
-                placements=_placements(drawn.maps[found.name], forward) if found.layered else {},
-                fuse=self.fuse or ("sum" if _add_up(found, maps[found.name], forward) else found.fuse),
-                labels=self.labels,
-                axes=call.axes,
-                note=forward.plan.reason if found.layered else "",
-                gap=drawn.gaps.get(found.name),
-            )
-            for found in self.methods
-        }
+        return self._drawing.explained(forward)
 
     def _by_windows(self, windows: Windows, inputs: Any, target: Any) -> Explanations:
         """The explanations of large images, a window at a time."""
@@ -567,17 +394,18 @@ class Explainer:
             count: how many concepts.
             method: "factorization" is deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images
                 together; it costs a forward for the images and one for the concepts. "craft" is of crops, and tells how
-                important each concept is for the target: see `seewhy.results.discovery.craft` for it and its options.
+                important each concept is for the target: see `seewhy.explainer._concepts.craft`.
             target: for "craft", as for `explain`; one for each image.
-            **options: of "craft": crop, share, designs.
+            **options: of "craft". crop: the side of a crop, in pixels of the input; designs: how many shares of each
+                concept are tried; share: of the crops by which a concept is taken apart.
 
         Returns:
             The concepts. Their scores are those that the model gives where the layer returns a concept everywhere, as
             strong as it is at its strongest place. What else there is in the layer's output is of the first image.
 
         Raises:
-            LayerError: for more than one layer. "craft" takes several, and makes each concept of a layer anew of those
-                of the layer before it.
+            LayerError: for more than one layer. "craft" takes several, and takes each concept of the last one apart at
+                the one before.
             MethodError: for another method, and a target or options without "craft".
         """
         inputs, photos, frames = self.prepared(inputs)
@@ -591,135 +419,10 @@ class Explainer:
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))
 
-    def _check_alignment(self, forward: Forward) -> None:
-        """Refuse methods that lay a layer's maps over the images where these do not lie as the model sees them."""
-        call = forward.call
-        rows = next((str(label) for label, grid in forward.plan.grids.items() if grid.rows is not None), "")
-        for found in self.methods:
-            masks = {"activations", "score"} <= {*found.needs}
-            if rows and (masks or found.staged or {"weights", "bias_gradients"} & {*found.needs}):
-                raise MethodError(
-                    f"{found.name} takes a layer to have one row for each image, and this model makes several of one.",
-                    got=f"rows such as {rows}",
-                    do="choose a method of a layer's gradients, such as grad_cam, or one without a layer, such as rise",
-                )
-            if masks and forward.plan.placements:
-                label, place = next(iter(forward.plan.placements.items()))
-                raise MethodError(
-                    f"{found.name} masks the images with a layer's maps, and this model moves its images first.",
-                    got=f"{label} {place}",
-                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
-                )
-            if call.canvas is not None and masks:
-                raise MethodError(
-                    f"{found.name} masks the images with a layer's maps, and this model lays its images out anew.",
-                    got=f"images of {call.size} on a canvas of {call.canvas.space}",
-                    do="choose a method of gradients, such as layer_cam, or one without a layer, such as rise",
-                )
 
-    def _maps(self, asked: Mapping[Any, Forward]) -> _Drawn:
-        """Each method's map at each layer for every target: (B, [T,] *grid), signed."""
-        every = _Drawn({}, {})
-        for number, (ask, forward) in enumerate(asked.items(), 1):
-            methods = [found for found in self.methods if found.ask == ask]
-            drawn = self._drawn(forward, methods, last=number == len(asked))
-            every = _Drawn(every.maps | drawn.maps, every.gaps | drawn.gaps)
-        return every
-
-    def _drawn(self, forward: Forward, methods: Sequence[Method], *, last: bool) -> _Drawn:
-        """The maps of methods that explain the same scores; the graph is kept unless this is the `last` use of it."""
-        needs = {need for found in methods for need in found.needs}
-        generator = forward.settings.generator
-        state = generator.get_state()
-        drawn: dict[str, dict[CallLabel, list[Tensor]]] = {found.name: {} for found in methods}
-        gaps: dict[str, list[Tensor]] = {}
-        for request in requests(forward, needs, keep_graph=not last):
-            for found in methods:
-                for label in _labels(found, forward):
-                    generator.set_state(state)
-                    here = request.at(label)
-                    values = {need: here.give(need) for need in found.needs}
-                    result = found.function(**values)
-                    if isinstance(result, Accounted):
-                        gaps.setdefault(found.name, []).append(result.gap)
-                        result = result.maps
-                    drawn[found.name].setdefault(label, []).append(result)
-        if self.generator is None:
-            generator.set_state(state)
-        elif needs & {"generator", "noisy_gradients"}:  # the next call shall draw something else
-            generator.set_state(state)
-            generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        several = forward.scores.ndim == 2
-
-        def together(found: list[Tensor]) -> Tensor:
-            return torch.stack(found, 1) if several else found[0]
-
-        maps = {name: {label: together(found) for label, found in layers.items()} for name, layers in drawn.items()}
-        return _Drawn(maps, {name: together(found) for name, found in gaps.items()})
-
-    def _smoothed(self, asked: Mapping[Any, Forward]) -> _Drawn:
-        """The mean of the maps over all views of the inputs, each put back in place. It adds up to no score.
-
-        The targets stay as they were; where they say where in the image, a mirrored view has their mirror images.
-        """
-        totals = self._maps(asked).maps
-        views = smooth.views()
-        first = next(iter(asked.values()))
-        for view in views[1:]:
-            turned = targets.mirrored if view.mirrored else _as_it_is
-            again = first.again(first.call.seen_as(view.apply), turned(first.target))
-            drawn = self._maps({ask: again.of(turned(forward.target)) for ask, forward in asked.items()}).maps
-            totals = {
-                name: {label: total + view.undo(drawn[name][label]) for label, total in layers.items()}
-                for name, layers in totals.items()
-            }
-        means = {
-            name: {label: total / len(views) for label, total in layers.items()} for name, layers in totals.items()
-        }
-        return _Drawn(means, {})
-
-
-def _has_a_window(method: str | Method) -> bool:
-    """Whether a method has an option of that name itself, as occlusion does: then it is that one's."""
-    if method in ("auto", default.DEFAULT):
-        return False
-    return "window" in inspect.signature(registry.get(method).function).parameters
-
-
-def _check_limits(model: nn.Module, methods: Sequence[Method]) -> None:
-    """Refuse methods that need what the model cannot do because of how it was made."""
-    limits = limits_of(model)
-    for found in methods:
-        inside = found.layered or found.attends or "bias_gradients" in found.needs
-        if limits.layers and inside and (is_closed(model) or "bias_gradients" in found.needs):
-            others = [other.name for other in registry.available().values() if not (other.layered or other.attends)]
-            able = ", ".join(name for name in others if "full_grad" not in name)
-            raise MethodError(f"{limits.layers}.", got=f"{found.name}, which looks at layers", do=f"one of {able}")
-        if limits.gradients and found.runs_backward:
-            able = ", ".join(other.name for other in registry.available().values() if not other.runs_backward)
-            raise MethodError(f"{limits.gradients}.", got=f"{found.name}, which needs one", do=f"one of {able}")
-
-
-def _stacked(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[CallLabel, Tensor]:
-    """The maps of rows that are frames of one image as one map for each call: (B, [T,] frames, *grid)."""
-    frames = forward.plan.frames
-    taken = {row for rows in frames.values() for row in rows}
-    found = {label: grid for label, grid in maps.items() if label not in taken}
-    for call, rows in frames.items():
-        if rows[0] in maps:
-            found[call] = torch.stack([maps[row] for row in rows], dim=maps[rows[0]].ndim - len(forward.call.space) + 1)
-    return found
-
-
-def _add_up(method: Method, maps: Mapping[CallLabel, Tensor], forward: Forward) -> bool:
-    """Whether a method's maps are of parallel layers, each with a part of what speaks for the score."""
-    return len(maps) > 1 and method.layered and not method.staged and forward.plan.added
-
-
-def _placements(maps: Mapping[CallLabel, Tensor], forward: Forward) -> dict[str, Placement]:
-    """Where the maps lie that do not cover the whole input as it is."""
-    known = forward.plan.placements
-    return {str(label): known[label] for label in maps if label in known}
+def _maps_of(drawing: Drawing, name: str, forward: Forward) -> Mapping[str, Tensor]:
+    """The maps of one method, of another forward."""
+    return drawing.explained(forward)[name].maps
 
 
 def _shape(inputs: Any) -> tuple[int, ...]:
@@ -737,18 +440,6 @@ def _some_blank(explanations: Iterable[Explanation], dimensions: int) -> bool:
         torch.stack([grid.flatten(-dimensions).any(-1) for grid in found.maps.values()]) for found in explanations
     ]
     return not all(bool(found.any(0).all()) for found in anywhere)
-
-
-def _labels(method: Method, forward: Forward) -> tuple[CallLabel, ...]:
-    """The calls that `method` looks at; all that were recorded where the caller named the layers."""
-    if not method.layered:
-        return (_ATTENTION if method.attends else _WORDS if "readouts" in method.needs else _INPUT,)
-    planned = forward.plan.stages if method.staged else forward.plan.chosen
-    return planned or tuple(forward.activations)
-
-
-def _as_it_is(target: targets.Target) -> targets.Target:
-    return target
 
 
 def _files(photos: Any) -> tuple[str, ...] | None:
