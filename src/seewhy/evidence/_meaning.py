@@ -129,4 +129,4 @@ def _otherwise(forward: Forward) -> Forward:
 def _change(one: Tensor, other: Tensor) -> Tensor:
     """By how much maps differ, whatever their sizes."""
     shown = [F.normalize(maps.double(), dim=-1, eps=0) for maps in (one, other)]
-    return (shown[0] - shown[1]).nan_to_num(1.0).norm(dim=-1)
+    return torch.linalg.vector_norm((shown[0] - shown[1]).nan_to_num(1.0), dim=-1)

@@ -99,10 +99,12 @@ def _boxes(outputs: Any, head: Any) -> Any:
         kinds = torch.arange(head.nc, device=found.device)
         places, scores, more = found[..., :4], found[..., 4:5] * (found[..., 5:6] == kinds), found[..., 6:]
     else:
-        places, scores, more = found.mT.split([4, head.nc, found.shape[1] - 4 - head.nc], -1)
+        table = found.mT
+        places, scores, more = table[..., :4], table[..., 4 : 4 + head.nc], table[..., 4 + head.nc :]
     if "OBB" in _kinds(head):
         shapes = torch.cat([places, more[..., -1:]], -1)
-        boxes, once = _upright(shapes), _unlike_turned
+        boxes = _upright(shapes)
+        once: Callable[[Tensor, Tensor], Tensor] = _unlike_turned
     else:
         shapes = boxes = places if lists else corners(places)
         once = _unlike
@@ -112,7 +114,7 @@ def _boxes(outputs: Any, head: Any) -> Any:
         left = order[likely[image, order] > _SURE]
         if not lists:
             left = left[once(shapes[image, left].detach(), classes[image, left])][:_MOST]
-        if "Segment" in _kinds(head):
+        if "Segment" in _kinds(head) and beside is not None:
             scale = float(head.stride[0]) / 2  # of the prototypes, which are twice as fine as the finest level
             left = left[_have_masks(boxes[image, left].detach(), more[image, left], beside[image], scale)]
         numbers[image, left] = torch.arange(len(left), device=numbers.device)
@@ -136,17 +138,18 @@ def _unlike_turned(shapes: Float[Tensor, "N 5"], classes: Int[Tensor, " N"]) -> 
     (ProbIoU, arXiv:2106.06072).
     """
     middle, sides, angle = shapes[:, :2], shapes[:, 2:4], shapes[:, 4]
-    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).unflatten(-1, (2, 2))
+    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).reshape(-1, 2, 2)
     spread = axes @ (sides.square() / 12).diag_embed() @ axes.mT
     mean = (spread[:, None] + spread) / 2
     apart = (middle[:, None] - middle)[..., None]
     sizes = spread.det().clamp(min=0)
     inverse = torch.stack([mean[..., 1, 1], -mean[..., 0, 1], -mean[..., 1, 0], mean[..., 0, 0]], -1)
     whole = mean.det().clamp(min=torch.finfo(mean.dtype).tiny)
-    far = (apart.mT @ inverse.unflatten(-1, (2, 2)) @ apart)[..., 0, 0] / whole / 8
+    far = (apart.mT @ inverse.reshape(*mean.shape) @ apart)[..., 0, 0] / whole / 8
     bhattacharyya = far + (whole / (sizes[:, None] * sizes).sqrt()).log() / 2
     alike = 1 - (1 - (-bhattacharyya.clamp(min=0)).exp()).sqrt()
-    return ~((alike > _TWICE) & (classes[:, None] == classes)).triu(1).any(0)
+    better: Tensor = ((alike > _TWICE) & (classes[:, None] == classes)).triu(1)
+    return ~better.any(0)
 
 
 def _upright(shapes: Float[Tensor, "*N 5"]) -> Float[Tensor, "*N 4"]:
