@@ -129,4 +129,5 @@ def _otherwise(forward: Forward) -> Forward:
 def _change(one: Tensor, other: Tensor) -> Tensor:
     """By how much maps differ, whatever their sizes."""
     shown = [F.normalize(maps.double(), dim=-1, eps=0) for maps in (one, other)]
-    return torch.linalg.vector_norm((shown[0] - shown[1]).nan_to_num(1.0), dim=-1)
+    apart: Tensor = torch.linalg.vector_norm((shown[0] - shown[1]).nan_to_num(1.0), dim=-1)
+    return apart
