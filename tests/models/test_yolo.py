@@ -131,12 +131,13 @@ def test_every_method_has_a_map_for_each_box(family: str, task: str, tmp_path: P
 @pytest.mark.parametrize(
     "family", [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
 )
+@pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
 def test_a_classifier_has_logits(family: str, tmp_path: Path) -> None:
     model, photo = detector(family, "-cls", tmp_path), picture()
     found = seewhy.explain(model, photo, method="layer_cam")
     expected = model.predict(photo, verbose=False)[0].probs
     torch.testing.assert_close(found.probabilities, expected.data.max()[None], rtol=0, atol=1e-6)
-    assert found.targets.label.tolist() == [expected.top1]
+    assert found.targets.classes().tolist() == [expected.top1]
 
 
 @pytest.mark.parametrize("size", [(150, 110), (64, 200), (97, 33), (96, 96)])
