@@ -12,10 +12,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
-from seewhy.engine.attention import attend, blocks
+from seewhy.engine.attention import Attention, Layout, attend, blocks, keep_logits, layers_of
 from tests.attention_models import CASES
 
 BY_NAME = {case.name: case for case in CASES}
+
+
+def opened(calls, batch=3):
+    return [Attention((call,), Layout(), batch) for call in calls]
+
+
+def begin():
+    torch.set_grad_enabled(True)
 
 
 def logits(output):
@@ -33,8 +41,9 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
     model, images = case.model(), case.images()
     with torch.no_grad():
         expected = logits(model(images))
-    with torch.set_grad_enabled(recording), attend(model) as calls:
+    with torch.set_grad_enabled(recording), keep_logits(), attend(model) as seen:
         found = logits(model(images))
+        calls = opened(seen)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert len(calls) == case.layers
     modules = dict(model.named_modules())
@@ -44,7 +53,7 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
         sums = call.probabilities.sum(-1)
         torch.testing.assert_close(sums, torch.ones_like(sums))
         torch.testing.assert_close(call.logits.softmax(-1), call.probabilities)
-        torch.testing.assert_close(call.probabilities @ call.values, call.output)
+        torch.testing.assert_close(call.probabilities @ call.values, call.by_row(call.outputs))
     if case.tokens:
         assert {tuple(call.probabilities.shape) for call in calls[:2]} == {(3, 2, case.tokens, case.tokens)}
         if case.layers == 3:
@@ -58,9 +67,10 @@ def test_probabilities_and_gradients_are_those_that_eager_attention_reports(kind
     outputs = eager(images, output_attentions=True)
     expected = torch.autograd.grad(outputs.logits[:, 1].sum(), outputs.attentions)
     fused.requires_grad_(False)
-    with attend(fused, record=True) as calls:
+    with attend(fused, begin=begin) as seen:
         score = fused(images).logits[:, 1].sum()
-    found = torch.autograd.grad(score, [call.probabilities for call in calls])
+    calls = opened(seen)
+    found = [call.slopes(torch.autograd.grad(score, call.outputs, retain_graph=True)) for call in calls]
     for call, reported, slope, right in zip(calls, outputs.attentions, found, expected, strict=True):
         torch.testing.assert_close(call.probabilities, reported)
         torch.testing.assert_close(slope, right)
@@ -89,8 +99,9 @@ def test_options_of_scaled_dot_product_attention(options):
     torch.testing.assert_close(found, expected)
     slopes = [torch.autograd.grad(output.square().sum(), (q, k, v)) for output in (found, expected)]
     torch.testing.assert_close(*slopes)
-    assert calls[0].probabilities.shape == (3, 4, 5, 7)
-    assert calls[0].keys.shape == (3, 4, 7, 6)
+    (call,) = opened(calls)
+    assert call.probabilities.shape == (3, 4, 5, 7)
+    assert call.keys.shape == (3, 4, 7, 6)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -104,10 +115,11 @@ def test_multihead_attention_with_and_without_weights(need_weights, batch_first,
     options = {"attn_mask": drawn(5, 5), "key_padding_mask": drawn(3, 5)} if masked else {}
     with torch.no_grad():
         expected, weights = module(tokens, tokens, tokens, average_attn_weights=False, **options)
-        with attend(module) as calls:
+        with keep_logits() as kept, attend(module) as calls:
             found, _ = module(tokens, tokens, tokens, need_weights=need_weights, **options)
     torch.testing.assert_close(found, expected)
-    (call,) = calls
+    (call,) = opened(calls)
+    assert kept
     torch.testing.assert_close(call.probabilities, weights)
     assert call.queries.shape == (3, 2, 5, 4)
     torch.testing.assert_close(call.queries @ call.keys.mT / (1 if need_weights else 2) + masks(options), call.logits)
@@ -163,7 +175,7 @@ def test_other_ways_to_call_the_same_functions_work_as_ever():
     with attend(model) as calls:
         found = model(x[..., :5]), model(x[..., 3:])
     torch.testing.assert_close(found, expected)
-    assert [tuple(call.probabilities.shape) for call in calls] == [(2, 5, 5)] * 2
+    assert [call.shape for call in calls] == [(2, 5, 5)] * 2
 
 
 def test_all_is_over_when_the_block_is_also_after_an_exception():
@@ -222,7 +234,8 @@ def test_gradients_reach_the_output_of_a_call(need_weights):
     tokens = drawn(3, 5, 8)
     with attend(module) as calls:
         found, _ = module(tokens, tokens, tokens, need_weights=need_weights)
-    (slope,) = torch.autograd.grad(found[..., 0].sum(), calls[0].output)
+    (call,) = opened(calls)
+    slope = call.by_row(torch.autograd.grad(found[..., 0].sum(), call.outputs))
     expected = module.out_proj.weight[0].detach().reshape(2, 1, 4).expand(3, 2, 5, 4)
     torch.testing.assert_close(slope, expected)
 
@@ -255,25 +268,34 @@ def test_two_threads_do_not_see_one_another():
     torch.testing.assert_close(found, expected)
 
 
-def seen(name):
+def layers(name):
     case = BY_NAME[name]
     with torch.no_grad(), attend(model := case.model()) as calls:
         model(case.images())
-    return calls
+    return opened(calls)
 
 
-def test_the_chain_is_what_runs_over_the_longest_sequence_and_what_reads_it():
-    vit, siglip = seen("timm vit"), seen("timm siglip")
-    assert chain(vit, 3, {25}) == vit
-    assert chain(siglip, 3, {16}) == siglip
-    assert chain([*siglip, *vit], 3, {16, 25}) == []  # both in "blocks", of different lengths
-    assert chain(vit, 3, {24}) == []
-    assert chain(vit, 1, {25}) == []
-    assert chain(seen("timm swin"), 3, {16}) == []
+def test_a_stack_is_told_from_branches():
+    """Each layer is made of all before it. Two that are made of the same and go into the same are heads of one."""
+
+    class Heads(nn.Module):
+        def forward(self, x):
+            y = F.scaled_dot_product_attention(x, x, x) + F.scaled_dot_product_attention(2 * x, x, x)
+            return F.scaled_dot_product_attention(y, y, y)
+
+    class Towers(nn.Module):
+        def forward(self, x):
+            one, other = (F.scaled_dot_product_attention(scale * x, x, x) for scale in (1, 2))
+            return F.scaled_dot_product_attention(one, one, one) + F.scaled_dot_product_attention(other, other, other)
+
+    for model, expected in ((Heads(), [(0, 1), (2,)]), (Towers(), None)):
+        with attend(model, begin=begin) as calls:
+            model(drawn(3, 5, 8))
+        assert layers_of(calls) == expected
 
 
 def test_blocks_are_named_as_far_as_it_takes():
-    assert blocks(seen("timm vit")) == ["blocks.0", "blocks.1"]
-    assert blocks(seen("torchvision vit")) == ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"]
-    assert blocks(seen("transformers Dinov2 sdpa")) == ["dinov2.encoder.layer.0", "dinov2.encoder.layer.1"]
-    assert blocks(seen("timm vit")[:1]) == ["blocks.0"]
+    assert blocks(layers("timm vit")) == ["blocks.0", "blocks.1"]
+    assert blocks(layers("torchvision vit")) == ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"]
+    assert blocks(layers("transformers Dinov2 sdpa")) == ["dinov2.encoder.layer.0", "dinov2.encoder.layer.1"]
+    assert blocks(layers("timm vit")[:1]) == ["blocks.0"]

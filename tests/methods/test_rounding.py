@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -101,3 +103,49 @@ def test_an_image_of_one_colour_is_blank():
     edge = colour.clone()
     edge[0, 2, 0, 0] = 0.8
     assert is_blank(torch.cat([colour, edge])).tolist() == [True, False]
+
+
+def warned(model, batch, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (maps,) = seewhy.explain(model, batch, 1, **options).maps.values()
+    return maps, [str(one.message) for one in caught if issubclass(one.category, seewhy.errors.MapWarning)]
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam", "grad_cam_plus_plus"])
+def test_a_map_of_rounding_is_warned_of_and_blank(method):
+    maps, said = warned(net(8, nn.Identity()), images(16), layers="2", method=method)
+    assert not maps.any()
+    assert any(f"the {method} map of 2 is rounding" in one for one in said)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_ordinary_maps_are_not_warned_of_however_small(dtype, scale, bias):
+    """With a bias of 1 a map of 1e-6 is below the rounding of the output, and as exact as any."""
+    model = net(8, nn.ReLU())
+    model[-1].weight.data *= scale
+    model[-1].bias.data.fill_(bias)
+    maps, said = warned(model.to(dtype), images(16).to(dtype), layers="4", method="layer_cam")
+    assert said == []
+    assert maps.flatten(1).any(1).all()
+
+
+def test_an_image_of_zeros_is_warned_of_and_blank():
+    batch = torch.cat([torch.zeros(1, 3, 16, 16), images(16)])
+    maps, said = warned(net(8, nn.ReLU()), batch, layers="1", method="layer_cam")
+    assert maps.flatten(1).any(1).tolist() == [False, True, True]
+    assert any("zero everywhere for image 0: look at how the image was read" in one for one in said)
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "eigen_cam", "grad_cam"])
+def test_an_image_with_a_nan_has_no_map_and_the_others_have_theirs(method):
+    broken = images(16)
+    broken[1, 0, 3, 3] = torch.nan
+    model = nn.Sequential(*list(net(8, nn.ReLU()))[:3], nn.ReLU(), *list(net(8, nn.ReLU()))[5:])
+    maps, said = warned(model, broken, method=method)
+    assert maps[1].isnan().all()
+    assert any("not finite for image 1" in one for one in said)
+    alone, _ = warned(model, broken[:1], method=method)
+    torch.testing.assert_close(maps[:1], alone)

@@ -110,19 +110,18 @@ def guided(scores: Tensor) -> Iterator[None]:
     The functions are found in the graph, whatever called them: a module, `F.relu`, `torch.relu`, `tensor.relu_()`.
     Raises `MethodError` if there is none: then it would be the plain gradient under another name.
     """
+    kinds = ((node, node.name().rstrip("0123456789").removesuffix("Backward")) for node in behind(scores))
+    functions = [node for node, kind in kinds if kind in _ACTIVATION_FUNCTIONS]
+    if not functions:
+        raise MethodError(
+            "guided backpropagation needs an activation function on the way from the input to the score.",
+            got="a graph without any",
+            expected=", ".join(_ACTIVATION_FUNCTIONS),
+            do='method="hires_cam" where the model is linear',
+        )
     with ExitStack() as stack:
-        found = 0
-        for node in behind(scores):
-            if node.name().rstrip("0123456789").removesuffix("Backward") in _ACTIVATION_FUNCTIONS:
-                stack.callback(node.register_prehook(_positive).remove)
-                found += 1
-        if not found:
-            raise MethodError(
-                "guided backpropagation needs an activation function on the way from the input to the score.",
-                got="a graph without any",
-                expected=", ".join(_ACTIVATION_FUNCTIONS),
-                do='method="hires_cam" where the model is linear',
-            )
+        for node in functions:
+            stack.callback(node.register_prehook(_positive).remove)
         yield
 
 
@@ -289,7 +288,7 @@ class StillRecording(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._recording = self._refused = False  # refused: the model has turned recording off by itself
+        self._recording = False
         self._left = ExitStack()  # of blocks of `inference_mode`, each by a block of ours inside it
 
     def __enter__(self) -> Self:
@@ -315,7 +314,7 @@ class StillRecording(TorchFunctionMode):
         if torch.is_inference_mode_enabled():
             self.begin()
         if func is _torch.set_grad_enabled:
-            self._refused, args = not args[0], (True,)
+            args = (True,)
         elif func in _WITHOUT_A_GRAPH:
             args = (args[0].detach(), *args[1:])
         try:
@@ -323,7 +322,7 @@ class StillRecording(TorchFunctionMode):
         except RuntimeError as error:
             if "nference tensors" in str(error):  # made before recording began: copies can be in a graph
                 return func(*rebuild(args, _ordinary), **rebuild(kwargs, _ordinary))
-            if self._refused and "leaf Variable" in str(error):  # it writes to a weight
+            if "leaf Variable" in str(error):  # it writes to a weight, as it may where nothing is recorded
                 with torch.no_grad():
                     return func(*args, **kwargs)
             raise

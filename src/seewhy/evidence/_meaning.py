@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
@@ -17,22 +19,32 @@ from seewhy.methods.rounding import is_blank, is_even, is_noise
 
 Maps = Mapping[str, Tensor]  # by layer (B, [T,] *grid)
 
-_LIKE = 0.5  # a map that means something has this cosine with that of an image changed by its rounding, and far more
+_SCALE = 1 / 3  # of the score: its products are rounded otherwise
+# of its size a map of rounding changes by more, if all is rounded otherwise; others by far less
+_OWN, _OWN_IN_HALF = 1e-3, 0.15
 
 
 class Doubt(NamedTuple):
-    """Which images have a map that says nothing, why, and what to try."""
+    """Which images have a map that says nothing, why, and what to try.
+
+    Attributes:
+        images: of the batch and the targets.
+        problem: in words.
+        advice: in words.
+        level: whether these maps are the same everywhere: their mean is all that is in them.
+    """
 
     images: Bool[Tensor, "B *T"]
     problem: str
     advice: str
+    level: bool = False
 
 
 def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forward], Maps]) -> dict[str, Doubt]:
     """By layer the maps of a method that say nothing, the first reason for each layer.
 
     A map that is small beside the rounding of what it was made of is made once more, of images that are changed by
-    their rounding: what means something stays as it is.
+    their rounding and a score of another size: what means something shows the same.
 
     Args:
         method: whose maps they are.
@@ -60,16 +72,18 @@ def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forwar
                 -1
             )
             if bool(suspected.any()) and call.image.is_floating_point():
-                redrawn = redrawn or again(forward.again(call.seen_as(_jittered)))
+                redrawn = redrawn or again(_otherwise(forward))
                 other = _flat(redrawn[label], call.batch, len(call.space))
-                noise = suspected & (_cosine(flat, other) < _LIKE)
+                own = _OWN_IN_HALF if torch.finfo(kept.dtype).bits < 32 else _OWN
+                noise = suspected & (_change(flat, other) > own)
         for images, problem, advice in (
             (of_nothing, "is of an image that is zero everywhere", "look at how the image was read and preprocessed"),
             (noise, "is rounding: its gradient is zero", "try a later or earlier layer, or another target"),
             (even, "is the same everywhere up to rounding", "try an earlier layer, or another target"),
         ):
             if bool(images.any()) and label not in found:
-                found[label] = Doubt(images.reshape(grid.shape[: grid.ndim - len(call.space)]), problem, advice)
+                which = images.reshape(grid.shape[: grid.ndim - len(call.space)])
+                found[label] = Doubt(which, problem, advice, level=images is even)
     return found
 
 
@@ -106,9 +120,14 @@ def _jittered(image: Tensor) -> Tensor:
     return image * (1 + signs * torch.finfo(image.dtype).eps)
 
 
-def _cosine(one: Tensor, other: Tensor) -> Tensor:
-    """Of maps less their means: how alike what they show is."""
-    centred = [maps - maps.mean(-1, keepdim=True) for maps in (one.double(), other.double())]
-    sizes = [maps.norm(dim=-1).clamp(min=1e-300) for maps in centred]
-    alike: Tensor = (centred[0] * centred[1]).sum(-1) / (sizes[0] * sizes[1])
-    return alike
+def _otherwise(forward: Forward) -> Forward:
+    """The same forward, rounded otherwise."""
+    again = forward.again(forward.call.seen_as(_jittered))
+    return replace(again, scores=again.scores * _SCALE)
+
+
+def _change(one: Tensor, other: Tensor) -> Tensor:
+    """By how much maps differ, whatever their sizes."""
+    shown = [F.normalize(maps.double(), dim=-1, eps=0) for maps in (one, other)]
+    apart: Tensor = torch.linalg.vector_norm((shown[0] - shown[1]).nan_to_num(1.0), dim=-1)
+    return apart

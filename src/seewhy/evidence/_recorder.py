@@ -101,7 +101,7 @@ class Recorder:
         starts = {each.start for each in self.providers}
         whole = "forward" in starts
         # with nothing to record from, the graph still tells what kind the scores are
-        leaf = call.image.is_floating_point() or any(found.differentiates for found in self.methods)
+        leaf = any(found.differentiates for found in self.methods) or call.images[0].is_floating_point()
         from_image = "image" in starts or (leaf and not (layers or more or starts & {"forward", "watch"}))
         with ExitStack() as stack:
             if whole and isinstance(call, Prompted):  # of a model of language: what its layers do, not how it sees

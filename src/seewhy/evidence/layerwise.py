@@ -82,6 +82,8 @@ def _mean(forward: Forward, name: str, layer: Attention, returned: Tensor) -> Te
         if math.prod(size[dim] for dim in dims) == layer.rows
         and batch in [size[dim] for dim in range(returned.ndim) if dim not in dims]
     ]
+    if returned.ndim == 3:  # linear layers have the channels last
+        possible = [dims for dims in possible if 2 not in dims] or possible
     if len(possible) != 1:
         seen = [one.grid for one in forward.once(_looked) if one.label.name == name and one.grid is not None]
         beside = [{grid.batch_axis, grid.channel_axis} for grid in seen]

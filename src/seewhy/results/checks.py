@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seewhy.errors import warn
 from seewhy.results.explanation import Explanation
+from seewhy.targets import Unasked
 
 _BLANKS = (
     ("is not finite", "weights or activations overflow: try float32, or look for inf and nan in the input"),
@@ -36,11 +37,12 @@ def warn_of_blanks(explanation: Explanation) -> None:
 def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
     """The same with zeros for the maps that say nothing, and a warning for each layer with any.
 
-    A map of scores that are no numbers is none either: whatever the method, it says nothing of that image.
+    Maps that are the same everywhere but for rounding are their mean. A map of scores that are no numbers is none
+    either: whatever the method, it says nothing of that image.
     """
     maps = dict(explanation.maps)
     dimensions = len(explanation.size)
-    unscored = explanation.scores.isnan()
+    unscored = explanation.scores.isnan() & (not isinstance(explanation.targets, Unasked))
     for label, grid in maps.items():
         one_for_each = unscored if unscored.ndim == grid.ndim - dimensions else unscored.any(-1)
         lost = one_for_each.reshape(*one_for_each.shape, *[1] * dimensions).to(grid.device)
@@ -49,7 +51,9 @@ def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanatio
         images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
         which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
         warn(f"the {explanation.method} map of {label} {doubt.problem} for image {which}: {doubt.advice}. It is blank.")
-        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), 0, maps[label])
+        grid = maps[label]
+        instead = grid.mean(tuple(range(-dimensions, 0)), keepdim=True) if doubt.level else torch.zeros_like(grid)
+        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), instead, grid)
     return replace(explanation, maps=maps)
 
 
@@ -64,6 +68,9 @@ class Doubt(Protocol):
 
     @property
     def advice(self) -> str: ...
+
+    @property
+    def level(self) -> bool: ...
 
 
 def warn_of_gaps(explanation: Explanation) -> None:
