@@ -123,8 +123,9 @@ def _boxes(outputs: Any, head: Any) -> Any:
 
 def _unlike(boxes: Float[Tensor, "N 4"], classes: Int[Tensor, " N"]) -> Int[Tensor, " objects"]:
     """The numbers of the boxes that are left, the best first, when every object has one (non-maximum suppression)."""
-    order, left = torch.arange(len(boxes), device=boxes.device), []
-    while len(order):
+    order = torch.arange(len(boxes), device=boxes.device)
+    left: list[Tensor] = []
+    while len(order) and len(left) < _MOST:
         first, order = order[0], order[1:]
         left.append(first)
         order = order[~((overlap(boxes[order], boxes[first]) > _TWICE) & (classes[order] == classes[first]))]
