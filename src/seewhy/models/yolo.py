@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seewhy._torch import unwatched
 from seewhy.images.letterbox import Letterbox
 from seewhy.images.preprocess import Preprocess
 from seewhy.models.loaded import Loaded
 from seewhy.targets.boxes import corners, dense, overlap
 
 _SIDE = 224  # of a classifier's input, where it says none
+_BLOCK = 256  # boxes that are held against all others at once
 _SURE, _TWICE, _MOST = 0.25, 0.7, 300  # least score that is listed, most overlap of two of one class, most boxes
 
 
@@ -90,7 +93,8 @@ def _boxes(outputs: Any, head: Any) -> Any:
     weights that a mask has of prototypes (B, M, h, w), which come beside it. A head that lists its boxes itself gives
     (B, N, 6 + more), with corners, a score and a class; its turned boxes are centres and sizes too.
     """
-    found, beside = outputs, None
+    found: Any = outputs
+    beside: Any = None
     while isinstance(found, tuple | list):
         found, beside = found[0], found[-1]
     if not isinstance(found, Tensor):
@@ -101,34 +105,53 @@ def _boxes(outputs: Any, head: Any) -> Any:
     else:
         table = found.mT
         places, scores, more = table[..., :4], table[..., 4 : 4 + head.nc], table[..., 4 + head.nc :]
-    if "OBB" in _kinds(head):
-        shapes = torch.cat([places, more[..., -1:]], -1)
-        boxes = _upright(shapes)
-        once: Callable[[Tensor, Tensor], Tensor] = _unlike_turned
-    else:
-        shapes = boxes = places if lists else corners(places)
-        once = _unlike
-    likely, classes = scores.detach().max(-1)
-    numbers = torch.full_like(classes, -1)
-    for image, order in enumerate(likely.argsort(dim=-1, descending=True, stable=True)):
-        left = order[likely[image, order] > _SURE]
-        if not lists:
-            left = left[once(shapes[image, left].detach(), classes[image, left])][:_MOST]
-        if "Segment" in _kinds(head) and beside is not None:
-            scale = float(head.stride[0]) / 2  # of the prototypes, which are twice as fine as the finest level
-            left = left[_have_masks(boxes[image, left].detach(), more[image, left], beside[image], scale)]
-        numbers[image, left] = torch.arange(len(left), device=numbers.device)
+    shapes = torch.cat([places, more[..., -1:]], -1) if "OBB" in _kinds(head) else places if lists else corners(places)
+    boxes = _upright(shapes) if "OBB" in _kinds(head) else shapes
+    with unwatched(), torch.no_grad():  # it is no part of what is explained, and would take long to be noted
+        masks = (more, beside, float(head.stride[0]) / 2) if "Segment" in _kinds(head) else None
+        numbers = _numbers(boxes, scores, None if lists else shapes, masks)
     return dense(boxes, scores, numbers)
 
 
-def _unlike(boxes: Float[Tensor, "N 4"], classes: Int[Tensor, " N"]) -> Int[Tensor, " objects"]:
-    """The numbers of the boxes that are left, the best first, when every object has one (non-maximum suppression)."""
-    order, left = torch.arange(len(boxes), device=boxes.device), []
-    while len(order):
-        first, order = order[0], order[1:]
-        left.append(first)
-        order = order[~((overlap(boxes[order], boxes[first]) > _TWICE) & (classes[order] == classes[first]))]
-    return torch.stack(left) if left else order
+def _numbers(
+    boxes: Float[Tensor, "B N 4"],
+    scores: Float[Tensor, "B N K"],
+    shapes: Float[Tensor, "B N _"] | None,
+    masks: tuple[Float[Tensor, "B N M"], Float[Tensor, "B M h w"], float] | None,
+) -> Int[Tensor, "B N"]:
+    """Of each box in the list that the model predicts, from 0; -1 for what that does not hold.
+
+    Args:
+        boxes: corners, in pixels of the input.
+        scores: the probability of each class.
+        shapes: what boxes are like each other by: corners, or (centre, size, angle). None where every object has one
+            box already.
+        masks: their weights of prototypes, the prototypes, and the pixels of the input for one of these.
+    """
+    likely, classes = scores.max(-1)
+    numbers = torch.full_like(classes, -1)
+    for image, order in enumerate(likely.argsort(dim=-1, descending=True, stable=True)):
+        left = order[likely[image, order] > _SURE]
+        if shapes is not None:
+            unlike = _unlike if shapes.shape[-1] == 4 else _unlike_turned
+            left = left[unlike(shapes[image, left], classes[image, left])][:_MOST]
+        if masks is not None:
+            weights, prototypes, scale = masks
+            left = left[_have_masks(boxes[image, left], weights[image, left], prototypes[image], scale)]
+        numbers[image, left] = torch.arange(len(left), device=numbers.device)
+    return numbers
+
+
+def _unlike(boxes: Float[Tensor, "N 4"], classes: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
+    """Which of the boxes, the best first, are left when every object has one (non-maximum suppression)."""
+    left = np.ones(len(boxes), bool)
+    for start in range(0, len(boxes), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        alike = (overlap(boxes[block, None], boxes) > _TWICE) & (classes[block, None] == classes)
+        for number, row in enumerate(alike.cpu().numpy(), start):
+            if left[number]:
+                left[number + 1 :] &= ~row[number + 1 :]
+    return torch.from_numpy(left).to(boxes.device)
 
 
 def _unlike_turned(shapes: Float[Tensor, "N 5"], classes: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
@@ -172,8 +195,8 @@ def _have_masks(
         scale: pixels of the input for one of the prototypes.
     """
     found = [False] * len(boxes)
-    for number, (box, weight) in enumerate(zip(boxes.tolist(), weights.detach().float(), strict=True)):
-        mask = (weight @ prototypes.detach().float().flatten(1)).unflatten(0, prototypes.shape[1:])
+    for number, (box, weight) in enumerate(zip(boxes.tolist(), weights.float(), strict=True)):
+        mask = (weight @ prototypes.float().flatten(1)).unflatten(0, prototypes.shape[1:])
         mask = F.interpolate(mask[None, None], scale_factor=scale, mode="bilinear")[0, 0]
         x0, y0, x1, y1 = (max(math.ceil(side), 0) for side in box)
         found[number] = bool((mask[y0:y1, x0:x1] > 0).any())

@@ -390,12 +390,12 @@ def _aligned(
     return rows, bool(counts)
 
 
-def overlap(boxes: Float[Tensor, "N 4"], box: Float[Tensor, "4"]) -> Float[Tensor, " N"]:
-    """Intersection over union of each of `boxes` with `box`."""
-    sides = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp(min=0)
-    shared = sides.prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return shared / (areas + (box[2:] - box[:2]).prod() - shared)
+def overlap(boxes: Float[Tensor, "*#N 4"], others: Float[Tensor, "*#N 4"]) -> Float[Tensor, "..."]:
+    """Intersection over union of `boxes` with `others`, whose shapes are broadcast."""
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
+    shared = sides.clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    return shared / (areas + (others[..., 2:] - others[..., :2]).prod(-1) - shared)
 
 
 def _find(image: _Detections, label: Tensor | None, index: Tensor | None, box: Tensor | None) -> tuple[int, int] | None:
