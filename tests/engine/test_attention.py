@@ -41,7 +41,7 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
     model, images = case.model(), case.images()
     with torch.no_grad():
         expected = logits(model(images))
-    with torch.set_grad_enabled(recording), keep_logits(), attend(model) as seen:
+    with torch.set_grad_enabled(recording), keep_logits() as _kept, attend(model) as seen:
         found = logits(model(images))
         calls = opened(seen)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -55,7 +55,7 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
         torch.testing.assert_close(call.logits.softmax(-1), call.probabilities)
         torch.testing.assert_close(call.probabilities @ call.values, call.by_row(call.outputs))
     if case.tokens:
-        assert {call.shape for call in calls[:2]} == {(3, 2, case.tokens, case.tokens)}
+        assert {tuple(call.probabilities.shape) for call in calls[:2]} == {(3, 2, case.tokens, case.tokens)}
         if case.layers == 3:
             assert calls[2].probabilities.shape == (3, 2, 1, case.tokens)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seewhy._torch import safe_softmax
+from seewhy._torch import safe_softmax, unwatched
 from seewhy.engine.product import Product, Weighing, laid_out, product_of
 from seewhy.hooks.attach import Finish, Passed, around
 from seewhy.hooks.nested import rebuild
@@ -300,19 +300,31 @@ class Open(TorchFunctionMode):
         if name == "linear" and self.lean:
             args = tuple(map(_without_graph, args))
             kwargs = {key: _without_graph(entry) for key, entry in kwargs.items()}
-        product = product_of(name, args, kwargs)
-        if product is not None and name != "baddbmm":
-            for number, factor in enumerate(product.factors):
-                if (made := self.made.get(factor)) is not None and (read := _weighing(product, number, made)):
-                    return self._weighed(func, args, kwargs, read, made)
+        with unwatched():  # other modes need not hear of what is asked here
+            product = product_of(name, args, kwargs)
+            found = self._reading(product) if product is not None and name != "baddbmm" else None
+        if found is not None:
+            return self._weighed(func, args, kwargs, *found)
         result = func(*args, **kwargs)
-        if not isinstance(result, Tensor) or result.ndim < 3:
-            return result
+        if isinstance(result, Tensor):
+            with unwatched():
+                self._note(func, name, args, kwargs, product, result)
+        return result
+
+    def _reading(self, product: Product) -> tuple[Weighing, _Made] | None:
+        """How a product weighs values by what is known of one of its factors."""
+        for number, factor in enumerate(product.factors):
+            if (made := self.made.get(factor)) is not None and (read := _weighing(product, number, made)):
+                return read, made
+        return None
+
+    def _note(self, func: Any, name: str, args: Any, kwargs: Any, product: Product | None, result: Tensor) -> None:
+        if result.ndim < 3:
+            return
         if product is not None:
             self.made[result] = _Made(product, {label: axis for axis, label in enumerate(product.result)})
         else:
             self._follow(func, name, args, kwargs, result)
-        return result
 
     def _follow(self, func: Any, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
         """Note what a function made of a tensor that is known, if it kept its size."""

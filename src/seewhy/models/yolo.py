@@ -93,7 +93,8 @@ def _boxes(outputs: Any, head: Any) -> Any:
     weights that a mask has of prototypes (B, M, h, w), which come beside it. A head that lists its boxes itself gives
     (B, N, 6 + more), with corners, a score and a class; its turned boxes are centres and sizes too.
     """
-    found, beside = outputs, None
+    found: Any = outputs
+    beside: Any = None
     while isinstance(found, tuple | list):
         found, beside = found[0], found[-1]
     if not isinstance(found, Tensor):
@@ -102,7 +103,8 @@ def _boxes(outputs: Any, head: Any) -> Any:
         kinds = torch.arange(head.nc, device=found.device)
         places, scores, more = found[..., :4], found[..., 4:5] * (found[..., 5:6] == kinds), found[..., 6:]
     else:
-        places, scores, more = found.mT.split([4, head.nc, found.shape[1] - 4 - head.nc], -1)
+        table = found.mT
+        places, scores, more = table[..., :4], table[..., 4 : 4 + head.nc], table[..., 4 + head.nc :]
     shapes = torch.cat([places, more[..., -1:]], -1) if "OBB" in _kinds(head) else places if lists else corners(places)
     boxes = _upright(shapes) if "OBB" in _kinds(head) else shapes
     with unwatched(), torch.no_grad():  # it is no part of what is explained, and would take long to be noted
@@ -159,17 +161,18 @@ def _unlike_turned(shapes: Float[Tensor, "N 5"], classes: Int[Tensor, " N"]) -> 
     (ProbIoU, arXiv:2106.06072).
     """
     middle, sides, angle = shapes[:, :2], shapes[:, 2:4], shapes[:, 4]
-    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).unflatten(-1, (2, 2))
+    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).reshape(-1, 2, 2)
     spread = axes @ (sides.square() / 12).diag_embed() @ axes.mT
     mean = (spread[:, None] + spread) / 2
     apart = (middle[:, None] - middle)[..., None]
     sizes = spread.det().clamp(min=0)
     inverse = torch.stack([mean[..., 1, 1], -mean[..., 0, 1], -mean[..., 1, 0], mean[..., 0, 0]], -1)
     whole = mean.det().clamp(min=torch.finfo(mean.dtype).tiny)
-    far = (apart.mT @ inverse.unflatten(-1, (2, 2)) @ apart)[..., 0, 0] / whole / 8
+    far = (apart.mT @ inverse.reshape(*mean.shape) @ apart)[..., 0, 0] / whole / 8
     bhattacharyya = far + (whole / (sizes[:, None] * sizes).sqrt()).log() / 2
     alike = 1 - (1 - (-bhattacharyya.clamp(min=0)).exp()).sqrt()
-    return ~((alike > _TWICE) & (classes[:, None] == classes)).triu(1).any(0)
+    better: Tensor = ((alike > _TWICE) & (classes[:, None] == classes)).triu(1)
+    return ~better.any(0)
 
 
 def _upright(shapes: Float[Tensor, "*N 5"]) -> Float[Tensor, "*N 4"]:
