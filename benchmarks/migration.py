@@ -1,6 +1,7 @@
 """What changing the import changes: the same calls under grad-cam and its drop-in, in one process.
 
     PYTHONPATH=src python benchmarks/migration.py       # resnet18, 8 images; writes benchmarks/results/migration.md
+    PYTHONPATH=src python benchmarks/migration.py --epsilons    # what grad-cam's additions to denominators move
 
 Each round calls both packages in turn, so that what else the machine does falls on both; seconds are medians, and so is
 their ratio over rounds. Memory is the peak above what the process held before the call, on Linux. The difference is
@@ -86,6 +87,32 @@ def measure(setting: Setting, name: str, rounds: int) -> str:
     )
 
 
+def epsilons(name: str, factor: float, size: float) -> float:
+    """The largest difference between both packages' maps over ten small networks.
+
+    factor: what is explained is so many times the score of a class. size: of the layer's activations.
+    """
+
+    def target(scores: Tensor) -> Tensor:
+        return factor * scores[1]
+
+    worst = 0.0
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 10, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(640, 16), nn.Tanh(), nn.Linear(16, 5),
+        ).eval()  # fmt: skip
+        with torch.no_grad():
+            model[2].weight *= size
+            model[2].bias *= size
+            model[5].weight /= size
+        images = torch.randn(2, 3, 32, 32)
+        theirs, ours = (getattr(of, name)(model, [model[3]])(images, [target] * 2) for of in (UPSTREAM, OURS))
+        worst = max(worst, float(np.abs(theirs - ours).max()))
+    return worst
+
+
 def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,8 +121,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--epsilons", action="store_true", help="only what additions to denominators move")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # random weights make dull maps
+    if options.epsilons:
+        for factor in (1, 1e-2, 1e-4):
+            print(f"GradCAMPlusPlus, {factor:g} times the score: {epsilons('GradCAMPlusPlus', factor, 1):.1g}")
+        for size in (1, 1e-4, 1e-8):
+            print(f"XGradCAM, activations {size:g} times as large: {epsilons('XGradCAM', 1, size):.1g}")
+        return
     torch.manual_seed(0)
     model = torchvision.models.get_model(options.model, weights=None).eval()
     setting = Setting(model, torch.randn(options.images, 3, options.size, options.size))

@@ -126,7 +126,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.few(48)
+@pytest.mark.few(24)
 @pytest.mark.parametrize("call", TABLE, ids=lambda call: call.name)
 def test_the_numbers_are_grad_cams(call: Call) -> None:
     """With the same sign, too, where that is not left to rounding: it comes from the same LAPACK."""

@@ -41,7 +41,7 @@ def test_every_attention_is_seen_and_the_logits_stay_the_same(case, recording):
     model, images = case.model(), case.images()
     with torch.no_grad():
         expected = logits(model(images))
-    with torch.set_grad_enabled(recording), keep_logits() as kept, attend(model) as seen:
+    with torch.set_grad_enabled(recording), keep_logits() as _kept, attend(model) as seen:
         found = logits(model(images))
         calls = opened(seen)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -21,7 +21,7 @@ def again(target, outputs, labels=None, batch=1):
     return targets.redetected(targets.resolve(target, outputs, context), outputs)
 
 
-def test_overlap_times_cosine_by_hand():
+def test_overlap_times_cosine_times_how_sure_it_is_by_hand():
     """Boxes of 10 x 10; the classes of the raw outputs are probabilities: (0.6, 0.8) is of length 1."""
 
     def raw(*columns):
@@ -29,10 +29,21 @@ def test_overlap_times_cosine_by_hand():
         return torch.tensor([[*columns, *filler]]).mT
 
     found = again(Box(num_classes=2), raw((5, 5, 10, 10, 0.6, 0.8)))
-    assert found(raw((5, 5, 10, 10, 0.3, 0.4))).tolist() == pytest.approx([1])  # half as sure: the same cosine
-    assert found(raw((10, 5, 10, 10, 0.6, 0.8))).tolist() == pytest.approx([1 / 3])  # moved by half
+    assert found(raw((5, 5, 10, 10, 0.6, 0.8))).tolist() == pytest.approx([0.8])
+    assert found(raw((5, 5, 10, 10, 0.3, 0.4))).tolist() == pytest.approx([0.4])  # half as sure: the same cosine
+    assert found(raw((10, 5, 10, 10, 0.6, 0.8))).tolist() == pytest.approx([0.8 / 3])  # moved by half
     assert found(raw((10, 5, 10, 10, 0.6, 0.8), (5, 5, 10, 10, 1.0, 0.0))).tolist() == pytest.approx([0.6])  # the best
     assert found(raw()).tolist() == [0]
+
+
+def test_an_objectness_of_its_own_is_taken():
+    """YOLOv5's and YOLOX's (B, N, 5 + K): the classes' length does not count, the score of any object does."""
+    outputs = torch.tensor([[[5.0, 5, 10, 10, 0.5, 0.3, 0.4]] + [[500.0, 500, 1, 1, 0, 0, 0]] * 8])
+    found = again(Box(num_classes=2), outputs)
+    assert found(outputs).tolist() == pytest.approx([0.5])
+    surer = outputs.clone()
+    surer[0, 0, 4] = 0.9
+    assert found(surer).tolist() == pytest.approx([0.9])
 
 
 def test_a_label_and_a_score_count_by_the_label_alone():
@@ -90,7 +101,8 @@ def test_the_map_is_rises_of_the_similarity():
     image = torch.rand(1, 1, 8, 12, generator=torch.Generator().manual_seed(3)) + 0.2
     method = methods.get("d_rise", masks=12, cells=3)
     found = seewhy.explain(Spots(), image, Box(index=[[0, 1]], num_classes=2), method=method)
-    assert found.scores.tolist() == [pytest.approx([1, 1])]
+    sure = Spots()(image)[0, 4:, :2].amax(0)  # of what it found in the whole image, all is found again
+    assert found.scores.tolist() == [pytest.approx(sure.tolist())]
     masks = drawn(image, masks=12, cells=3)
 
     def proposals(pixels):

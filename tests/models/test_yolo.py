@@ -2,140 +2,142 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import seewhy
+from seewhy import targets
+from seewhy.errors import TargetError
 from seewhy.images.letterbox import Letterbox
-from seewhy.models.accepted import as_module
+from seewhy.models import yolo
+from seewhy.models.accepted import as_module, with_preprocessing
+from seewhy.models.yolo import reading
+from tests.models.yolos import FAMILIES, SIDE, detector, picture
 
 ultralytics = pytest.importorskip("ultralytics")
-SIDE = 96
+FAST = ("yolov8", "yolo26")  # a list that is thinned out, and one that is given
+TASKS = ("", "-seg", "-pose", "-obb")
+WITH_BOXES = [
+    pytest.param(family, task, marks=() if family in FAST else pytest.mark.slow, id=family + task)
+    for family in FAMILIES
+    for task in TASKS
+]
 
 
-@pytest.fixture(scope="module")
-def street(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A photograph of random colours, 150 wide and 110 high."""
-    levels = (np.random.default_rng(0).random((11, 15, 3)) * 255).astype(np.uint8)
-    path = tmp_path_factory.mktemp("photos") / "street.jpg"
-    Image.fromarray(levels).resize((150, 110), Image.Resampling.BICUBIC).save(path, quality=95)
-    return str(path)
+def predicted(model: Any, photo: Image.Image) -> Any:
+    """The boxes that it reports."""
+    found = model.predict(photo, verbose=False)[0]
+    return found.boxes if found.obb is None else found.obb
 
 
-def detector(name: str):
-    """A YOLO of random weights whose boxes are some three strides wide, and many of whose scores are above 0.25."""
-    torch.manual_seed(0)
-    model = ultralytics.YOLO(f"{name}.yaml")
-    model.overrides["imgsz"] = SIDE
-    head = model.model.model[-1]
-    for module in model.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-    with torch.no_grad():
-        for classes in [*head.cv3, *getattr(head, "one2one_cv3", [])]:
-            nn.init.normal_(classes[-1].weight, std=0.3)
-            nn.init.normal_(classes[-1].bias, -1.5, 0.2)
-        for sides in [*head.cv2, *getattr(head, "one2one_cv2", [])]:
-            sides[-1].weight.mul_(0.1)
-            bins = torch.arange(head.reg_max, dtype=torch.float32)
-            sides[-1].bias.copy_((-4 * (bins - 1.5).abs()).repeat(4) if head.reg_max > 1 else torch.full((4,), 1.5))
-    return model
-
-
-def in_photo(explanation: seewhy.Explanation, image: int = 0) -> Tensor:
-    """(T, 4), the boxes that are explained in pixels of the photograph, cut off at its borders."""
-    x0, y0, x1, y1 = explanation.frames[image]
+def in_photo(explanation: seewhy.Explanation) -> Tensor:
+    """(T, 4), the boxes that are explained in pixels of the photograph."""
+    x0, y0, x1, y1 = explanation.frames[0]
     height, width = explanation.size
     scale = torch.tensor([(x1 - x0) / width, (y1 - y0) / height] * 2)
-    boxes = explanation.targets.box[image] * scale + torch.tensor([x0, y0, x0, y0])
-    limits = torch.tensor(explanation.photos[image].size * 2)
-    return boxes.clamp(min=0).minimum(limits)
+    return explanation.targets.box[0] * scale + torch.tensor([x0, y0, x0, y0])
+
+
+def cut(boxes: Tensor, photo: Image.Image) -> Tensor:
+    """Boxes without what of them lies outside the photograph."""
+    return boxes.clamp(min=0).minimum(torch.tensor(photo.size * 2))
+
+
+@pytest.mark.parametrize(("family", "task"), WITH_BOXES)
+def test_boxes_scores_and_order_are_those_that_it_predicts(family: str, task: str, tmp_path: Path) -> None:
+    """All of the list, by one forward; the box after the last is not there."""
+    model, photo = detector(family, task, tmp_path), picture()
+    expected = predicted(model, photo)
+    count = len(expected)
+    assert count > 3
+    loaded = with_preprocessing(model)
+    inputs, _, _ = loaded.prepare([photo])
+    outputs = reading(loaded.module)(loaded.module.eval()(inputs))
+    context = targets.Context(1, sizes=(inputs.shape[2:],), labels=loaded.labels)
+    found = targets.resolve(seewhy.Box(index=[list(range(count))]), outputs, context)
+    scores = found(outputs)[0]
+    torch.testing.assert_close(scores, expected.conf, rtol=0, atol=1e-4)
+    boxes = found.box[0] * 2 - torch.tensor([0, 16, 0, 16])  # of 192 x 160 there is 96 x 80 in the middle of 96 x 96
+    boxes = boxes if task == "-obb" else cut(boxes, photo)
+    ours = torch.cat([boxes, scores[:, None], found.label[0][:, None]], 1)
+    theirs = torch.cat([expected.xyxy, expected.conf[:, None], expected.cls[:, None]], 1)
+    same = (ours[:, None] - theirs).abs().amax(-1) < 1e-4  # of two whose scores round alike either may come first
+    assert bool(same.any(0).all())
+    assert bool(same.any(1).all())
+    with pytest.raises(TargetError, match=f"got: index {count}"):
+        targets.resolve(seewhy.Box(index=count), outputs, context)
+
+
+def test_some_masks_are_empty_and_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the list of a segmenter leaves out, which that of a detector with the same head would hold."""
+    loaded = with_preprocessing(detector("yolov8", "-seg", tmp_path))
+    inputs, _, _ = loaded.prepare([picture()])
+    outputs = loaded.module.eval()(inputs)
+    listed = int((reading(loaded.module)(outputs)["dense_numbers"] >= 0).sum())
+    monkeypatch.setattr(yolo, "_have_masks", lambda boxes, *_: torch.ones(len(boxes), dtype=torch.bool))
+    every = int((reading(loaded.module)(outputs)["dense_numbers"] >= 0).sum())
+    assert 3 < listed < every
+
+
+@pytest.mark.parametrize(("family", "task"), [case for case in WITH_BOXES if case.id in ("yolov8", "yolo26-seg")])
+def test_the_object_and_the_network_in_it_are_explained_alike(family: str, task: str, tmp_path: Path) -> None:
+    model, photo = detector(family, task, tmp_path), picture()
+    expected = predicted(model, photo)
+    found = seewhy.explain(model, photo, seewhy.Box(index=0), method="layer_cam")
+    torch.testing.assert_close(cut(in_photo(found), photo), expected.xyxy[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.scores, expected.conf[:1], rtol=0, atol=1e-4)
+    assert found.name(0) == model.names[int(expected.cls[0])]
+    assert found.heatmap.max() == 1
+    assert as_module(model) is model.model
+    model.model.args = {"imgsz": SIDE}  # what a trained one keeps
+    alone = seewhy.explain(model.model, photo, seewhy.Box(index=0), method="layer_cam")
+    assert torch.equal(alone.heatmap, found.heatmap)
+    assert alone.frames == found.frames
+
+
+METHODS = {"grad_cam": {}, "layer_cam": {}, "odam": {}, "eigen_cam": {}, "d_rise": {"masks": 60, "cells": 6}}
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov8n", "yolo26n", *(pytest.param(more, marks=pytest.mark.slow) for more in ("yolo11n", "yolo12n"))]
+    ("family", "task"),
+    [
+        pytest.param(*case.values, marks=() if case.id == "yolov8" else pytest.mark.slow, id=case.id)
+        for case in WITH_BOXES
+    ],
 )
-def test_boxes_and_scores_are_those_that_it_predicts(name: str, street: str) -> None:
-    model = detector(name)
-    predicted = model.predict(street, verbose=False)[0].boxes
-    assert len(predicted) > 3
-    found = seewhy.explain(model, street, seewhy.Box(index=[[0, 1, 2]]), method="layer_cam")
-    torch.testing.assert_close(in_photo(found), predicted.xyxy[:3], rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.scores[0], predicted.conf[:3], rtol=0, atol=1e-4)
-    assert found.targets.label[0].tolist() == predicted.cls[:3].tolist()
-    assert found.name(0, 0) == model.names[int(predicted.cls[0])]
-    assert all(not layer.startswith(f"model.{len(model.model.model) - 1}") for layer in found.layers)  # not of the head
-    best = seewhy.explain(model, street, seewhy.Box(), method="layer_cam")
-    torch.testing.assert_close(best.scores, found.scores[:, 0])
+@pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
+def test_every_method_has_a_map_for_each_box(family: str, task: str, tmp_path: Path) -> None:
+    """At levels that the head reads. Of random weights a map may be of one sign; it is not 0, and no two are alike."""
+    model, photo = detector(family, task, tmp_path), picture()
+    boxes = seewhy.Box(index=[[0, 3]])
+    levels = {f"model.{level}" for level in model.model.model[-1].f}
+    for method, options in METHODS.items():
+        found = seewhy.explain(model, photo, boxes, method=method, **options)
+        assert found.heatmap.shape == (1, 2, SIDE, SIDE)
+        assert {".".join(layer.split(".")[:2]) for layer in found.layers} <= {*levels, "input"}, method
+        maps = torch.cat([grid[0].flatten(1) for grid in found.maps.values()], 1)
+        assert maps.isfinite().all(), method
+        assert bool((maps.std(1) > 0).all()), method
+        if method not in ("eigen_cam", "grad_cam"):  # which do not tell boxes of one image and class apart
+            assert not torch.equal(*maps), method
 
 
-def test_two_boxes_of_one_class_have_heat_on_their_own_object(street: str) -> None:
-    model = detector("yolov8n")
-    boxes = model.predict(street, verbose=False)[0].boxes
-    label = int(boxes.cls.mode().values)
-    alike = boxes.xyxy[boxes.cls == label]
-    middles = (alike[:, :2] + alike[:, 2:]) / 2
-    apart = (middles[0] - middles).norm(dim=1)
-    numbers = (boxes.cls == label).nonzero().flatten()
-    pair = [int(numbers[0]), int(numbers[apart.argmax()])]
-    assert apart.max() > 40
-    for method in ("odam", "layer_cam"):
-        found = seewhy.explain(model, street, seewhy.Box(index=[pair]), method=method)
-        heat = found.heatmap[0]
-        for own, other in ((0, 1), (1, 0)):
-            masses = [_inside(heat[own], found.targets.box[0, which]) for which in (own, other)]
-            assert masses[0] > 3 * masses[1], method
-
-
-def _inside(heat: Tensor, box: Tensor) -> float:
-    """The share of a map's heat in a box."""
-    x0, y0, x1, y1 = (max(0, round(side)) for side in box.tolist())
-    return float(heat[y0:y1, x0:x1].sum() / heat.sum())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "eigen_cam", "eigen_grad_cam", "rise"])
-def test_methods_of_boxes_run_on_it(method: str, street: str) -> None:
-    options = {"masks": 60, "cells": 6} if "rise" in method else {}
-    found = seewhy.explain(detector("yolov8n"), street, seewhy.Box(index=[[0, 3]]), method=method, **options)
-    assert found.heatmap.shape == (1, 2, *found.size)
-    assert all(bool(grid.isfinite().all()) for grid in found.maps.values())
-    for number in (0, 1):  # of random weights the map may be of one sign
-        assert any(bool(grid[0, number].any()) for grid in found.maps.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["obb"])
-def test_other_heads_have_boxes_too(task: str, street: str) -> None:
-    model = detector(f"yolov8n-{task}")
-    found = seewhy.explain(model, street, seewhy.Box(index=0), method="layer_cam")
-    assert found.heatmap.max() == 1
-
-
-@pytest.mark.slow
-def test_a_classifier_has_logits(street: str) -> None:
-    torch.manual_seed(0)
-    model = ultralytics.YOLO("yolov8n-cls.yaml")
-    model.overrides["imgsz"] = 64
-    found = seewhy.explain(model, street, method="layer_cam")
-    likely = model.model.eval()(model_input(found.photos[0]))[0]
-    torch.testing.assert_close(found.probabilities, likely.amax(1), rtol=0, atol=1e-6)
-
-
-def model_input(photo: Image.Image) -> Tensor:
-    return seewhy.models.Preprocess((64, 64), 64, (0.0,) * 3, (1.0,) * 3, "bilinear")(photo)[None]
-
-
-def test_the_object_stands_for_the_network_inside(street: str) -> None:
-    model = detector("yolov8n")
-    assert as_module(model) is model.model
-    tensor = Letterbox((SIDE, SIDE))(street)[None]
-    plain = seewhy.explain(model.model, tensor, seewhy.Box(index=0), method="layer_cam")
-    photo = seewhy.explain(model, street, seewhy.Box(index=0), method="layer_cam")
-    assert torch.equal(plain.heatmap, photo.heatmap)
+@pytest.mark.parametrize(
+    "family", [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
+)
+@pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
+def test_a_classifier_has_logits(family: str, tmp_path: Path) -> None:
+    model, photo = detector(family, "-cls", tmp_path), picture()
+    found = seewhy.explain(model, photo, method="layer_cam")
+    expected = model.predict(photo, verbose=False)[0].probs
+    torch.testing.assert_close(found.probabilities, expected.data.max()[None], rtol=0, atol=1e-6)
+    assert found.targets.classes().tolist() == [expected.top1]
 
 
 @pytest.mark.parametrize("size", [(150, 110), (64, 200), (97, 33), (96, 96)])

@@ -18,5 +18,6 @@ def cosine(one, other):
 
 
 def similarity(target, proposals):
-    """target, each of proposals: (box, class probabilities)."""
-    return max((overlap(target[0], box) * cosine(target[1], likely) for box, likely in proposals), default=0.0)
+    """target, each of proposals: (box, class probabilities); there is any object as likely as the likeliest class."""
+    alike = (overlap(target[0], box) * cosine(target[1], likely) * max(likely) for box, likely in proposals)
+    return max(alike, default=0.0)

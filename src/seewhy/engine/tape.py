@@ -288,7 +288,7 @@ class StillRecording(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._recording = self._refused = False  # refused: the model has turned recording off by itself
+        self._recording = False
         self._left = ExitStack()  # of blocks of `inference_mode`, each by a block of ours inside it
 
     def __enter__(self) -> Self:
@@ -314,7 +314,7 @@ class StillRecording(TorchFunctionMode):
         if torch.is_inference_mode_enabled():
             self.begin()
         if func is _torch.set_grad_enabled:
-            self._refused, args = not args[0], (True,)
+            args = (True,)
         elif func in _WITHOUT_A_GRAPH:
             args = (args[0].detach(), *args[1:])
         try:
@@ -322,7 +322,7 @@ class StillRecording(TorchFunctionMode):
         except RuntimeError as error:
             if "nference tensors" in str(error):  # made before recording began: copies can be in a graph
                 return func(*rebuild(args, _ordinary), **rebuild(kwargs, _ordinary))
-            if self._refused and "leaf Variable" in str(error):  # it writes to a weight
+            if "leaf Variable" in str(error):  # it writes to a weight, as it may where nothing is recorded
                 with torch.no_grad():
                     return func(*args, **kwargs)
             raise

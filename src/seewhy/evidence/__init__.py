@@ -10,6 +10,7 @@ from seewhy.evidence._prompt import Question, logits, question
 from seewhy.evidence._provider import Provider, provides
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._request import Request, requests
+from seewhy.evidence._share import shares
 
 __all__ = [
     "Forward",
@@ -27,4 +28,5 @@ __all__ = [
     "question",
     "requests",
     "see_each_other",
+    "shares",
 ]

@@ -20,8 +20,7 @@ from seewhy.methods.rounding import is_blank, is_even, is_noise
 Maps = Mapping[str, Tensor]  # by layer (B, [T,] *grid)
 
 _SCALE = 1 / 3  # of the score: its products are rounded otherwise
-# of its size a map of rounding changes by more, if all is rounded otherwise; others by far less
-_OWN, _OWN_IN_HALF = 1e-3, 0.15
+_OWN = 0.25  # of its size a map of rounding changes by more, if all is rounded otherwise; others by far less
 
 
 class Doubt(NamedTuple):
@@ -74,8 +73,7 @@ def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forwar
             if bool(suspected.any()) and call.image.is_floating_point():
                 redrawn = redrawn or again(_otherwise(forward))
                 other = _flat(redrawn[label], call.batch, len(call.space))
-                own = _OWN_IN_HALF if torch.finfo(kept.dtype).bits < 32 else _OWN
-                noise = suspected & (_change(flat, other) > own)
+                noise = suspected & (_change(flat, other) > _OWN)
         for images, problem, advice in (
             (of_nothing, "is of an image that is zero everywhere", "look at how the image was read and preprocessed"),
             (noise, "is rounding: its gradient is zero", "try a later or earlier layer, or another target"),
@@ -129,4 +127,5 @@ def _otherwise(forward: Forward) -> Forward:
 def _change(one: Tensor, other: Tensor) -> Tensor:
     """By how much maps differ, whatever their sizes."""
     shown = [F.normalize(maps.double(), dim=-1, eps=0) for maps in (one, other)]
-    return (shown[0] - shown[1]).nan_to_num(1.0).norm(dim=-1)
+    apart: Tensor = torch.linalg.vector_norm((shown[0] - shown[1]).nan_to_num(1.0), dim=-1)
+    return apart

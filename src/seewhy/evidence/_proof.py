@@ -143,7 +143,7 @@ def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> di
 
     modules = run.modules(tuple(dict.fromkeys(label.name for label in known)))
     with torch.no_grad(), after_forward(modules, keep):
-        run.run(rows)
+        rows.with_rows(Tensor.clone).run(run.model)  # what it answers is of no interest
     labels = call_labels([call for call, _ in made])
     found = {}
     for label, (_, tensor) in zip(labels, made, strict=True):

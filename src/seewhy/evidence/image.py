@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from seewhy._types import AskSlopes, Slopes
@@ -23,7 +23,7 @@ def _image(forward: Forward) -> Iterable[Tensor]:
 
 
 @provides("inputs")
-def inputs(request: Request) -> Float[Tensor, "B C *size"]:
+def inputs(request: Request) -> Inexact[Tensor, "B C *size"]:
     """The images."""
     return at_least_float32(request.forward.call.image)
 

@@ -11,6 +11,7 @@ from seewhy import targets
 from seewhy._types import Fold
 from seewhy.engine.probe import Precision
 from seewhy.evidence import Gradients
+from seewhy.explainer._concepts import Discovery
 from seewhy.explainer._explainer import Explainer
 from seewhy.hooks.select import Layers
 from seewhy.methods import default
@@ -133,6 +134,10 @@ def concepts(
     layers: Layers | None = None,
     grid: Fold | tuple[int, ...] | None = None,
     labels: Sequence[str] | None = None,
+    method: Discovery = "factorization",
+    target: targets.Classes | targets.Target = None,
+    **options: Any,
 ) -> Concepts:
     """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
-    return Explainer(model, layers=layers, grid=grid, labels=labels).concepts(inputs, count)
+    explainer = Explainer(model, layers=layers, grid=grid, labels=labels)
+    return explainer.concepts(inputs, count, method=method, target=target, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -28,8 +28,8 @@ from seewhy.errors import (
     SeewhyError,
     warn,
 )
-from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logits, question, see_each_other
-from seewhy.explainer._concepts import concepts_of
+from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logits, question, see_each_other, shares
+from seewhy.explainer._concepts import Discovery, discovered
 from seewhy.explainer._maps import Drawing
 from seewhy.explainer._options import check_methods, check_values, has_a_window
 from seewhy.hooks.nested import rebuild, tensors
@@ -168,6 +168,7 @@ class Explainer:
             labels=self.labels,
             embeds=getattr(self.model, "num_classes", None) == 0,  # timm's models without a head
             encode=self.loaded.embed_text if self.loaded else None,
+            shares=cache(partial(shares, self.model, batch_size)),
             regression=getattr(getattr(self.model, "config", None), "problem_type", None) == "regression",
             num_classes=targets.declared_classes(self.model),
             differentiable=any(found.differentiates for found in self.methods),
@@ -377,27 +378,40 @@ class Explainer:
         explainer = Explainer(model, method, layers=list(layers) or None, **self._options)
         return replace(explainer(inputs, target), note=reason)
 
-    def concepts(self, inputs: Any, count: int = 5) -> Concepts:
+    def concepts(
+        self,
+        inputs: Any,
+        count: int = 5,
+        *,
+        method: Discovery = "factorization",
+        target: targets.Classes | targets.Target = None,
+        **options: Any,
+    ) -> Concepts:
         """Show the activations of a layer as `count` concepts: where each one is, and which classes it speaks for.
 
-        Deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images together. Costs one forward
-        for the images and one for the concepts.
-
         Args:
-            inputs: as for `explain`.
+            inputs: as for `explain`. For "craft", images of one class.
             count: how many concepts.
+            method: "factorization" is deep feature factorization (Collins et al. 2018, arXiv:1806.10206), of all images
+                together; it costs a forward for the images and one for the concepts. "craft" is of crops, and tells how
+                important each concept is for the target: see `seewhy.explainer._concepts.craft`.
+            target: for "craft", as for `explain`; one for each image.
+            **options: of "craft". crop: the side of a crop, in pixels of the input; designs: how many shares of each
+                concept are tried; share: of the crops by which a concept is taken apart.
 
         Returns:
             The concepts. Their scores are those that the model gives where the layer returns a concept everywhere, as
             strong as it is at its strongest place. What else there is in the layer's output is of the first image.
 
         Raises:
-            LayerError: for more than one layer.
+            LayerError: for more than one layer. "craft" takes several, and takes each concept of the last one apart at
+                the one before.
+            MethodError: for another method, and a target or options without "craft".
         """
         inputs, photos, frames = self.prepared(inputs)
         with session(self.model, inputs, select=self._select) as run:
-            found = concepts_of(self.recorder.first(run, None), count)
-        return replace(found, labels=self.labels, frames=frames, photos=photos)
+            found = discovered(self.recorder, run, count, method, target, options)
+        return found.seen_in(self.labels, frames, photos)
 
     def prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
         """What the model is called with; and where photographs were passed, these and what the model sees of them."""

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InputError, MissingExtra
-from seewhy.jobs import analysis, overlays, sink
+from seewhy.jobs import analysis, overlays, samples, sink
 from seewhy.jobs.plan import Plan
 from seewhy.jobs.reading import photo_of
 from seewhy.jobs.sources import Sample, Source, picture_at, source_of
@@ -144,6 +144,23 @@ class Table:
         except ImportError as error:
             raise MissingExtra.of("pandas", "jobs") from error
         return self.to_arrow(columns).to_pandas()
+
+    def to_fiftyone(self, name: str | None = None, *, persistent: bool = False) -> Any:
+        """The pictures as a dataset of FiftyOne, to be looked at in its app: `fiftyone.launch_app(dataset)`.
+
+        Each picture is a sample with `ground_truth`, `prediction` and, for each of its targets, `heatmap` over the
+        whole picture and `hot`, the boxes around what is hot: `heatmap_2` and `hot_2` for the second one, and so on.
+        Rows that are errors are samples tagged "error". The other columns are fields.
+
+        Args:
+            name: of the dataset; None lets FiftyOne choose.
+            persistent: whether FiftyOne keeps it beyond its session.
+
+        Raises:
+            MissingExtra: if fiftyone is not installed.
+            InputError: for a picture that is no file here.
+        """
+        return samples.dataset(self, name, persistent=persistent)
 
     def row(self, number: int) -> Row:
         """One row, by the names of the columns."""

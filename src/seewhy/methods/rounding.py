@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from seewhy.methods.registry import Method
@@ -75,7 +75,7 @@ def is_even(maps: Float[Tensor, "*N places"]) -> Bool[Tensor, "*N"]:
     return same & (largest > 0)
 
 
-def is_blank(images: Float[Tensor, "B c *size"]) -> Bool[Tensor, " B"]:
+def is_blank(images: Shaped[Tensor, "B c *size"]) -> Bool[Tensor, " B"]:
     """Whether an image is the same at all places, black for one: no place of it can say more than another."""
     flat = images.flatten(2)
-    return (flat.amax(-1) == flat.amin(-1)).all(1)
+    return (flat == flat[..., :1]).flatten(1).all(1)

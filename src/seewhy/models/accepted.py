@@ -52,9 +52,14 @@ def as_module(model: object) -> nn.Module:
 
 
 def with_preprocessing(model: object) -> object:
-    """`model` as it is; of ultralytics' objects that predict, with how they prepare photographs and name classes."""
+    """`model` as it is; ultralytics' with how they prepare photographs and name classes.
+
+    These may be the objects that predict or the networks in them.
+    """
+    if yolo.is_network(model):
+        return yolo.loaded(model, {})
     if isinstance(model, nn.Module) and _predicts(model) and yolo.is_network(getattr(model, "model", None)):
-        return yolo.loaded(model)
+        return yolo.loaded(model.model, getattr(model, "overrides", {}))
     return model
 
 

@@ -20,6 +20,23 @@ from seewhy.images.letterbox import Letterbox
 from seewhy.images.preprocess import Preprocess
 
 
+@dataclass(frozen=True)
+class TextSide:
+    """The text side of a model of images and texts.
+
+    Attributes:
+        embed: from N prompts to their embeddings (N, D).
+        decode: from a token's number to its text.
+    """
+
+    embed: Callable[[Sequence[str]], Tensor]
+    decode: Callable[[int], str]
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """The embeddings of prompts."""
+        return self.embed(prompts)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Loaded:
     """A model with its preprocessing and the names of its classes.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy._types import Frame
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Concepts:
-    """What a layer of a model sees in B images, as K concepts that they share, the largest share of activations first.
+    """What a layer of a model sees in B images, as K concepts that they share.
+
+    The one that makes up most of the activations comes first; where there is an importance, the most important one.
 
     Attributes:
         maps: (B, K, *grid), how much of each concept is where, from 0 up.
@@ -31,6 +33,12 @@ class Concepts:
         scores: (K, classes), the model's scores of a picture that is nothing but the concept.
         layer: its name.
         size: as in `Explanation`, as are labels, frames and photos.
+        importance: (K,), the total Sobol index of each concept for the score, meaned over images: the share of the
+            score's variance that it has a part in. None where no score was asked about.
+        crops: (N, 1 + 2 S), of which the concepts were made: the number of the image, then where the crop begins and
+            ends along each of S axes, in pixels of the input.
+        shares: (N, K), how much of each concept is in each crop.
+        parts: for each concept what it is made of at an earlier layer, where one was named.
     """
 
     maps: Float[Tensor, "B K ..."]
@@ -41,6 +49,10 @@ class Concepts:
     labels: Sequence[str] | None = None
     frames: tuple[Frame, ...] | None = None
     photos: tuple[Image.Image, ...] | None = None
+    importance: Float[Tensor, " K"] | None = None
+    crops: Int[Tensor, "N bounds"] | None = None
+    shares: Float[Tensor, "N K"] | None = None
+    parts: tuple[Concepts, ...] = ()
 
     @cached_property
     def heatmaps(self) -> Float[Tensor, "B K ..."]:
@@ -50,16 +62,28 @@ class Concepts:
         return arrays.resize(scaled.float(), self.size)
 
     def legend(self, top: int = 2) -> list[str]:
-        """For each concept the `top` classes that it speaks for most, with their probabilities."""
+        """For each concept its importance, where known, and the `top` classes that it speaks for most."""
+        known = [""] * len(self.scores) if self.importance is None else [f"{one:.2f}: " for one in self.importance]
         likely = self.scores.float().softmax(1)
         values, classes = likely.topk(min(top, likely.shape[1]))
         return [
-            ", ".join(
+            weight
+            + ", ".join(
                 f"{self.labels[index].split(',')[0] if self.labels else f'class {index}'} {value:.2f}"
                 for index, value in zip(row, shares, strict=True)
             )
-            for row, shares in zip(classes.tolist(), values.tolist(), strict=True)
+            for weight, row, shares in zip(known, classes.tolist(), values.tolist(), strict=True)
         ]
+
+    def seen_in(
+        self,
+        labels: Sequence[str] | None,
+        frames: tuple[Frame, ...] | None,
+        photos: tuple[Image.Image, ...] | None,
+    ) -> Concepts:
+        """The same, of these photographs and with these names, and so are its parts."""
+        parts = tuple(part.seen_in(labels, frames, photos) for part in self.parts)
+        return replace(self, labels=labels, frames=frames, photos=photos, parts=parts)
 
     def figure(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Figure:
         """Every image with its concepts in colours, and the legend: see `seewhy.render._concepts.figure`."""

@@ -12,7 +12,7 @@ from seewhy.targets.classes import (
     class_scores,
     finer,
 )
-from seewhy.targets.context import Context, Encode
+from seewhy.targets.context import Context, Encode, Shares
 from seewhy.targets.indices import Classes, as_indices, find_label, matching_labels, per_image
 from seewhy.targets.outputs import Output, answers, scores_tensor, select
 from seewhy.targets.regions import Pixel, Region
@@ -26,7 +26,7 @@ from seewhy.targets.resolving import (
     probabilities,
     resolve,
 )
-from seewhy.targets.text import Similarity, Text, without_redundancy
+from seewhy.targets.text import Interaction, Similarity, Text, without_redundancy
 from seewhy.targets.tokens import Spoken, Token, probable
 
 __all__ = [
@@ -40,11 +40,13 @@ __all__ = [
     "Encode",
     "Finer",
     "FunctionTarget",
+    "Interaction",
     "Output",
     "Pixel",
     "Probability",
     "Redetected",
     "Region",
+    "Shares",
     "Similarity",
     "Spoken",
     "Target",

@@ -19,7 +19,6 @@ from seewhy.targets.context import Context
 from seewhy.targets.indices import Classes, as_indices, per_image
 from seewhy.targets.outputs import is_detections, scores_tensor, tensors_called
 
-_SURE, _TWICE = 0.25, 0.7  # ultralytics' own: least score of a detection, most overlap of two of one class
 _SAME = 0.5  # boxes whose intersection over union is this or more are taken for one object
 
 
@@ -66,7 +65,7 @@ class Box(ObjectTarget):
         label: the object's class, an index or label; None takes what the model detected.
         box: (x0, y0, x1, y1) in pixels of the input. The detection of the highest intersection over union is meant,
             from 0.5 on.
-        index: its number in the model's own order; of ultralytics' models that in which they list what they predict.
+        index: its number in the model's own order; of ultralytics' models in the list that they predict.
         num_classes: K, for raw tensors whose model does not say it and whose classes have no names.
         sizes: (B, 2), heights and widths of the inputs. Filled in when the target is resolved.
 
@@ -137,9 +136,11 @@ class Box(ObjectTarget):
 class Redetected(ObjectTarget):
     """How surely the same object is detected still, for each image and target: what D-RISE asks of a masked image.
 
-    The largest product, over the detections there are, of a box's intersection over union with `box` and the cosine of
-    its class probabilities with `likely` (Petsiuk et al. 2021, arXiv:2006.03204; without its objectness, which none of
-    the known outputs gives apart). 0 where nothing is detected. Made by `redetected`.
+    The largest product, over the detections there are, of a box's intersection over union with `box`, the cosine of its
+    class probabilities with `likely`, and how likely there is any object (Petsiuk et al. 2021, arXiv:2006.03204). The
+    last is the objectness of heads that have one (YOLOv5, YOLOX). Of others that have a box at every place or query it
+    is the highest probability of a class, since the box alone says nothing; it is 1 for torchvision's detectors, which
+    list what they detect. 0 where nothing is detected. Made by `redetected`.
 
     Args:
         label: the class of each object.
@@ -206,7 +207,7 @@ def _likeness(image: _Detections, box: Float[Tensor, "4"], likely: Float[Tensor,
     known = min(image.likely.shape[1], len(likely))  # listed labels may end anywhere: a class beyond is not detected
     shared = image.likely[:, :known] @ likely[:known].to(image.likely)
     cosine = shared / (image.likely.norm(dim=1) * likely.norm()).clamp(min=torch.finfo(shared.dtype).tiny)
-    alike: Tensor = _overlap(image.boxes, box.to(image.boxes)) * cosine
+    alike: Tensor = overlap(image.boxes, box.to(image.boxes)) * cosine * image.sure
     return alike.max()
 
 
@@ -243,23 +244,44 @@ class _Detections(NamedTuple):
         boxes: (x0, y0, x1, y1) in pixels.
         scores: the score of each class; -inf where the box is not of it.
         likely: the probability of each class.
-        dense: whether they are all of a head's, and are listed after those of one object are made one.
+        sure: how likely there is any object.
+        numbers: of each in the model's own list; -1 for what that does not hold.
     """
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, "N K"]
     likely: Float[Tensor, "N K2"]
-    dense: bool = False
+    sure: Float[Tensor, " N"]
+    numbers: Int[Tensor, " N"]
 
 
-def dense(boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N K"]) -> dict[str, Tensor]:
+def dense(
+    boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N K"], numbers: Int[Tensor, "B N"]
+) -> dict[str, Tensor]:
     """A detector's output, with all boxes of its head, as `Box` reads it.
 
     Args:
-        boxes: (centre x, centre y, width, height) in pixels of the input.
-        scores: the probability of each class.
+        boxes: (x0, y0, x1, y1) in pixels of the input.
+        scores: the probability of each class; 0 where a box is not of it.
+        numbers: of each box in the list that the model predicts, from 0; -1 for what that does not hold.
     """
-    return {"dense_boxes": _corners(boxes), "dense_scores": scores}
+    return {"dense_boxes": boxes, "dense_scores": scores, "dense_numbers": numbers}
+
+
+def _listed_all(
+    boxes: Float[Tensor, "B N 4"],
+    scores: Float[Tensor, "B N K"],
+    likely: Float[Tensor, "B N K2"],
+    sure: Float[Tensor, "B N"] | None = None,
+) -> list[_Detections]:
+    """Each image's detections, of a model that lists all of them in its output's order.
+
+    Args:
+        boxes, scores, likely: as in `_Detections`.
+        sure: likewise; None takes the highest probability of a class.
+    """
+    numbers = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
+    return list(map(_Detections, boxes, scores, likely, likely.amax(-1) if sure is None else sure, numbers))
 
 
 def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int | None) -> list[_Detections]:
@@ -278,15 +300,18 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int
         # one column more than there are names stands for no object, and then a softmax is meant
         ends_in_none = num_classes == scores.shape[-1] - 1
         likely = scores.softmax(-1)[..., :num_classes] if ends_in_none else scores.sigmoid()
-        return list(map(_Detections, _corners(boxes[0]) * scale, scores, likely))
-    if every := tensors_called(outputs, ("dense_boxes", "dense_scores")):
-        return [_Detections(boxes, scores, scores, dense=True) for boxes, scores in zip(*every, strict=True)]
+        return _listed_all(corners(boxes[0]) * scale, scores, likely)
+    if every := tensors_called(outputs, ("dense_boxes", "dense_scores", "dense_numbers")):
+        found, likely, numbers = every
+        return list(
+            map(_Detections, found, torch.where(likely > 0, likely, -torch.inf), likely, likely.amax(-1), numbers)
+        )
     raw = scores_tensor(outputs)
     known = raw.ndim == 3 and num_classes is not None
     # where a row for each class would fit as well, it is that: the more common form
     if known and num_classes and raw.shape[2] == 5 + num_classes and raw.shape[1] != 4 + num_classes:
         scores = raw[..., 5:] * raw[..., 4:5]
-        return list(map(_Detections, _corners(raw[..., :4]), scores, scores))
+        return _listed_all(corners(raw[..., :4]), scores, scores, raw[..., 4])
     if raw.ndim != 3 or not 4 < raw.shape[1] < raw.shape[2]:
         raise OutputError(
             "no boxes were found in the model's output.",
@@ -303,14 +328,15 @@ def _detections(outputs: Any, sizes: Int[Tensor, "B 2"] | None, num_classes: int
             do="pass Box(..., num_classes=K), or labels=[...] with a name per class",
         )
     scores = raw[:, 4 : 4 + num_classes].mT
-    return list(map(_Detections, _corners(raw[:, :4].mT), scores, scores))
+    return _listed_all(corners(raw[:, :4].mT), scores, scores)
 
 
 def _labelled(boxes: Tensor, scores: Tensor, labels: Tensor) -> _Detections:
     classes = int(labels.max()) + 1 if labels.numel() else 1
     none = scores.new_full((len(scores), classes), -torch.inf)
     found = none.scatter(1, labels[:, None], scores[:, None])
-    return _Detections(boxes, found, torch.where(found.isfinite(), found, 0))
+    likely = torch.where(found.isfinite(), found, 0)
+    return _Detections(boxes, found, likely, torch.ones_like(scores), torch.arange(len(boxes), device=boxes.device))
 
 
 def _without_no_object(image: _Detections, num_classes: int | None) -> _Detections:
@@ -323,7 +349,7 @@ def _without_no_object(image: _Detections, num_classes: int | None) -> _Detectio
     return image._replace(scores=image.scores[:, :num_classes])
 
 
-def _corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+def corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
     """(x0, y0, x1, y1) for (centre x, centre y, width, height)."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], -1)
@@ -364,12 +390,12 @@ def _aligned(
     return rows, bool(counts)
 
 
-def _overlap(boxes: Float[Tensor, "N 4"], box: Float[Tensor, "4"]) -> Float[Tensor, " N"]:
-    """Intersection over union of each of `boxes` with `box`."""
-    sides = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp(min=0)
-    shared = sides.prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return shared / (areas + (box[2:] - box[:2]).prod() - shared)
+def overlap(boxes: Float[Tensor, "*#N 4"], others: Float[Tensor, "*#N 4"]) -> Float[Tensor, "..."]:
+    """Intersection over union of `boxes` with `others`, whose shapes are broadcast."""
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
+    shared = sides.clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    return shared / (areas + (others[..., 2:] - others[..., :2]).prod(-1) - shared)
 
 
 def _find(image: _Detections, label: Tensor | None, index: Tensor | None, box: Tensor | None) -> tuple[int, int] | None:
@@ -380,30 +406,14 @@ def _find(image: _Detections, label: Tensor | None, index: Tensor | None, box: T
     rank, classes = scores.max(1)
     fits = rank > -torch.inf
     if index is not None:
-        listed = _objects(image) if image.dense else torch.arange(len(boxes), device=boxes.device)
-        fits &= torch.isin(torch.arange(len(boxes), device=boxes.device), listed[int(index) :][:1])
+        fits &= image.numbers == int(index)
     if box is not None:
-        rank = _overlap(boxes, box.to(boxes))
+        rank = overlap(boxes, box.to(boxes))
         fits &= rank >= _SAME
     if not fits.any():
         return None
     best = int(torch.where(fits, rank, -torch.inf).argmax())
     return best, int(classes[best])
-
-
-def _objects(image: _Detections) -> Int[Tensor, " objects"]:
-    """The numbers of the boxes that are left, the best first, when every object has one (non-maximum suppression)."""
-    likely, classes = image.scores.detach().max(1)
-    order = likely.argsort(descending=True, stable=True)
-    order = order[likely[order] > _SURE]
-    left = []
-    while len(order):
-        left.append(order[0])
-        again = _overlap(image.boxes.detach()[order], image.boxes.detach()[order[0]]) > _TWICE
-        again &= classes[order] == classes[order[0]]
-        again[0] = True
-        order = order[~again]
-    return torch.stack(left) if left else order
 
 
 def _score(image: _Detections, label: Tensor, box: Tensor) -> Float[Tensor, ""]:
@@ -428,11 +438,11 @@ def _found(
 
 def _listed(image: _Detections) -> str:
     """The detections of an image, the first five, by number, class, place and score."""
-    places = _objects(image).tolist() if image.dense else range(len(image.boxes))
-    classes = image.scores.argmax(1)
+    count, classes = int((image.numbers >= 0).sum()), image.scores.argmax(1)
+    places = [int((image.numbers == number).nonzero()) for number in range(min(count, 5))]
     lines = [
         f"index {number}: label {int(classes[place])} at {[round(side) for side in image.boxes[place].tolist()]}"
-        for number, place in enumerate(places[:5])
+        for number, place in enumerate(places)
     ]
-    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    more = f" and {count - 5} more" if count > 5 else ""
     return "one of " + "; ".join(lines) + more if lines else "a detection; the model found none"

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Encode = Callable[[Sequence[str]], Tensor]  # N prompts -> (N, D)
+
+
+class Shares(NamedTuple):
+    """What each token of a prompt adds to the prompt's embedding.
+
+    Attributes:
+        tokens: the T tokens, as texts.
+        vectors: (T, D), what each adds.
+        gap: the share of the embedding's change that they miss together.
+    """
+
+    tokens: tuple[str, ...]
+    vectors: Float[Tensor, "T D"]
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Context:
         labels: a name per class.
         embeds: whether the output is known to be an embedding.
         encode: the model's text side.
+        shares: (text side, prompt, steps) -> what each token of the prompt adds to its embedding.
         regression: whether a single output is known to be a value. It is no logit then: it has no negative side.
         num_classes: how many classes the model's head says that it has: see `declared_classes`.
         differentiable: whether gradients of the score will be taken.
@@ -33,6 +49,7 @@ class Context:
     labels: Sequence[str] | None = None
     embeds: bool = False
     encode: Encode | None = None
+    shares: Callable[[Encode, str, int], Shares] | None = None
     regression: bool = False
     num_classes: int | None = None
     differentiable: bool = False

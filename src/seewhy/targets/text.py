@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.errors import TargetError, TargetTypeError
+from seewhy.errors import TargetError, TargetTypeError, warn
 from seewhy.targets.base import BaseTarget
 from seewhy.targets.context import Context, Encode
 from seewhy.targets.outputs import embedding_tensor
+
+_GAP = 0.05  # of what the tokens add to a prompt's embedding
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,12 @@ class Text(BaseTarget):
         against: one prompt or several. Their mean cosine is taken off: what is left speaks for the one rather than
             the others.
         encode: from N prompts to their embeddings (N, D). Models of `seewhy.load` that have a text side bring it.
+        interaction: whether each token of the prompt is a target of its own: see `Interaction`.
+        steps: points of the integral by which the tokens' parts in the prompt are found.
 
     Raises:
-        TargetError: on the call, if there is no text side.
+        TargetError: on the call, if there is no text side; for an interaction if the text side is not one of the
+            model's, and where there are several prompts.
         TargetTypeError: on the call, for a prompt that is no text.
 
     Example:
@@ -100,14 +105,42 @@ class Text(BaseTarget):
     prompt: str | Sequence[str]
     against: str | Sequence[str] | None = None
     encode: Encode | None = None
+    interaction: bool = False
+    steps: int = 16
 
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
         return self._similarity(Context(batch=0))(outputs)
 
-    def resolved(self, outputs: Any, context: Context) -> Similarity:
+    def resolved(self, outputs: Any, context: Context) -> Similarity | Interaction:
+        """The likeness to the prompt's embedding, or that of each token's part in it."""
+        if self.interaction:
+            return self._interaction(context)
         return self._similarity(context).resolved(outputs, context)
 
-    def _similarity(self, context: Context) -> Similarity:
+    def _interaction(self, context: Context) -> Interaction:
+        """For every image the tokens' parts in the prompt.
+
+        Warns:
+            MapWarning: if they miss more than a twentieth of what they should add up to.
+        """
+        if not isinstance(self.prompt, str) or self.against is not None:
+            raise TargetError(
+                "interaction is of the tokens of one prompt.",
+                got=repr(self.prompt) + ("" if self.against is None else f" against {self.against!r}"),
+                do="pass one prompt for all images, and none against it",
+            )
+        encode = self._encode(context)
+        if context.shares is None:
+            raise TargetError("the tokens of a prompt are told apart by seewhy.explain.", got="a target on its own")
+        found = context.shares(encode, self.prompt, self.steps)
+        if found.gap > _GAP:
+            warn(
+                f"the tokens of {self.prompt!r} miss {found.gap:.0%} of what they add to its embedding: "
+                f"more steps than {self.steps} find it."
+            )
+        return Interaction(found.vectors.expand(context.batch, -1, -1), found.tokens, self.prompt)
+
+    def _encode(self, context: Context) -> Encode:
         encode = self.encode or context.encode
         if encode is None:
             raise TargetError(
@@ -116,11 +149,47 @@ class Text(BaseTarget):
                 expected="a model of seewhy.load with a text side, such as open_clip:RN50 or a transformers CLIP",
                 do="pass Text(prompt, encode=...), a function from a list of prompts to their embeddings (N, D)",
             )
+        return encode
+
+    def _similarity(self, context: Context) -> Similarity:
+        encode = self._encode(context)
         wanted = context.encoded(encode, _prompts(self.prompt))
         against = None if self.against is None else context.encoded(encode, _prompts(self.against))
         if isinstance(self.prompt, str):
             return Similarity(wanted[0], against, self.prompt)
         return Similarity(wanted, against)
+
+
+@dataclass(frozen=True)
+class Interaction(BaseTarget):
+    """What each of T tokens of a prompt adds to the prompt's likeness to each image. `Text(..., interaction=True)`.
+
+    Second order attribution (Möller et al. 2024, arXiv:2408.14153, section 3). The cosine of two towers is
+    f(a, b) = g(a) . h(b), of embeddings scaled to length 1, so the attribution to a pair of features, one of each side,
+    is the product of what the two say of the embedding: A_ij = (a_i - r_i) J^g_i . J^h_j (b_j - q_j), where J is the
+    mean of a tower's Jacobian on the way from its reference, r or q. Summed over a token's features the right side is
+    a vector v_t, and the map of the score g(a) . v_t is the attribution to pairs of places and this token. So any
+    method makes it: `hires_cam` at a layer takes J^g at the image alone, `integrated_gradients` on the input takes the
+    mean. The T scores add up to f(a, b) - f(a, q), and the maps of a method that is linear in the gradient to that of
+    the whole prompt. The authors' code leaves the embeddings' lengths out of J and divides by them afterwards.
+
+    Attributes:
+        vectors: (B, T, D), what each token adds to the prompt's embedding.
+        tokens: the tokens, as texts.
+        prompt: all of it.
+    """
+
+    vectors: Float[Tensor, "B T D"]
+    tokens: tuple[str, ...]
+    prompt: str
+
+    def __call__(self, outputs: Any) -> Float[Tensor, "B T"]:
+        given = F.normalize(embedding_tensor(outputs, self.vectors.shape[-1]), dim=-1)
+        return torch.einsum("bd,btd->bt", given, self.vectors.to(given))
+
+    def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
+        """The token, or the prompt."""
+        return self.prompt if number is None else self.tokens[number]
 
 
 def without_redundancy(target: Any, outputs: Any, *, scale: float = 2.0) -> Any:

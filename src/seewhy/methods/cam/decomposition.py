@@ -139,6 +139,20 @@ def factorize(
     return maps[:, order].reshape(space).movedim(-1, 1).to(activations.dtype), channels[order].to(activations.dtype)
 
 
+def coefficients(
+    activations: Layer, vectors: Float[Tensor, "K C"], *, rounds: int = 200
+) -> Float[Tensor, "B K *space"]:
+    """How much of each concept is where, from 0 up: H with |A - H W| least for given W, by the steps of `factorize`."""
+    rows = activations.movedim(1, -1).flatten(0, -2).double().clamp(min=0)
+    channels = vectors.double()
+    product, gram = rows @ channels.mT, channels @ channels.mT
+    maps = torch.zeros_like(product)
+    for _ in range(rounds):
+        maps = _improved(maps, product, gram)
+    space = (activations.shape[0], *activations.shape[2:], len(vectors))
+    return maps.reshape(space).movedim(-1, 1).to(activations.dtype)
+
+
 def _improved(factor: Tensor, product: Tensor, gram: Tensor) -> Tensor:
     """Each column of the (n, K) `factor` in turn at its best while the others stay, and not below 0."""
     columns = list(factor.unbind(1))

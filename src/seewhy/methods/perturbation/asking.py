@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
 from seewhy._types import Ask
 from seewhy.images import arrays
 
 Layer = Float[Tensor, "B C *space"]
-Images = Float[Tensor, "B c *size"]
+Images = Inexact[Tensor, "B c *size"]
 Map = Float[Tensor, "B *space"]
 Make = Callable[[Tensor, Tensor], Tensor]  # (images (n,), numbers (n,)) -> (n, c, *size)
 

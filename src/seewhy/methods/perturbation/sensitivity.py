@@ -46,24 +46,43 @@ def sobol(
         cells: of the grid, along each side.
         baseline: what shows where a cell does not: "zero", "mean", "blur", or images of the inputs' shape.
     """
+    grid = (cells,) * (inputs.ndim - 2)
+    masks = design(math.prod(grid), designs, generator).to(inputs.device)
+    unseen = inputs.new_zeros(len(inputs), 1, dtype=torch.float32)
+    shown = _shown(inputs, masks.reshape(-1, *grid), baseline)
+    indices = total_indices(asked(score, every(inputs, len(masks)), shown, unseen), designs)
+    return arrays.resize(indices.reshape(-1, *grid).to(torch.float32), tuple(inputs.shape[2:]))
+
+
+def design(count: int, designs: int, generator: Generator) -> Float[Tensor, "N count"]:
+    """The shares at which a score is asked for total Sobol indices of `count` variables, (1 + count) x designs rows.
+
+    Args:
+        count: the number of variables.
+        designs: rows of the first draw A; powers of two fill the space most evenly. After these rows come, for each
+            variable, those of A with this variable of a second draw.
+        generator: says which scrambled Sobol sequence the two draws are.
+
+    Raises:
+        InputError: for fewer than two designs, and more variables than the sequence has.
+    """
     if designs < 2:
         raise InputError("`designs` is too small.", got=designs, expected="at least 2")
-    grid = (cells,) * (inputs.ndim - 2)
-    count = math.prod(grid)
     if not 0 < 2 * count <= SobolEngine.MAXDIM:
         raise InputError("the grid has too many cells.", got=f"{count}", expected=f"at most {SobolEngine.MAXDIM // 2}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     sequence = SobolEngine(2 * count, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    first, second = sequence.draw(designs).to(inputs.device).chunk(2, 1)
-    exchanged = torch.where(torch.eye(count, dtype=torch.bool, device=inputs.device)[:, None], second, first)
-    masks = torch.cat([first[None], exchanged]).reshape(-1, *grid)  # (1 + cells, designs) masks
-    unseen = inputs.new_zeros(len(inputs), 1, dtype=torch.float32)
-    found = asked(score, every(inputs, len(masks)), _shown(inputs, masks, baseline), unseen).double()
-    found = found.reshape(len(inputs), 1 + count, designs)
+    first, second = sequence.draw(designs).chunk(2, 1)
+    exchanged = torch.where(torch.eye(count, dtype=torch.bool)[:, None], second, first)
+    return torch.cat([first[None], exchanged]).flatten(0, 1)
+
+
+def total_indices(scores: Float[Tensor, "B N"], designs: int) -> Float[Tensor, "B count"]:
+    """Jansen's estimator from the scores at the rows of `design`; 0 where the score does not vary."""
+    found = scores.double().reshape(len(scores), -1, designs)
     variance = found[:, 0].var(1, keepdim=True)
     indices = (found[:, :1] - found[:, 1:]).square().mean(2) / 2
-    indices = torch.where(variance > 0, indices / variance, 0)
-    return arrays.resize(indices.reshape(-1, *grid).to(torch.float32), tuple(inputs.shape[2:]))
+    return torch.where(variance > 0, indices / variance, 0)
 
 
 @method(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seewhy.errors import MissingExtra, ModelError
 from seewhy.images.preprocess import Preprocess
-from seewhy.models.loaded import Loaded
+from seewhy.models.loaded import Loaded, TextSide
 
 
 def from_open_clip(name: str, pretrained: bool) -> Loaded:
@@ -51,5 +51,9 @@ def from_open_clip(name: str, pretrained: bool) -> Loaded:
         features: Tensor = model.encode_text(tokens)
         return features
 
+    def decode(token: int) -> str:
+        text: str = tokenizer.decode([token])
+        return text.strip()
+
     preprocess = Preprocess((side, side), side, tuple(does["mean"]), tuple(does["std"]), does["interpolation"])
-    return Loaded(model, preprocess, None, "open_clip:" + name, embed_text)
+    return Loaded(model, preprocess, None, "open_clip:" + name, TextSide(embed_text, decode))

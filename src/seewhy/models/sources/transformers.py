@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import MissingExtra, ModelError
 from seewhy.images.preprocess import Preprocess
-from seewhy.models.loaded import Loaded, own_labels
+from seewhy.models.loaded import Loaded, TextSide, own_labels
 
 # by the number that PIL.Image.Resampling gives them
 _FILTERS: dict[int, Literal["nearest", "lanczos", "bilinear", "bicubic"]] = {
@@ -86,7 +86,10 @@ def from_transformers(name: str, pretrained: bool) -> Loaded:
         place = next(model.parameters()).device
         return _features(model.get_text_features(**{key: value.to(place) for key, value in tokens.items()}))
 
-    return Loaded(ImageSide(model), preprocess, None, full_name, embed_text)
+    def decode(token: int) -> str:
+        return str(tokenizer.decode([token])).strip()
+
+    return Loaded(ImageSide(model), preprocess, None, full_name, TextSide(embed_text, decode))
 
 
 def _answering(name: str, config: Any, pretrained: bool) -> Loaded:

@@ -1,0 +1,137 @@
+"""A small YOLO that finds marks in scenes of noise, and the scenes: python -m tests.models.marks trains it anew."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "data" / "marks.safetensors"
+NAMES = ("disc", "square", "cross")
+SIDE = 96  # of a scene, in pixels
+_SIZES = (16, 34)  # of a mark, in pixels
+
+
+class Scene(NamedTuple):
+    """A picture and what is in it.
+
+    Attributes:
+        pixels: (SIDE, SIDE, 3), uint8.
+        labels: of each mark, an index into `NAMES`.
+        boxes: (x0, y0, x1, y1) of each, in pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: list[int]
+    boxes: list[tuple[int, int, int, int]]
+
+
+def scene(seed: int, labels: list[int] | None = None) -> Scene:
+    """Marks of random size, place and colour on noise; none touches another.
+
+    Args:
+        seed: of everything random.
+        labels: the marks that are wanted; None draws one to four.
+    """
+    draw = np.random.default_rng(seed)
+    wanted = draw.integers(0, len(NAMES), draw.integers(1, 5)).tolist() if labels is None else labels
+    pixels = draw.uniform(60, 140, (SIDE, SIDE, 3)) + draw.uniform(-40, 40, 3)
+    boxes: list[tuple[int, int, int, int]] = []
+    found: list[int] = []
+    for label in wanted:
+        for _ in range(100):
+            side = int(draw.integers(*_SIZES))
+            x, y = (int(start) for start in draw.integers(2, SIDE - side - 2, 2))
+            box = (x, y, x + side, y + side)
+            if all(
+                box[2] + 4 < x0 or x1 + 4 < box[0] or box[3] + 4 < y0 or y1 + 4 < box[1] for x0, y0, x1, y1 in boxes
+            ):
+                shade = draw.choice([0.0, 1.0]) * 200 + draw.uniform(0, 55, 3)
+                pixels[y : y + side, x : x + side][_shape(label, side)] = shade
+                boxes.append(box)
+                found.append(label)
+                break
+    return Scene(pixels.clip(0, 255).astype(np.uint8), found, boxes)
+
+
+def _shape(label: int, side: int) -> NDArray[np.bool_]:
+    """(side, side): which pixels a mark of this label covers."""
+    across = np.abs((np.arange(side) + 0.5) / side * 2 - 1)
+    x, y = across[None, :], across[:, None]
+    bars: NDArray[np.bool_] = ((x < 0.3) | (y < 0.3)) & (x <= 1) & (y <= 1)
+    return (np.hypot(x, y) < 1, np.maximum(x, y) <= 1, bars)[label]
+
+
+def network() -> nn.Module:
+    """YOLOv8 of half the width of the smallest that ultralytics has, for the marks' classes, not trained."""
+    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+    config = yaml_model_load("yolov8n.yaml")
+    config |= {"scales": {"n": [0.33, 0.125, 512]}, "reg_max": 8}
+    model = DetectionModel(config, nc=len(NAMES), verbose=False)
+    model.names = dict(enumerate(NAMES))
+    return model
+
+
+def trained() -> nn.Module:
+    """The network as this file trained it."""
+    model = network()
+    weights = {name: kept.float() for name, kept in load_file(WEIGHTS).items()}
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    assert not unknown
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    return model.eval()
+
+
+def train(steps: int, batch: int = 8) -> nn.Module:
+    """Train the network with its own loss, on scenes that are all new."""
+    from ultralytics.cfg import get_cfg
+
+    torch.manual_seed(0)
+    model = network().train()
+    model.args = get_cfg()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        scenes = [scene(1000 + step * batch + number) for number in range(batch)]
+        loss = model(_batch(scenes))[0].sum() / batch
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10)
+        optimizer.step()
+        schedule.step()
+        if step % 25 == 0:
+            print(f"step {step}: loss {float(loss.detach()):.2f}", flush=True)
+    return model.eval()
+
+
+def _batch(scenes: list[Scene]) -> dict[str, Tensor]:
+    """What ultralytics' losses take: boxes are (centre x, centre y, width, height) in units of the picture."""
+    corners = torch.tensor([box for each in scenes for box in each.boxes]) / SIDE
+    boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    return {
+        "img": torch.stack([torch.from_numpy(each.pixels).permute(2, 0, 1).float() / 255 for each in scenes]),
+        "cls": torch.tensor([[label] for each in scenes for label in each.labels]).float(),
+        "bboxes": boxes,
+        "batch_idx": torch.tensor([number for number, each in enumerate(scenes) for _ in each.labels]).float(),
+    }
+
+
+def save(model: nn.Module) -> None:
+    """Its weights in half precision."""
+    WEIGHTS.parent.mkdir(exist_ok=True)
+    kept = {name: value.half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+    save_file(kept, WEIGHTS)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=260)
+    save(train(parser.parse_args().steps))
+    print(f"{WEIGHTS.stat().st_size} bytes")
