@@ -220,6 +220,9 @@ class _Softmaxes(TorchFunctionMode):
         self.arguments: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _undispatched(func)(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") == "softmax":
             self.arguments.append(args[0] if args else kwargs["input"])
         return func(*args, **(kwargs or {}))
