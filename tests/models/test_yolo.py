@@ -109,17 +109,22 @@ METHODS = {"grad_cam": {}, "layer_cam": {}, "odam": {}, "eigen_cam": {}, "d_rise
 @pytest.mark.parametrize(("family", "task"), WITH_BOXES)
 @pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
 def test_every_method_has_a_map_for_each_box(family: str, task: str, tmp_path: Path) -> None:
-    """At blocks that the head reads. Of random weights a map may be of one sign; it is not 0, and no two are alike."""
+    """From the first block that the head reads on. Of random weights a map may be of one sign; it is not 0.
+
+    `d_rise` finds a box of random weights again in hardly any masked picture: test_marks.py holds what it shows of one
+    that was trained.
+    """
     model, photo = detector(family, task, tmp_path), picture()
     boxes = seewhy.Box(index=[[0, 3]])
-    levels = {str(level) for level in model.model.model[-1].f}
+    first = min(model.model.model[-1].f)
     for method, options in METHODS.items():
         found = seewhy.explain(model, photo, boxes, method=method, **options)
         assert found.heatmap.shape == (1, 2, SIDE, SIDE)
-        if method != "d_rise":
-            assert {layer.split(".")[1] for layer in found.layers} <= levels, method
         maps = torch.cat([grid[0].flatten(1) for grid in found.maps.values()], 1)
         assert maps.isfinite().all(), method
+        if method == "d_rise":
+            continue
+        assert min(int(layer.split(".")[1]) for layer in found.layers) >= first, method
         assert bool((maps.std(1) > 0).all()), method
         if method not in ("eigen_cam", "grad_cam"):  # which do not tell boxes of one image and class apart
             assert not torch.equal(*maps), method

@@ -187,10 +187,10 @@ class _Table:
             answers.grid,
             lines,
             live,
-            (strength / strength.quantile(0.9)).clamp(max=1),
+            (strength / strength.quantile(0.9)).clamp(max=1) if bool(live.any()) else strength,
             _balanced(balanced) - 1,
             answers.ramps.double().square().mean(0),
-            local=bool((flat.amin(1) / flat.amax(1).clamp(min=_DEAD)).quantile(0.75) < _LOCAL),
+            local=bool(live.any()) and bool((flat.amin(1) / flat.amax(1).clamp(min=_DEAD)).quantile(0.75) < _LOCAL),
             linear=bool((answers.bent < _LINEAR).all()),
         )
 
