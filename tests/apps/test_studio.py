@@ -191,7 +191,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
             page.locator("#run").click()
             page.locator("#gallery").get_by_text("grad_cam at bn2: tabby").first.wait_for()
             page.locator("#check").click()
-            page.locator("#verdicts").get_by_text("p = ").first.wait_for()
+            page.locator("#verdicts").get_by_text("p = ").first.wait_for(timeout=180_000)
             page.locator("#verdicts").get_by_text("insertion").first.wait_for()
             page.screenshot(path=str(tmp_path / "studio.png"), full_page=True)
             page.locator("#photo img").click()
