@@ -114,7 +114,8 @@ def _mean_activation(forward: Forward, label: str) -> Tensor:
 
 def _jittered(image: Tensor) -> Tensor:
     """An image whose values are changed in their last places."""
-    signs = torch.randint(-4, 5, image.shape, generator=Generator().manual_seed(1)).to(image)
+    most = 1 if torch.finfo(image.dtype).bits < 32 else 4  # in half precision four last places are three hundredths
+    signs = torch.randint(-most, most + 1, image.shape, generator=Generator().manual_seed(1)).to(image)
     return image * (1 + signs * torch.finfo(image.dtype).eps)
 
 

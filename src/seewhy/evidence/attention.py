@@ -50,6 +50,10 @@ class Stack:
     layouts: tuple[Layout, ...]
 
 
+_ROUNDING = 1 / 16  # of the last place of a head's largest value: what changes by less has not changed
+_MORE = 8  # times as much as the other image's heads, those of the changed image change
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The attention over an image's tokens, first layer to last, and the fold that takes (n, tokens, C) to the grid."""
@@ -255,12 +259,12 @@ def _layout(before: Call, after: Call) -> Layout | None:
 
 def _slower(before: Float[Tensor, "n columns d"], after: Float[Tensor, "n columns d"]) -> int | None:
     """How many heads vary slower than the image, if the first of two images is what has changed."""
-    change = (after - before).flatten(1).abs().amax(1)
-    changed = change > 16 * torch.finfo(before.dtype).eps * before.flatten(1).abs().amax(1)
-    for slower in range(1, len(changed) // 2 + 1):
-        if len(changed) % (2 * slower) == 0:
-            by_image = changed.reshape(slower, 2, -1)
-            if bool(by_image[:, 0].all()) and not bool(by_image[:, 1].any()):
+    change = (after - before).flatten(1).abs().amax(1) / before.flatten(1).abs().amax(1).clamp(min=1e-30)
+    for slower in range(1, len(change) // 2 + 1):
+        if len(change) % (2 * slower) == 0:
+            by_image = change.reshape(slower, 2, -1)
+            least, other = by_image[:, 0].amin(), by_image[:, 1].amax()
+            if bool(least > _ROUNDING * torch.finfo(before.dtype).eps) and bool(least > _MORE * other):
                 return slower
     return None
 

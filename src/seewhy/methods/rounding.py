@@ -44,7 +44,8 @@ def is_noise(
 
     A map of gradients adds up to some part of the score, and its rounding is that of the sum over channels and places.
     A map of changed inputs or activations is made of differences of scores. One that uses no score is a sum over
-    channels. Methods that scale what they add up (full_grad, score_cam and its like) are never told to be noise here.
+    channels. Methods that scale what they add up (full_grad, score_cam and its like), or multiply two maps
+    (guided_grad_cam), are never told to be noise here.
 
     Args:
         method: whose maps they are.
@@ -57,7 +58,8 @@ def is_noise(
     places, needs = maps.shape[-1], {*method.needs}
     if not method.scored:
         return maps.abs().amax(-1) <= rounding(size, 1, dtype)
-    if "activations" in needs and needs & {"gradients", "noisy_gradients"} and "score" not in needs:
+    adds_up = "activations" in needs and needs & {"gradients", "noisy_gradients"}
+    if adds_up and not needs & {"score", "guided_gradients"}:
         total = maps.abs().sum(-1) / (places if method.name in _SUMMED else 1)
         return total <= rounding(size, channels * places, dtype)
     if method.name in ("rise", "occlusion", "d_rise", "recipro_cam", "vit_cx"):
