@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
-from seewhy.engine.attention import Attention, Layout, attend, blocks, keep_logits, layers_of
+from seewhy.engine.attention import attend, keep_logits
+from seewhy.engine.heads import Attention, Layout, blocks, layers_of
 from tests.attention_models import CASES
 
 BY_NAME = {case.name: case for case in CASES}

@@ -22,6 +22,7 @@ from seewhy.hooks.attach import after_forward
 from seewhy.metrics import rank_correlation
 from seewhy.models.loaded import Loaded
 from seewhy.results import Explanation
+from seewhy.results.checks import few
 
 _SHARE = 0.1  # of the pixels that are removed
 
@@ -95,8 +96,7 @@ def check(
     own, chance = lost[0], lost[1:]
     p_value = (1 + (chance >= own).sum(0)) / (others + 1)
     if doubtful := (p_value > 0.05).nonzero().flatten().tolist():
-        which = ", ".join(map(str, doubtful[:5])) + (" and more" if len(doubtful) > 5 else "")
-        warn(f"the {explanation.method} map of image {which} cannot be told from chance (p > 0.05).")
+        warn(f"the {explanation.method} map of image {few(doubtful)} cannot be told from chance (p > 0.05).")
     again = _redrawn(model, prepared, explanation, draws) if redraw else None
     correlation = None if again is None else rank_correlation(maps, again)
     return Check(p_value, own, chance.mean(0), correlation, meter.forwards)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from seewhy.evidence._forward import Forward
 from seewhy.hooks.nested import tensors
 from seewhy.methods.registry import Method
-from seewhy.methods.rounding import is_blank, is_even, is_noise
+from seewhy.methods.rounding import is_even, is_noise
 
 Maps = Mapping[str, Tensor]  # by layer (B, [T,] *grid)
 
@@ -54,7 +54,7 @@ def doubts(method: Method, maps: Maps, forward: Forward, again: Callable[[Forwar
     call = forward.call
     if call.canvas is not None or not maps:
         return {}
-    black = is_blank(call.image) & (call.image.flatten(1) == 0).all(1)
+    black = (call.image.flatten(1) == 0).all(1)
     found: dict[str, Doubt] = {}
     redrawn: Maps = {}
     sizes = _outputs(forward)

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from seewhy._types import Fold
-from seewhy.engine.attention import Attention, Call, Layout, attend, blocks, keep_logits, layers_of
+from seewhy.engine.attention import attend, keep_logits
+from seewhy.engine.heads import Attention, Call, Layout, blocks, layers_of
 from seewhy.engine.session import Session
 from seewhy.engine.tape import StillRecording
 from seewhy.errors import MethodError

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.engine.attention import Attention, attend
+from seewhy.engine.attention import attend
+from seewhy.engine.heads import Attention
 from seewhy.engine.tape import gradients, replacing
 from seewhy.errors import MethodError
 from seewhy.evidence._forward import Forward, at_least_float32

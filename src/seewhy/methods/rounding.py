@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.methods.registry import Method
@@ -75,9 +75,3 @@ def is_even(maps: Float[Tensor, "*N places"]) -> Bool[Tensor, "*N"]:
     largest = maps.abs().amax(-1)
     same = maps.amax(-1) - maps.amin(-1) <= rounding(largest, 1, maps.dtype)
     return same & (largest > 0)
-
-
-def is_blank(images: Shaped[Tensor, "B c *size"]) -> Bool[Tensor, " B"]:
-    """Whether an image is the same at all places, black for one: no place of it can say more than another."""
-    flat = images.flatten(2)
-    return (flat == flat[..., :1]).flatten(1).all(1)

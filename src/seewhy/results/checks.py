@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import warn
+from seewhy.evidence import Doubt
 from seewhy.results.explanation import Explanation
 from seewhy.targets import Unasked
 
@@ -27,11 +27,15 @@ _BLANKS = (
 _GAP = 0.05  # of what the score changed by
 
 
+def few(images: Sequence[int]) -> str:
+    """The numbers of images, for a message: the first five."""
+    return ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+
+
 def warn_of_blanks(explanation: Explanation) -> None:
     """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
     for what, images, advice in blanks(explanation):
-        which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
-        warn(f"{what} for image {which}: {advice}.")
+        warn(f"{what} for image {few(images)}: {advice}.")
 
 
 def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
@@ -49,28 +53,12 @@ def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanatio
         maps[label] = torch.where(lost, torch.nan, grid) if bool(unscored.any()) else grid
     for label, doubt in doubts.items():
         images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
-        which = ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
-        warn(f"the {explanation.method} map of {label} {doubt.problem} for image {which}: {doubt.advice}. It is blank.")
+        what = f"the {explanation.method} map of {label} {doubt.problem}"
+        warn(f"{what} for image {few(images)}: {doubt.advice}. It is blank.")
         grid = maps[label]
         instead = grid.mean(tuple(range(-dimensions, 0)), keepdim=True) if doubt.level else torch.zeros_like(grid)
         maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), instead, grid)
     return replace(explanation, maps=maps)
-
-
-class Doubt(Protocol):
-    """Which images (B, [T]) have a map that says nothing, what is wrong with it, and what to try."""
-
-    @property
-    def images(self) -> Tensor: ...
-
-    @property
-    def problem(self) -> str: ...
-
-    @property
-    def advice(self) -> str: ...
-
-    @property
-    def level(self) -> bool: ...
 
 
 def warn_of_gaps(explanation: Explanation) -> None:
@@ -79,9 +67,8 @@ def warn_of_gaps(explanation: Explanation) -> None:
         return
     gaps = explanation.gap.reshape(len(explanation), -1).amax(1)
     if wide := (gaps > _GAP).nonzero().flatten().tolist():
-        which = ", ".join(map(str, wide[:5])) + (" and more" if len(wide) > 5 else "")
         warn(
-            f"the {explanation.method} map of image {which} misses up to {float(gaps.max()):.0%} of what the score "
+            f"the {explanation.method} map of image {few(wide)} misses up to {float(gaps.max()):.0%} of what the score "
             "changed by between baseline and image: take more steps, steps=200 say, or another baseline."
         )
 
