@@ -284,6 +284,34 @@ def test_every_gradient_map_on_the_input_takes_a_low_pass(method):
 
 
 @pytest.mark.parametrize("method", ON_THE_INPUT)
+def test_every_gradient_map_on_the_input_takes_a_blur(method):
+    """A share of the shortest side, which is 5: one pixel. What the map adds up to stays."""
+    options = FEW.get(method, {})
+    plain, found = (explained(method, 2, blur=share, **options).maps["input"] for share in (None, 0.2))
+    close(found, [oracle.blurred(one, 1.0) for one in plain.double().numpy()])
+    torch.testing.assert_close(found.sum((1, 2)), plain.sum((1, 2)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="nothing would be left"):
+        explained(method, 2, blur=0.0, **options)
+
+
+LOCAL = {"local_libra_grad": "libra_grad", "local_integrated_gradients": "integrated_gradients"}
+
+
+@each_size
+@pytest.mark.parametrize("method", LOCAL)
+def test_a_local_map_is_its_pixels_map_under_a_window(method, dimensions):
+    """The SiLU's gate is a constant on the way back for both: `gradients="libra"`."""
+    options = FEW.get(LOCAL[method], {})
+    pixels = explained(LOCAL[method], dimensions, gradients="libra", **options).maps["input"]
+    found = explained(method, dimensions, window=0.4, **options)
+    close(found.maps["input"], [oracle.blurred(one, 0.4 * min(SIZES[dimensions])) for one in pixels.double().numpy()])
+    assert found.gap is None  # few steps, and gates that are held, account for no change of the score
+    plain = explained(LOCAL[method], dimensions, **options).maps["input"]
+    if method == "local_integrated_gradients":
+        assert (plain - pixels).abs().max() > 0.01 * plain.abs().max()
+
+
+@pytest.mark.parametrize("method", ON_THE_INPUT)
 def test_targets_of_one_image_are_each_like_one(method):
     options = FEW.get(method, {})
     both = seewhy.explain(small(2), images(2), torch.tensor([[2, 1], [0, 2]]), method=method, **options)

@@ -93,3 +93,18 @@ def low_pass(values, cutoff):
         filtering = transform.conj() @ kept @ transform / side
         found = np.moveaxis(np.tensordot(filtering, found, (1, axis)), 0, axis)
     return found.real
+
+
+def blurred(values, sigma):
+    """Each place the mean of all around it under a Gaussian that is cut at four deviations; edges are mirrors."""
+    reach = math.ceil(4 * sigma)
+    found = values
+    for axis, side in enumerate(values.shape):
+        weights = np.zeros((side, side))
+        for place in range(side):
+            for step in range(-reach, reach + 1):
+                seen = (place + step) % (2 * side)
+                weights[place, min(seen, 2 * side - 1 - seen)] += math.exp(-(step**2) / (2 * sigma**2))
+        weights /= weights.sum(1, keepdims=True)
+        found = np.moveaxis(np.tensordot(weights, found, (1, axis)), 0, axis)
+    return found

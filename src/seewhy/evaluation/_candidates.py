@@ -22,11 +22,16 @@ from seewhy.geometry.observe import Seen, observe
 from seewhy.images import arrays
 from seewhy.models.loaded import Loaded
 
-# All cost one forward and a backward or two. In this order: of two that cannot be told apart the first is taken, and
-# benchmarks/results/choosing.md shows which are the best on most models.
-_OF_ATTENTION = ("attention_relevance", "le_grad", "agcam")
-_OVER_LAYERS = ("refine_cam", "refine_layer_cam")
-_AT_LAYERS = ("grad_cam_plus_plus", "x_grad_cam", "layer_cam", "grad_cam")
+# In this order: of two that cannot be told apart the first is taken, and benchmarks/results/choosing.md shows which are
+# the best on most models. `local_integrated_gradients` takes some 25 forwards of an image, the others three.
+_BY_THEMSELVES = (
+    "local_libra_grad",
+    "local_integrated_gradients",
+    "attention_relevance",
+    "agcam",
+    "refine_cam",
+)
+_AT_LAYERS = ("x_grad_cam", "layer_cam", "grad_cam")
 _ALIKE = 0.99  # correlation of ranks above which two candidates are one
 
 
@@ -90,7 +95,7 @@ def candidates(
         groups = [((name,), [layer for layer in layers.split("+") if layer]) for name, _, layers in pairs]
     else:
         groups = [
-            *(((name,), ()) for name in (*_OF_ATTENTION, *_OVER_LAYERS)),
+            *(((name,), ()) for name in _BY_THEMSELVES),
             (_AT_LAYERS, resolutions(model, inputs)),
         ]
     found: list[Candidate] = []

@@ -47,18 +47,30 @@ def guided_gradients(request: Request) -> Float[Tensor, "B C *size"]:
 @provides("gradients_at")
 def gradients_at(request: Request) -> AskSlopes:
     """The gradient of the score at changed images (N, C, *size), a batch of them at a time."""
-    ask: AskSlopes = request.forward.once(_slopes)(request.number)
+    return _at_least_single(request.forward.once(_slopes)(request.number))
 
-    def at_least_single(images: Tensor, make: Any) -> Iterator[Slopes]:
+
+@provides("libra_gradients_at")
+def libra_gradients_at(request: Request) -> AskSlopes:
+    """The same by LibraGrad."""
+    return _at_least_single(request.forward.once(_balanced_slopes)(request.number))
+
+
+def _at_least_single(ask: AskSlopes) -> AskSlopes:
+    def asked(images: Tensor, make: Any) -> Iterator[Slopes]:
         for found in ask(images, make):
             yield found._replace(gradients=at_least_float32(found.gradients))
 
-    return at_least_single
+    return asked
 
 
 def _slopes(forward: Forward) -> Any:
     settings = forward.settings
     return forward.once(_forward.probe).slopes(lambda: settings.balance)
+
+
+def _balanced_slopes(forward: Forward) -> Any:
+    return forward.once(_forward.probe).slopes(Libra)
 
 
 @provides("libra_gradients")

@@ -47,13 +47,13 @@ from seewhy.results.origin import Origin
 from seewhy.results.windowed import Pool, Windows, explained
 from seewhy.targets.outputs import Output
 
-_PLAIN_REASON = f"{default.PLAIN}, the default where no class is read from a class token;"
-_ATTENTION_REASON = f"{default.FOR_CLASS_TOKENS}, the default for transformers with a class token"
+_PLAIN_REASON = f"{default.PLAIN}, the default where no class is read behind layer norms;"
+_BALANCED_REASON = f"{default.FOR_LAYER_NORMS}, the default for classes of a network with layer norms"
 
 # by the shape of the inputs: the method, layers and reason that "auto" found for a model
 _choices: PerModel[dict[tuple[int, ...], tuple[str, tuple[str, ...], str]]] = PerModel(dict)
-# by the shape of the inputs and the kind of target: whether the default takes the method for class tokens
-_attends: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
+# by the shape of the inputs and the kind of target: whether the default takes the method for layer norms
+_balanced: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
 
 _Recorded = tuple[Forward, dict[str, Explanation]]  # a recorded forward, and what each method made of it
 _Explained = tuple[list[Method], dict[str, Explanation]]  # the methods, and the explanation by each, by its name
@@ -67,8 +67,9 @@ class Explainer:
     Args:
         model: any `nn.Module`, in whatever mode, or what `seewhy.load` returned.
         method: a name from `seewhy.methods.available()`, a function (model, inputs, target) -> maps (B, *space), or
-            several of them for `each`. "default" is `attention_relevance` for the classes of a transformer with a class
-            token, and `grad_cam` for everything else and where `layers`, `grid`, `eigen_smooth` or options are given.
+            several of them for `each`. "default" is `local_libra_grad` for the classes of a network with layer norms
+            (transformers, ConvNeXt), and `grad_cam` for everything else and where `layers`, `grid`, `eigen_smooth` or
+            options are given.
             "auto" measures methods and layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
@@ -283,7 +284,7 @@ class Explainer:
         if see_each_other(forward):
             alone = self._one_by_one(forward, target)
             return taken, {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
-        drawing = self._drawing if taken is self.methods else self._for_class_tokens._drawing
+        drawing = self._drawing if taken is self.methods else self._for_layer_norms._drawing
         for method in taken:
             again = partial(_maps_of, drawing, method.name)
             found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
@@ -327,28 +328,22 @@ class Explainer:
         return forward, found
 
     def _default(self, run: Session, target: Any) -> tuple[list[Method], str, _Recorded]:
-        """What the default takes, why, and what that made.
-
-        The forward of the plain method shows whether the model has a class token; the next call goes by that.
-        """
-        kept, key = _attends.of(run.model), (*run.call.signature, run.call.which, type(target))
-        attention = self._for_class_tokens
-        if kept.get(key):
-            return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
-        recorded = self._recorded(run, target)
-        if key not in kept:
-            plan, definite = recorded[0].plan, recorded[0].target
-            kept[key] = default.reads_class_token(definite, [plan.grids[label] for label in plan.chosen])
-            if kept[key]:
-                try:
-                    return attention.methods, _ATTENTION_REASON, attention._recorded(run, target)
-                except MethodError:  # its attention cannot be read
-                    kept[key] = False
-        return self.methods, _PLAIN_REASON, recorded
+        """What the default takes, why, and what that made."""
+        kept, key = _balanced.of(run.model), (*run.call.signature, run.call.which, type(target))
+        if kept.setdefault(key, default.normalises_places(run.model, run.call.space)):
+            balanced = self._for_layer_norms
+            try:
+                recorded = balanced._recorded(run, target)
+                if default.is_of_classes(recorded[0].target):
+                    return balanced.methods, _BALANCED_REASON, recorded
+            except (GradientError, InputError):  # nothing leads from the score to the image
+                pass
+            kept[key] = False
+        return self.methods, _PLAIN_REASON, self._recorded(run, target)
 
     @cached_property
-    def _for_class_tokens(self) -> Explainer:
-        return Explainer(self.loaded or self.model, default.FOR_CLASS_TOKENS, **self._options)
+    def _for_layer_norms(self) -> Explainer:
+        return Explainer(self.loaded or self.model, default.FOR_LAYER_NORMS, **self._options)
 
     def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
         """The explanations of each image alone, joined: for models whose images see each other in a batch."""

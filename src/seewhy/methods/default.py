@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from seewhy.geometry.grid import Grid
+from torch import nn
+
 from seewhy.targets import Category, Contrast, Finer, Probability, Target
 
 DEFAULT = "default"
 PLAIN = "grad_cam"
-FOR_CLASS_TOKENS = "attention_relevance"
+FOR_LAYER_NORMS = "local_libra_grad"
 
 _CLASSES = (Category, Contrast, Finer, Probability)
+_NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-def reads_class_token(target: Target, grids: Iterable[Grid]) -> bool:
-    """Whether it is classes of images, not volumes, that are read from a token before those of the places.
+def normalises_places(model: nn.Module, space: Sequence[int]) -> bool:
+    """Whether a model of pictures has layer norms, as transformers and ConvNeXt do: each place is scaled by itself.
 
     Args:
-        target: what is explained, definite.
-        grids: of the layers that `PLAIN` looks at.
+        model: what is explained.
+        space: the size of the images; volumes and signals are left to `PLAIN`.
     """
-    return isinstance(target, _CLASSES) and any(grid.prefix and len(grid.space) == 2 for grid in grids)
+    return len(space) == 2 and any(isinstance(module, _NORMS) for module in model.modules())
+
+
+def is_of_classes(target: Target) -> bool:
+    """Whether a definite target is a class of images."""
+    return isinstance(target, _CLASSES)

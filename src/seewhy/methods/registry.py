@@ -37,6 +37,7 @@ Need = Literal[
     "input_gradients",
     "gradients_at",
     "libra_gradients",
+    "libra_gradients_at",
     "guided_gradients",
     "bias_gradients",
     "attentions",
@@ -67,6 +68,7 @@ _FILES = (
     "attribution.slope",
     "attribution.noisy",
     "attribution.path",
+    "attribution.local",
     "perturbation.replayed",
     "perturbation.channel_masks",
     "perturbation.channel_gains",
@@ -128,8 +130,8 @@ class Method:
     over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
     token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
     readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
-    libra_gradients: as input_gradients, by LibraGrad. gradients_at: the gradients of the score at changed images (see
-    `AskSlopes`).
+    gradients_at: the gradients of the score at changed images (see `AskSlopes`).
+    libra_gradients, libra_gradients_at: as input_gradients and gradients_at, by LibraGrad.
     scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
     activations (see `Ask`).
     neutral_replay: a baseline -> the run on images made absent (`Neutral`). references: images -> their activations.

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from seewhy._types import AskSlopes
 from seewhy.errors import InputError
-from seewhy.images import arrays
 
 Image = Float[Tensor, "B C *size"]
 Map = Float[Tensor, "B *size"]
@@ -40,15 +39,6 @@ def summed(
         total.index_add_(0, images[rows], taken)
         scores[images[rows], numbers[rows]] = found.double()
     return total, scores
-
-
-def filtered(maps: Map, low_pass: float | None) -> Map:
-    """Maps without their high frequencies, where that is asked for."""
-    if low_pass is None:
-        return maps
-    if low_pass <= 0:
-        raise InputError("nothing would be left of the map.", got=f"low_pass={low_pass}", expected="more than 0")
-    return arrays.low_pass(maps, low_pass, maps.ndim - 1)
 
 
 def at_least(least: int, **numbers: int) -> None:

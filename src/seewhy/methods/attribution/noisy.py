@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from seewhy._types import AskSlopes
-from seewhy.methods.attribution.asking import Image, Map, at_least, column, filtered, summed
+from seewhy.methods.attribution.asking import Image, Map, at_least, column, summed
+from seewhy.methods.attribution.filters import filtered
 from seewhy.methods.registry import method
 
 _COST = "1 forward, and samples forwards and backwards"
@@ -25,6 +26,7 @@ _COST = "1 forward, and samples forwards and backwards"
         '(nt_type="smoothgrad") of Saliency(abs=False), with the same draws: the same to 1e-5.'
     ),
 )
+@filtered
 def smooth_grad(
     inputs: Image,
     gradients_at: AskSlopes,
@@ -32,17 +34,15 @@ def smooth_grad(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    low_pass: float | None = None,
 ) -> Map:
     """The mean gradient over noisy copies of the image (Smilkov et al. 2017, section 2).
 
     Args:
         samples: how many copies.
         noise: the deviation of the noise, as a share of the range of the image's values.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     mean = _mean(inputs, gradients_at, generator, samples, noise, lambda slopes: slopes)
-    return filtered(mean.sum(1).to(inputs), low_pass)
+    return mean.sum(1).to(inputs)
 
 
 @method(
@@ -55,6 +55,7 @@ def smooth_grad(
         '(nt_type="smoothgrad_sq"), with the same draws: the same to 1e-5.'
     ),
 )
+@filtered
 def smooth_grad_squared(
     inputs: Image,
     gradients_at: AskSlopes,
@@ -62,17 +63,15 @@ def smooth_grad_squared(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    low_pass: float | None = None,
 ) -> Map:
     """The mean squared gradient over noisy copies of the image (Hooker et al. 2019, section 3.2).
 
     Args:
         samples: how many copies.
         noise: the deviation of the noise, as a share of the range of the image's values.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     mean = _mean(inputs, gradients_at, generator, samples, noise, torch.square)
-    return filtered(mean.sum(1).to(inputs), low_pass)
+    return mean.sum(1).to(inputs)
 
 
 @method(
@@ -85,6 +84,7 @@ def smooth_grad_squared(
         '(nt_type="vargrad"), with the same draws: the same to 1e-5.'
     ),
 )
+@filtered
 def var_grad(
     inputs: Image,
     gradients_at: AskSlopes,
@@ -92,18 +92,16 @@ def var_grad(
     *,
     samples: int = 25,
     noise: float = 0.15,
-    low_pass: float | None = None,
 ) -> Map:
     """The variance of the gradient over noisy copies of the image (Adebayo et al. 2018).
 
     Args:
         samples: how many copies.
         noise: the deviation of the noise, as a share of the range of the image's values.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     moments = _mean(inputs, gradients_at, generator, samples, noise, lambda slopes: torch.cat([slopes, slopes**2], 1))
     mean, square = moments.chunk(2, 1)
-    return filtered((square - mean**2).sum(1).to(inputs), low_pass)
+    return (square - mean**2).sum(1).to(inputs)
 
 
 def _mean(

@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from seewhy._types import AskSlopes
 from seewhy.errors import InputError
 from seewhy.images.absent import Absent, absent, several
-from seewhy.methods.attribution.asking import Image, Map, at_least, column, filtered, summed
+from seewhy.methods.attribution.asking import Image, Map, at_least, column, summed
+from seewhy.methods.attribution.filters import filtered
 from seewhy.methods.registry import Accounted, method
 
 
@@ -26,6 +27,7 @@ from seewhy.methods.registry import Accounted, method
         "score by hand: the parts are exact with two steps."
     ),
 )
+@filtered
 def integrated_gradients(
     inputs: Image,
     scores: Float[Tensor, " B"],
@@ -33,7 +35,6 @@ def integrated_gradients(
     *,
     steps: int = 50,
     baseline: Absent | Sequence[Absent] = "zero",
-    low_pass: float | None = None,
 ) -> Accounted:
     """(x - x0) times the mean gradient on the line from a baseline x0 to the image x (Sundararajan et al. 2017, eq. 1).
 
@@ -44,7 +45,6 @@ def integrated_gradients(
         steps: points on the line.
         baseline: "zero", "mean" (of each colour over the image), "blur", images of the inputs' shape, or several of
             these, over which the map is the mean.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     at_least(1, steps=steps)
     nodes, weights = gauss_legendre(steps)
@@ -66,7 +66,7 @@ def integrated_gradients(
 
     count = len(starts) * (steps + 1)
     total, found = summed(gradients_at, inputs, count, point, part)
-    return _accounted(total.sum(1) / len(starts), scores, found[:, steps :: steps + 1].mean(1), low_pass)
+    return _accounted(total.sum(1) / len(starts), scores, found[:, steps :: steps + 1].mean(1))
 
 
 @method(
@@ -79,6 +79,7 @@ def integrated_gradients(
         "noise, with the same draws: the same to 1e-5."
     ),
 )
+@filtered
 def expected_gradients(
     inputs: Image,
     gradients_at: AskSlopes,
@@ -86,7 +87,6 @@ def expected_gradients(
     *,
     samples: int = 50,
     baseline: Tensor | Absent | Sequence[Absent] = ("zero", "mean", "blur"),
-    low_pass: float | None = None,
 ) -> Map:
     """The mean of (x - x0) times the gradient at a random point between x0 and x, over baselines x0 (Erion 2021).
 
@@ -97,7 +97,6 @@ def expected_gradients(
         samples: how many points.
         baseline: what x0 is drawn from: reference images (K, C, *size), of the training set say; or the words of
             `integrated_gradients`, one or several.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     at_least(1, samples=samples)
     starts = _references(inputs, baseline)
@@ -112,7 +111,7 @@ def expected_gradients(
         return (inputs[images] - starts[number[numbers], images]) * slopes
 
     total, _ = summed(gradients_at, inputs, samples, point, part)
-    return filtered((total.sum(1) / samples).to(inputs), low_pass)
+    return (total.sum(1) / samples).to(inputs)
 
 
 @method(
@@ -125,6 +124,7 @@ def expected_gradients(
         "is the left Riemann sum of integrated_gradients: the same to 1e-5."
     ),
 )
+@filtered
 def guided_integrated_gradients(
     inputs: Image,
     scores: Float[Tensor, " B"],
@@ -134,7 +134,6 @@ def guided_integrated_gradients(
     baseline: Absent = "zero",
     fraction: float = 0.25,
     max_distance: float = 0.02,
-    low_pass: float | None = None,
 ) -> Accounted:
     """Gradients along a path that first changes the pixels whose gradient is smallest (Kapishnikov et al. 2021).
 
@@ -147,7 +146,6 @@ def guided_integrated_gradients(
         fraction: the share of the values, those with the smallest gradients, that are changed at once.
         max_distance: how far a value may be from the straight line, as a share of its way; 0 is the straight line, 1
             any path.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
     at_least(1, steps=steps)
     if not 0 < fraction <= 1:
@@ -169,7 +167,7 @@ def guided_integrated_gradients(
         moved = _advance(values, end, least, most, slopes.abs(), left, fraction)
         total += (moved - values) * slopes
         values = moved
-    return _accounted(total.reshape(inputs.shape).sum(1), scores, first, low_pass)
+    return _accounted(total.reshape(inputs.shape).sum(1), scores, first)
 
 
 def _advance(
@@ -200,15 +198,13 @@ def _advance(
         values = torch.where(chosen, torch.where(share == 1, most, values + share * (most - values)), values)
 
 
-def _accounted(
-    maps: Float[Tensor, "B *size"], scores: Float[Tensor, " B"], before: Float[Tensor, " B"], low_pass: float | None
-) -> Accounted:
+def _accounted(maps: Float[Tensor, "B *size"], scores: Float[Tensor, " B"], before: Float[Tensor, " B"]) -> Accounted:
     """Maps with their gap: the share of what the score changed by that they miss, beyond the rounding of the scores."""
     change = scores.double() - before
     rounding = 32 * torch.finfo(scores.dtype).eps * (scores.abs() + before.abs())
     missing = ((maps.flatten(1).sum(1) - change).abs() - rounding).clamp(min=0)
     gap = torch.where(missing > 0, missing / change.abs(), 0)
-    return Accounted(filtered(maps.to(scores), low_pass), gap.to(scores))
+    return Accounted(maps.to(scores), gap.to(scores))
 
 
 class _Rule(NamedTuple):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.images import arrays
-from seewhy.methods.attribution.asking import filtered
+from seewhy.methods.attribution.filters import filtered
 from seewhy.methods.cam.gradient import grad_cam
 from seewhy.methods.channels import Reduce, channel_sum
 from seewhy.methods.registry import method
@@ -54,16 +54,14 @@ def full_grad(
         "the same to 1e-4; for functional ReLUs it gives the plain gradient."
     ),
 )
-def guided_backprop(guided_gradients: Image, *, low_pass: float | None = None) -> Map:
+@filtered
+def guided_backprop(guided_gradients: Image) -> Map:
     """The gradient at the input, cut at 0 before every activation function on its way back, summed over colours.
 
     R_l = f'(z) max(R_{l+1}, 0), where f' is 1 or 0 for a ReLU (Springenberg et al. 2015). GELU, SiLU and
     the like are treated alike: what arrives is cut at 0, then multiplied by their own derivative.
-
-    Args:
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
-    return filtered(guided_gradients.sum(1), low_pass)
+    return guided_gradients.sum(1)
 
 
 @method(

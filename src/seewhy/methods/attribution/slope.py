@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from seewhy.methods.attribution.asking import Image, Map, filtered
+from seewhy.methods.attribution.asking import Image, Map
+from seewhy.methods.attribution.filters import filtered
 from seewhy.methods.registry import method
 
 
@@ -15,14 +16,14 @@ from seewhy.methods.registry import method
         "score in float64: the same to 1e-5."
     ),
 )
-def saliency(input_gradients: Image, *, absolute: bool = False, low_pass: float | None = None) -> Map:
+@filtered
+def saliency(input_gradients: Image, *, absolute: bool = False) -> Map:
     """The gradient of the score at each pixel, summed over colours (Simonyan et al. 2014, section 3).
 
     Args:
         absolute: the largest absolute value over colours, as in the paper, instead of the signed sum.
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
-    return filtered(input_gradients.abs().amax(1) if absolute else input_gradients.sum(1), low_pass)
+    return input_gradients.abs().amax(1) if absolute else input_gradients.sum(1)
 
 
 @method(
@@ -31,13 +32,10 @@ def saliency(input_gradients: Image, *, absolute: bool = False, low_pass: float 
     source="arXiv:1605.01713",
     checked="captum 0.9.0's InputXGradient, and the central difference in float64: the same to 1e-5.",
 )
-def input_x_gradient(inputs: Image, input_gradients: Image, *, low_pass: float | None = None) -> Map:
-    """Each pixel times the gradient of the score there, summed over colours (Shrikumar et al. 2016).
-
-    Args:
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
-    """
-    return filtered((inputs * input_gradients).sum(1), low_pass)
+@filtered
+def input_x_gradient(inputs: Image, input_gradients: Image) -> Map:
+    """Each pixel times the gradient of the score there, summed over colours (Shrikumar et al. 2016)."""
+    return (inputs * input_gradients).sum(1)
 
 
 @method(
@@ -50,14 +48,12 @@ def input_x_gradient(inputs: Image, input_gradients: Image, *, low_pass: float |
         "score, to 1e-4 of it. No authors' code was at hand."
     ),
 )
-def libra_grad(inputs: Image, libra_gradients: Image, *, low_pass: float | None = None) -> Map:
+@filtered
+def libra_grad(inputs: Image, libra_gradients: Image) -> Map:
     """Each pixel times the gradient there by LibraGrad, summed over colours (Mehri et al. 2025).
 
     Attention weights, what norms divide by, and the gates of GELU and SiLU are constants on the way back, and of a
     product each factor has half. Then pixels and biases account for all of a transformer's score. `gradients="libra"`
     runs any other method of gradients in this way.
-
-    Args:
-        low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
     """
-    return filtered((inputs * libra_gradients).sum(1), low_pass)
+    return (inputs * libra_gradients).sum(1)
