@@ -32,6 +32,8 @@ class Meter:
         everyone = range(len(images))
         self.low = self._scores([row[None] for row in blurred], everyone)
         self.reach = self._scores([row[None] for row in images], everyone) - self.low
+        some = self.reach.clamp(min=0)
+        self.weights = some / some.mean().clamp(min=torch.finfo(some.dtype).tiny)
 
     def measure(
         self, maps: Sequence[Float[Tensor, "B *size"]], trials: Sequence[tuple[int, float]]
@@ -39,7 +41,8 @@ class Meter:
         """For each map and trial, how far the hottest share of pixels goes, less how far all others go.
 
         How far is the share of the way from the score of the blurred image to that of the image, at least 0 and at most
-        1: so an image counts as much as any other, and a score above the image's own is worth no more. 0 for images
+        1, so that a score above the image's own is worth no more. It counts as much as the image's reach, the
+        difference of the two scores: where blurring hardly changes the score, shares of the way are noise. 0 for images
         whose blurred version has the higher score.
 
         Args:
@@ -57,7 +60,7 @@ class Meter:
         shown = [image for image, _ in trials]
         low, reach = self.low[shown][:, None], self.reach[shown][:, None]
         way = torch.where(reach > 0, (found - low) / reach, 0).clamp(0, 1)
-        return way[..., 0] - way[..., 1]
+        return (way[..., 0] - way[..., 1]) * self.weights[shown]
 
     def left(self, maps: Sequence[Float[Tensor, "B *size"]], share: float) -> Float[Tensor, "maps B"]:
         """For each map and image, the score that is left when the hottest share of pixels is deleted."""
