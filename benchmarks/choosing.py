@@ -35,6 +35,7 @@ IMAGES = 8
 JUDGED = 24  # images on which the choice is judged
 AT_LAYERS = ("grad_cam", "grad_cam_plus_plus", "x_grad_cam", "layer_cam", "hires_cam", "seg_xres_cam")
 REPLAYED = ("ablation_cam", "recipro_cam")
+BY_THEMSELVES = ("local_libra_grad", "local_integrated_gradients", "refine_cam")
 OF_ATTENTION = ("attention_rollout", "attention_relevance", "agcam", "le_grad", "grad_eclip")
 
 
@@ -77,7 +78,7 @@ def candidates(case: Case, model: Any, seen: Any) -> Iterable[tuple[str, str, se
                     f"product of -{last} to -1",
                     replace(explanation, maps=maps, fuse="product"),
                 )
-    for name in ("refine_cam", *OF_ATTENTION):
+    for name in (*BY_THEMSELVES, *OF_ATTENTION):
         try:
             yield name, "", seewhy.explain(model, inputs, target, method=name)
         except SeewhyError:
@@ -146,6 +147,9 @@ def measures(found: Found) -> dict[str, Tensor]:
                 low = torch.minimum(whole, blank[:, number])[:, None]
                 within = [((part - low) / reach).clamp(0, 1) for part in (inserted, deleted)]
                 made[f"insertion - deletion, logit within its reach, {baseline}"] = within[0] - within[1]
+                ahead = (whole - blank[:, number]).clamp(min=0)[:, None]
+                weighed = (within[0] - within[1]) * ahead / ahead.mean().clamp(min=1e-6)
+                made[f"insertion - deletion, logit within its reach and weighed by it, {baseline}"] = weighed
         made[f"insertion - deletion, {of}, blur and mean"] = (changed[..., 0, :] - changed[..., 1, :]).mean(-1)
     return made
 
@@ -194,7 +198,8 @@ def report(found: Mapping[str, Found], autos: Mapping[str, Sequence[str]]) -> st
             f"On {images} images. Of each measure: the AP of the candidate that it puts first, and in brackets "
             "Spearman's correlation with AP over all candidates. Shares of the pixels are inserted or deleted, the "
             'hottest first. "Within its reach" is the share of the way from the score of the image without anything to '
-            'that of the image, from 0 to 1. "Ranks" are means of the ranks among the candidates.',
+            'that of the image, from 0 to 1. "Weighed by it": images whose score changes more by blurring count for '
+            'more. "Ranks" are means of the ranks among the candidates.',
             _measures(found),
             "## Fixed rules",
             "One method at one place on all models; -1 is the last resolution, -2 the one before. A model that "
@@ -283,7 +288,7 @@ def automatic(case: Case, seed: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    trained = [name for name, case in CASES.items() if case.task == "classes" and case.file.exists()]
+    trained = [name for name, case in CASES.items() if case.task == "classes"]
     parser.add_argument("--models", default=",".join(trained))
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--seed", type=int, default=910_000)
