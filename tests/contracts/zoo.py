@@ -31,6 +31,7 @@ CHEAP = {
     "occlusion": {"window": 8, "stride": 8},
     "integrated_gradients": {"steps": 6},
     "guided_integrated_gradients": {"steps": 6},
+    "local_integrated_gradients": {"steps": 3},
     "expected_gradients": {"samples": 4},
     "smooth_grad": {"samples": 3},
     "smooth_grad_squared": {"samples": 3},

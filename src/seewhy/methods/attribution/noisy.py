@@ -66,6 +66,8 @@ def smooth_grad_squared(
 ) -> Map:
     """The mean squared gradient over noisy copies of the image (Hooker et al. 2019, section 3.2).
 
+    Below chance behind layer norms that divide by a place's own contrast: flat background has the largest gradients.
+
     Args:
         samples: how many copies.
         noise: the deviation of the noise, as a share of the range of the image's values.
@@ -94,6 +96,8 @@ def var_grad(
     noise: float = 0.15,
 ) -> Map:
     """The variance of the gradient over noisy copies of the image (Adebayo et al. 2018).
+
+    Below chance behind layer norms, for the same reason as `smooth_grad_squared`.
 
     Args:
         samples: how many copies.

@@ -34,6 +34,9 @@ Kernel = Literal["sigmoid", "linear", "poly", "rbf", "cosine"]
 def eigen_cam(activations: Layer, *, centred: bool = False) -> Map:
     """Places projected on the activations' first right singular vector (Muhammad and Yeasin 2020).
 
+    It shows what is strongest in the layer, whatever the class. In layers with signs, those of transformers and
+    ConvNeXt, the strongest is often plain background: there the map is below chance.
+
     centred: of the activations less their mean over places, as grad-cam takes them; the paper does not.
     """
     places = channels.places(activations)
@@ -54,7 +57,7 @@ def kpca_cam(activations: Layer, *, kernel: Kernel = "sigmoid", gamma: float | N
 
     x and y are two places' activations less their mean over places; the kernel matrix is centred in turn. Kernels are
     "sigmoid" tanh(gamma x.y + 1), "poly" (gamma x.y + 1)^3, "rbf" exp(-gamma |x - y|^2), "linear" x.y and "cosine",
-    with gamma 1 / C unless given.
+    with gamma 1 / C unless given. Below chance where `eigen_cam` is, for the same reason.
     """
     places = channels.places(activations)
     centred = places - places.mean(1, keepdim=True)

@@ -34,6 +34,8 @@ def diff_cam(
     """Channels weighted by how much stronger they are than in a reference group, whatever the score (Li et al. 2025).
 
     w_k is the mean of channel k over the image less that over all places of the references; the map is sum_k w_k A_k.
+    Near chance in the last blocks of a transformer with a class token: its patches hardly differ from those of a
+    blurred image.
 
     Args:
         reference: images (R, c, *size) of the group to compare with, healthy ones say; or "blur", "mean" or "zero", to

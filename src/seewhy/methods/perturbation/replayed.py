@@ -36,6 +36,7 @@ def ablation_cam(
     """Channels weighted by the share of the score that is lost without them (Desai and Ramaswamy 2020, eq. 3).
 
     The loss is divided by the absolute score, so that a negative score does not turn the map around.
+    Near chance in layers with signs, such as ConvNeXt's: 0 is no absence there.
 
     Args:
         baseline: what a channel is filled with to be without it. The paper's is 0, whatever the layer's range and the
@@ -71,6 +72,8 @@ def ablation_cam_weights(
 )
 def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> Map:
     """What the score becomes when one place of the layer is all that is left, less the worst of places (Byun 2022).
+
+    Below chance in transformers: a patch that is alone attends to nothing else, which the model has never seen.
 
     Args:
         gaussian: spread the place's own vector over its neighbours, with the weights of a 3 x 3 (x 3) binomial filter:
