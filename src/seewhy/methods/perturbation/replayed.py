@@ -73,7 +73,7 @@ def ablation_cam_weights(
 def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> Map:
     """What the score becomes when one place of the layer is all that is left, less the worst of places (Byun 2022).
 
-    Below chance in transformers: a patch that is alone attends to nothing else, which the model has never seen.
+    Below chance in a transformer with a class token: a patch alone attends to nothing else, which it has never seen.
 
     Args:
         gaussian: spread the place's own vector over its neighbours, with the weights of a 3 x 3 (x 3) binomial filter:
