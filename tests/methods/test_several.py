@@ -96,7 +96,7 @@ def test_cost_tells_what_is_counted():
     counted = {"1 forward": (1, 0), "1 forward, 1 backward": (1, 1), "1 forward, 2 backwards": (1, 2)}
     counted["1 + n forwards, n backwards, n = 4"] = (5, 4)
     counted["2 forwards, 1 backward"] = (2, 1)
-    asking = {"score", "replay", "gradients_at", "neutral_replay", "references"}
+    asking = {"score", "replay", "gradients_at", "libra_gradients_at", "neutral_replay", "references"}
     counted_at = {"shapley_cam": (1, 1)}  # linear in the layer: the pass for the curvature does not happen
     for name, found in methods.available().items():
         if asking & set(found.needs):

@@ -118,8 +118,13 @@ def _row(
         place = (drawn.image,) if drawn.target is None else (drawn.image, drawn.target)
         about = textwrap.shorten(explanation.name(drawn.image, drawn.target), letters, placeholder="...")
         score = f"{float(explanation.scores[place]):.3g}"
-        lines = [*(textwrap.wrap(f"{name}{grid_of(explanation)}", letters) if head else ()), f"{about} {score}".strip()]
+        lines = [*(_wrapped(f"{name}{grid_of(explanation)}", letters) if head else ()), f"{about} {score}".strip()]
         axis.set_title("\n".join(lines), fontsize=SMALL, parse_math=False)
+
+
+def _wrapped(text: str, letters: int) -> list[str]:
+    """Lines of at most so many letters; names of methods are parted behind an underscore."""
+    return [line.replace("_ ", "_") for line in textwrap.wrap(text.replace("_", "_ "), letters)]
 
 
 def _named(explanations: Any) -> dict[str, Explanation]:
