@@ -78,18 +78,19 @@ def choose(
         explanation = choice.explainer(images)
 
     Each candidate's hottest pixels are inserted into a blurred image and deleted from the image. What is measured is
-    the share of the way from the blurred image's score to the image's that the first has gone, less that of the second:
-    docs/methods/choosing.md compares this with other measures. Hopeless candidates are dropped early. Of those that
-    cannot be told apart the one that is best on most models is taken. The choice is one for all images: choosing anew
-    for each is worse.
+    the share of the way from the blurred image's score to the image's that the first has gone, less that of the second.
+    An image counts as much as blurring changes its score. docs/methods/choosing.md compares other measures. Hopeless
+    candidates are dropped early. Of those that cannot be told apart the one that is best on most models is taken. The
+    choice is one for all images: choosing anew for each is worse.
 
     Args:
         model: any module, or what `seewhy.load` returned.
         inputs: some eight images or more, as for `explain`. Where there are sixteen or more, one half chooses, and the
             other is reported.
         target: what is explained; None is the predicted class.
-        candidates: "method", "method@layer" or functions, as for `evaluate`; None is the cheap methods at the last
-            layer of every resolution, their products, and for transformers those of attention.
+        candidates: "method", "method@layer" or functions, as for `evaluate`; None is `local_libra_grad`,
+            `local_integrated_gradients`, `refine_cam`, two methods of attention, and the cheap ones at the last layer
+            of every resolution. Making their maps takes some 40 forwards of each image beside the measuring.
         metric: what is reported of the finalists beside what chose them.
         budget: forwards of an image that the measuring may take; None is 50 for each of at most 8 images.
         batch_size: how many changed images run at once, at least.
