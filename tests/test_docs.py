@@ -27,7 +27,7 @@ PAGES = [
         "pictures.md",
         "show.md",
         "signals.md",
-        "tasks.md",
+        pytest.param("tasks.md", marks=pytest.mark.slow),
         "vlm.md",
         "volumes.md",
     ),

@@ -390,6 +390,7 @@ def test_a_folder_is_explained_in_batches_as_one_by_one(here):
     assert len({*found[1]}) == 5
 
 
+@pytest.mark.slow
 def test_several_methods_and_the_most_likely_classes(here):
     options = ("--methods", "grad_cam, LayerCAM", "--top-k", "3", "--raw", "--csv", "all.csv", "--json")
     result = run("explain", "--no-figure", *options)
@@ -519,6 +520,7 @@ def test_escape_sequences_do_not_reach_the_terminal(here):
         assert "\x9b" not in result.output + result.stderr
 
 
+@pytest.mark.slow
 def test_names_that_the_console_cannot_show(here):
     shutil.copy(samples.path("coffee.png"), "猫.png")
     shutil.copy(samples.path("coffee.png"), os.fsdecode(b"\xff.png"))
@@ -585,6 +587,7 @@ def test_methods_and_layers_as_json(here):
     assert rows[4]["grid"] is None
 
 
+@pytest.mark.slow
 def test_layers_are_listed_in_order_and_the_choice_is_marked():
     result = run("layers", "--model", "default")
     assert result.exit_code == 0
@@ -599,6 +602,7 @@ def test_layers_are_listed_in_order_and_the_choice_is_marked():
     assert run("layers", "--model", "nope").exit_code == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_leaves_whole_files_and_records(here):
     """Every record that is printed is whole, and its files are there."""
     Path("in").mkdir()

@@ -85,6 +85,7 @@ def test_evaluate_prints_and_writes_what_the_library_measures(spotted):
     assert rows["default"]["images"] == "3"
 
 
+@pytest.mark.slow
 def test_auto_and_check_are_told_in_every_record(spotted):
     photos, model = spotted
     result = run("explain", *photos, *model, "--method", "auto", "--check", "--no-figure", "--json", "--out", "why")

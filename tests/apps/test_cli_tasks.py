@@ -32,6 +32,7 @@ def explained(folder, name, *options):
     return CliRunner().invoke(app, ["explain", PHOTO, "--model", name, "--json", "--out", str(folder), *options])
 
 
+@pytest.mark.slow
 def test_a_class_of_a_segmenter_is_explained_where_it_is_seen(tmp_path):
     config = transformers.SegformerConfig(
         hidden_sizes=[16] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16,
@@ -93,6 +94,7 @@ def test_a_segmenter_is_asked_at_a_pixel_or_inside_a_mask_of_the_photograph(tmp_
         assert words in run.stderr
 
 
+@pytest.mark.slow
 def test_the_best_box_of_a_class_is_explained_or_the_one_of_a_number(tmp_path):
     config = transformers.YolosConfig(
         hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=[64, 96],

@@ -114,7 +114,7 @@ def asking(package, kind, name, seen):
     return {"Strongest": Strongest, "Squared": Squared}[kind]
 
 
-@pytest.mark.few(14)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("targets", [None, TARGETS], ids=["predicted", "targets"])
 @pytest.mark.parametrize(
     ("kind", "name"),
@@ -438,7 +438,7 @@ def test_exceptions_come_through_and_leave_nothing(name):
     torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_is_flat_without_with(name):
     """Objects made in a loop go at once, without the garbage collector, and nothing of a call but `outputs` stays."""

@@ -141,7 +141,7 @@ def with_history(model: nn.Module) -> nn.Module:
 # 1. The model is as it was
 
 
-@pytest.mark.few(24)
+@pytest.mark.few(14)
 @every_pair
 def test_model_inputs_and_random_state_are_as_they_were_and_the_map_is_that_of_eval_mode(
     case: Case, method: str
@@ -165,7 +165,7 @@ class Interrupted(BaseException):
     """Like KeyboardInterrupt: not an Exception."""
 
 
-@pytest.mark.few(28)
+@pytest.mark.few(14)
 @pytest.mark.parametrize("error", [RuntimeError, IndexError, KeyboardInterrupt, Interrupted])
 @every_case
 def test_model_is_as_it_was_when_the_forward_raises(case: Case, error: type[BaseException]) -> None:
@@ -314,7 +314,7 @@ def test_a_generator_decides_what_is_drawn(method: str) -> None:
 # 4. Batches
 
 
-@pytest.mark.few(24)
+@pytest.mark.few(12)
 @every_pair
 def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None:
     """Need 16: true batches."""
@@ -331,7 +331,7 @@ def test_each_image_of_a_batch_gets_its_own_map(case: Case, method: str) -> None
             torch.testing.assert_close(together.maps[name][number], grid[0], rtol=1e-4, atol=1e-5 * scale + rounding)
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(5)
 @every_method
 def test_several_targets_are_each_like_one(method: str) -> None:
     case = home(method)
@@ -354,7 +354,7 @@ def test_a_wrong_number_of_targets_is_an_error(target: object) -> None:
 # 5. Whatever the caller's circumstances
 
 
-@pytest.mark.few(16)
+@pytest.mark.few(10)
 @every_pair
 def test_frozen_no_grad_and_inference_mode_change_nothing(case: Case, method: str) -> None:
     """Need 2: gradients in spite of frozen parameters, no_grad and inference_mode."""
@@ -386,7 +386,7 @@ def survives_rounding(case: Case, method: str) -> bool:
     return not (case.name in DEEP and method in DECIDE)
 
 
-@pytest.mark.few(14)
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     ("case", "method"),
     [pair for pair in PAIRS if pair.values[1] in FIRST_OF_MECHANISM and survives_rounding(*pair.values)],
@@ -529,7 +529,7 @@ def test_an_identity_whose_input_is_overwritten_stays_one_tensor_with_it() -> No
 # 8. Nothing is kept
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(5)
 @every_method
 def test_nothing_outlives_the_explanation(method: str) -> None:
     """By reference count alone: no cycle waits for the collector."""
@@ -686,7 +686,7 @@ def test_cam_is_refused_without_a_global_average(case: Case) -> None:
         seewhy.explain(case.model(), case.inputs(), method="cam")
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(12)
 @pytest.mark.parametrize("method", [name for name in METHODS if seewhy.methods.get(name).attends])
 @pytest.mark.parametrize("case", [case for case in CASES if not case.tokens], ids=lambda case: case.name)
 def test_attention_is_refused_where_it_does_not_run_over_the_whole_image(case: Case, method: str) -> None:

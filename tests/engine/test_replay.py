@@ -304,6 +304,7 @@ def test_forwards_are_put_back_when_a_replay_is_interrupted(error):
     assert model.layer2.forward is own
 
 
+@pytest.mark.slow
 def test_nothing_is_remembered_afterwards():
     case = ZOO["resnet"]
     model, alive = case.model(), []

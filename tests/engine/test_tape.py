@@ -103,6 +103,7 @@ def name_of(way) -> str:
     return way.__name__
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize("method", ["layer_cam", "input_x_gradient", *FREE])
 @pytest.mark.parametrize("way", WAYS, ids=name_of)
 def test_a_models_own_switches_change_nothing(way, method: str, images: Tensor) -> None:

@@ -183,6 +183,7 @@ def test_a_method_that_refuses_the_model_says_why():
     assert found.ranking("sparseness")[-1] == "attention_rollout"
 
 
+@pytest.mark.slow
 def test_tables_figures_and_files(tmp_path, monkeypatch):
     found = evaluate(spotted(3), methods=["hires_cam@layer"], metrics=("insertion", "deletion"))
     lines = found.table().splitlines()

@@ -156,7 +156,7 @@ def share(heat: Tensor, corner: tuple[int, int]) -> float:
 METHODS = pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "smooth_grad_cam_plus_plus"])
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @METHODS
 @pytest.mark.parametrize("kind", [Siamese, Streams, Concatenated, Interleaved])
 def test_several_images_have_a_map_each(kind: Callable[..., nn.Module], method: str) -> None:
@@ -169,6 +169,7 @@ def test_several_images_have_a_map_each(kind: Callable[..., nn.Module], method: 
     assert found[1:].images[second].heatmap.shape == (1, 64, 64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("kind", "method"), [(Siamese, "ablation_cam"), (Siamese, "occlusion"), (Concatenated, "occlusion")]
 )
@@ -194,12 +195,13 @@ def test_a_check_changes_the_image_that_the_map_lies_on() -> None:
         assert elsewhere.check(model, images, redraw=False).p_value.min() > 0.1
 
 
+@pytest.mark.slow
 def test_an_image_that_the_model_holds_has_no_map() -> None:
     found = seewhy.explain(Held(), red(TOP_LEFT), 0, method="grad_cam")
     assert share(found.heatmap, TOP_LEFT) > 0.8
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @METHODS
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", [Frames, Recurrent])
@@ -213,6 +215,7 @@ def test_frames_in_the_batch_have_a_map_each(kind: Callable[[], nn.Module], coun
         assert share(found.heatmap[:, frame], corner) > 0.75
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_frames_that_are_looked_at_one_by_one(count: int, mirrored: bool) -> None:

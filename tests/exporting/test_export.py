@@ -84,6 +84,7 @@ def test_a_vision_transformer_as_a_torch_program(tmp_path: Path) -> None:
         seewhy.export.load(path)(images(1, 32), 3)
 
 
+@pytest.mark.slow
 def test_photographs_labels_and_what_the_file_says(tmp_path: Path) -> None:
     """With a fixed batch, of a network whose channels lie last."""
     labels = tuple(f"kind {number}" for number in range(10))

@@ -456,6 +456,7 @@ NAMED = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NAMED)
 def test_token_grids_of_images_that_are_not_square_need_no_callback(name: str) -> None:
     """NEEDS part 1, 3 and 14: the upper right quadrant alone is shown, and the layer changes there most."""

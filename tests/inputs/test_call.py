@@ -122,7 +122,7 @@ def test_patches_are_no_image_and_a_module_that_cuts_them_is_the_way():
     torch.testing.assert_close(found, expected.detach())
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("method", ["grad_cam", "guided_backprop", "score_cam", "rise"])
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_videos_of_transformers_have_their_frames_before_the_channels(method):
@@ -154,6 +154,7 @@ def test_videos_of_transformers_have_their_frames_before_the_channels(method):
     torch.testing.assert_close(ours.heatmap, other.heatmap)
 
 
+@pytest.mark.slow
 def test_scores_of_one_query_and_frames_before_places():
     """VideoPrism looks at each frame, then at each place through time, and pools by one query: scores (B, 1, K)."""
     transformers = pytest.importorskip("transformers")
@@ -179,6 +180,7 @@ def test_scores_of_one_query_and_frames_before_places():
     assert most.tolist() == [4 * 16 + 3] * 2
 
 
+@pytest.mark.slow
 def test_frames_of_patches_or_patches_of_frames_no_length_tells():
     """TimeSformer has the frames of each patch side by side. Read as the patches of each frame the map is wrong.
 

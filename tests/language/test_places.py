@@ -93,6 +93,7 @@ def test_tokens_without_places_are_refused_and_the_picture_itself_is_offered(nam
     assert explanation.heatmap.shape == (1, *size)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "llava_next"])
 def test_the_pictures_of_several_prompts_or_of_one_are_told_apart(name):
     model, call, (size,), _ = built(name)

@@ -202,7 +202,7 @@ def test_le_grad_of_a_model_that_pools_by_attention():
         np.testing.assert_allclose(found[image], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())  # float32
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore::seewhy.errors.MapWarning")
 def test_maps_lie_on_the_grid_without_a_word_of_configuration(case):
@@ -219,6 +219,7 @@ def test_maps_lie_on_the_grid_without_a_word_of_configuration(case):
         torch.testing.assert_close(found[1:2], alone[name].maps["attention"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("fused", "open_"),
     [
@@ -239,6 +240,7 @@ def test_fused_and_written_out_attention_give_the_same_maps(fused, open_):
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("target", [1, torch.tensor([[1, 0], [2, 2], [0, 4]])])
 def test_maps_beside_those_of_layers_are_those_of_one_by_one(target):
     case = BY_NAME["timm vit"]

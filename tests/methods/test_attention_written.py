@@ -146,6 +146,7 @@ def expected():
     return maps(Transformer(*[sdpa] * 3), images())
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("ways", [[way] * 3 for way in WAYS] + [[sdpa, einsum, head_by_head]])
 def test_maps_are_those_of_the_fused_kernel_and_an_image_has_its_own(ways, expected):
     """Four heads, four images: what is taken for the other mixes them."""
@@ -154,6 +155,7 @@ def test_maps_are_those_of_the_fused_kernel_and_an_image_has_its_own(ways, expec
     assert_alike(maps(model, images()[2:3]), {name: found[2:3] for name, found in expected.items()})
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("way", [by_hand, summed])
 def test_some_blocks_that_cannot_be_read_are_refused(way):
     for method in METHODS:

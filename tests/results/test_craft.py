@@ -41,6 +41,7 @@ def found(target: int, **options):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -87,6 +88,7 @@ class Mixed(nn.Module):
         return torch.stack([5 * means[:, 0] + means[:, 1], means[:, 1]], 1)
 
 
+@pytest.mark.slow
 def test_a_concept_is_taken_apart_at_an_earlier_layer():
     """The first mixture is made of colours 0 and 1, the second of 2 and 3; 20 of 50 crops show one of them alone."""
     images = torch.zeros(2, 4, 12, 12)

@@ -45,6 +45,7 @@ PROMPTS = {
 DETECTORS = {"rt_detr": (rt_detr, {}), "d_fine": (d_fine, {}), "owl_vit": (owl_vit, PROMPTS)}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.filterwarnings("ignore:.*nothing positive:seewhy.errors.MapWarning")
 def test_a_box_has_more_heat_at_itself_than_another_box_has_there(name):

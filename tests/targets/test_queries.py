@@ -186,6 +186,7 @@ def test_boxes_of_older_heads_are_read_alike():
     assert torch.equal(found.heatmap, newer.heatmap)
 
 
+@pytest.mark.slow
 def test_a_box_by_a_prompt_of_owl_vit():
     """Logits are of prompts: two boxes of one prompt have two maps, at the patches that these boxes are of."""
     torch.manual_seed(0)
