@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/,contracts engine evidence geometry hooks images inputs inspect methods metrics render results targets test_explainer.py)
+# the shapes in signatures are checked at every call: tests take twice as long
+SHAPES := --jaxtyping-packages=seewhy,tests.shapes
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-oldest lint types imports unit rest docs bench clean
+.PHONY: demo test test-all test-oldest lint types imports unit rest shapes docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/seewhy explain --out demo
@@ -29,7 +31,10 @@ unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not all"
 
 rest: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "slow or all"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "slow or all" $(SHAPES)
+
+shapes: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not all" $(SHAPES)
 
 # the oldest torch that is promised, in an environment of its own
 test-oldest: $(OLDEST)/.dev
