@@ -67,6 +67,16 @@ def superpixels(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
 
     Achanta et al. 2012 (doi:10.1109/TPAMI.2012.120). Signals and machines without scikit-image have cells, as
     `grid_cells` gives them.
+
+    Args:
+        images: (B, C, *space).
+        count: how many regions there should be.
+
+    Returns:
+        (B, *space), the number of the region that each pixel belongs to.
+
+    Raises:
+        InputError: if `count` is below 1.
     """
     if find_spec("skimage") is None or images.ndim == 3:
         return grid_cells(images, count=count)
@@ -79,7 +89,18 @@ def superpixels(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
 
 
 def grid_cells(images: Images, *, count: int = 100) -> Int[Tensor, "B *space"]:
-    """The cells of a grid with about `count` of them, as many along each side."""
+    """The cells of a grid with about `count` of them, as many along each side.
+
+    Args:
+        images: (B, C, *space).
+        count: how many cells there should be.
+
+    Returns:
+        (B, *space), the number of the cell that each pixel belongs to, the same for every image.
+
+    Raises:
+        InputError: if `count` is below 1.
+    """
     _positive(count)
     space = images.shape[2:]
     along = max(1, round(count ** (1 / len(space))))

@@ -17,16 +17,26 @@ def logit(model: Callable[[Tensor], Tensor], target: int | Int[Tensor, " B"]) ->
 
     Args:
         model: (N, C, H, W) -> (N, classes), in eval mode.
-        target: the class, one for all images or one for each.
+        target: the class, one for all images or (B,), one for each.
 
     Returns:
-        A function (N, C, H, W) -> (N,) for rows in whole rounds of the images.
+        A function (N, C, H, W) -> (N,) for rows in whole rounds of the images. It raises `InputError` where the rows
+        are not whole rounds of the targets.
     """
     return lambda images: _of_class(model(images), target)
 
 
 def probability(model: Callable[[Tensor], Tensor], target: int | Int[Tensor, " B"]) -> Score:
-    """The softmax of a class. Arguments as those of `logit`."""
+    """The softmax of a class.
+
+    Args:
+        model: (N, C, H, W) -> (N, classes), logits, in eval mode.
+        target: the class, one for all images or (B,), one for each.
+
+    Returns:
+        A function (N, C, H, W) -> (N,) for rows in whole rounds of the images. It raises `InputError` where the rows
+        are not whole rounds of the targets.
+    """
     return lambda images: _of_class(model(images).softmax(1), target)
 
 

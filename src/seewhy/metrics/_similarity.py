@@ -17,14 +17,27 @@ def pearson(a: Float[Tensor, "B S"], b: Float[Tensor, "B S"]) -> Float[Tensor, "
 
 
 def correlation(maps: Maps, others: Maps) -> Float[Tensor, " maps"]:
-    """Pearson's correlation of two maps of each image; NaN where one of them is constant."""
+    """Pearson's correlation of two maps of each image.
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W).
+        others: of the same shape.
+
+    Returns:
+        (B,) in [-1, 1]; NaN where one of the maps is constant.
+    """
     return pearson(maps.flatten(1), others.flatten(1))
 
 
 def rank_correlation(maps: Maps, others: Maps) -> Float[Tensor, " maps"]:
     """Spearman's correlation of two maps of each image: that of the ranks, equal values sharing the mean of theirs.
 
-    NaN where one of the maps is constant.
+    Args:
+        maps: (B, H, W) or (B, D, H, W).
+        others: of the same shape.
+
+    Returns:
+        (B,) in [-1, 1]; NaN where one of the maps is constant.
     """
     return pearson(_mean_ranks(maps.flatten(1)), _mean_ranks(others.flatten(1)))
 

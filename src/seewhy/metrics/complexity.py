@@ -32,8 +32,16 @@ def entropy(maps: Maps) -> Float[Tensor, " maps"]:
 def effective_size(maps: Maps) -> Float[Tensor, " maps"]:
     """How many pixels would carry a map if all of them had as much: exp(`entropy`).
 
-    The Hill number of order 1 (Hill 1973, doi:10.2307/1934352): 1 for one pixel, n for n equal ones. Arguments, errors
-    and NaN as those of `entropy`.
+    The Hill number of order 1 (Hill 1973, doi:10.2307/1934352).
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W).
+
+    Returns:
+        (B,), from 1 (one pixel) to H W (a constant map); NaN for a map of zeros, which has no shares.
+
+    Raises:
+        InputError: if a map is not finite.
     """
     return entropy(maps).exp()
 
@@ -41,10 +49,16 @@ def effective_size(maps: Maps) -> Float[Tensor, " maps"]:
 def sparseness(maps: Maps) -> Float[Tensor, " maps"]:
     """Gini coefficient of a map's values: 0 if all are equal, near 1 if few have everything.
 
-    Chalasani et al. 2020 (arXiv:1810.06583), section 4.1. Arguments and errors as those of `entropy`.
+    Chalasani et al. 2020 (arXiv:1810.06583), section 4.1.
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W).
 
     Returns:
         (B,) in [0, 1); NaN for a map of zeros.
+
+    Raises:
+        InputError: if a map is not finite.
     """
     values = finite(maps).abs().flatten(1).sort(dim=1).values.double()
     count = values.shape[1]

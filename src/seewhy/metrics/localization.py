@@ -48,11 +48,17 @@ def average_precision(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
 def best_iou(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
     """The largest intersection over union of a mask with the pixels above a threshold, over all thresholds.
 
-    The threshold is chosen with hindsight, so this is what the map could give at best. Arguments and errors as those of
-    `average_precision`.
+    The threshold is chosen with hindsight, so this is what the map could give at best.
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W); only the order of the values counts.
+        masks: of the same shape, True where the evidence is.
 
     Returns:
         (B,) in (0, 1]: at least the mask's share in the image, which a constant map gets. NaN for an empty mask.
+
+    Raises:
+        InputError: if maps and masks differ in shape, a map is not finite, or the masks are not boolean.
     """
     found, taken, last = _by_value(*_checked(maps, masks))
     size = found[:, -1:]
@@ -73,6 +79,10 @@ def pointing_game(maps: Maps, masks: Masks, *, tolerance: float = 0) -> Float[Te
 
     Returns:
         (B,) 1 for a hit and 0 for a miss; NaN for an empty mask.
+
+    Raises:
+        InputError: if maps and masks differ in shape, a map is not finite, the masks are not boolean, or the tolerance
+            is negative.
     """
     maps, masks = _checked(maps, masks)
     if tolerance < 0:
@@ -87,10 +97,17 @@ def relevance_mass(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
     """The share of a map's positive values that lies in the mask.
 
     Relevance mass accuracy of Arras et al. 2022 (arXiv:2003.07258), section 3.2; negative values speak against the
-    score and are not counted. Arguments and errors as those of `average_precision`.
+    score and are not counted.
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W).
+        masks: of the same shape, True where the evidence is.
 
     Returns:
         (B,) in [0, 1]; NaN for an empty mask, and for a map without a positive value.
+
+    Raises:
+        InputError: if maps and masks differ in shape, a map is not finite, or the masks are not boolean.
     """
     maps, masks = _checked(maps, masks)
     heat = maps.clamp(min=0).flatten(1)
@@ -109,6 +126,9 @@ def energy_pointing(maps: Maps, boxes: Sequence[Shaped[Tensor, "_ _"]]) -> Float
 
     Returns:
         (B,) in [0, 1]; NaN without a box, and for a map without a positive value.
+
+    Raises:
+        InputError: if maps and boxes differ in number or dimensions, or a map is not finite.
     """
     return relevance_mass(maps, box_masks(boxes, tuple(maps.shape[1:])).to(maps.device))
 
@@ -116,11 +136,17 @@ def energy_pointing(maps: Maps, boxes: Sequence[Shaped[Tensor, "_ _"]]) -> Float
 def relevance_rank(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
     """The share of the mask that is covered by as many of the hottest pixels as it has.
 
-    Relevance rank accuracy of Arras et al. 2022 (arXiv:2003.07258), section 3.2. Arguments and errors as those of
-    `average_precision`.
+    Relevance rank accuracy of Arras et al. 2022 (arXiv:2003.07258), section 3.2.
+
+    Args:
+        maps: (B, H, W) or (B, D, H, W); only the order of the values counts.
+        masks: of the same shape, True where the evidence is.
 
     Returns:
         (B,) in [0, 1]; NaN for an empty mask.
+
+    Raises:
+        InputError: if maps and masks differ in shape, a map is not finite, or the masks are not boolean.
     """
     maps, masks = _checked(maps, masks)
     sizes = masks.flatten(1).sum(1)
@@ -130,7 +156,7 @@ def relevance_rank(maps: Maps, masks: Masks) -> Float[Tensor, " maps"]:
 def top_k_intersection(maps: Maps, masks: Masks, *, k: int = 1000) -> Float[Tensor, " maps"]:
     """The share of the `k` hottest pixels that lies in the mask.
 
-    Theiner et al. 2022 (arXiv:2104.14995). Arguments and errors as those of `average_precision`.
+    Theiner et al. 2022 (arXiv:2104.14995).
 
     Args:
         maps: (B, H, W) or (B, D, H, W); only the order of the values counts.
@@ -139,6 +165,10 @@ def top_k_intersection(maps: Maps, masks: Masks, *, k: int = 1000) -> Float[Tens
 
     Returns:
         (B,) in [0, 1]; NaN for an empty mask.
+
+    Raises:
+        InputError: if maps and masks differ in shape, a map is not finite, the masks are not boolean, or `k` is out of
+            range.
     """
     maps, masks = _checked(maps, masks)
     at_least_one(k=k)
@@ -158,6 +188,9 @@ def box_masks(boxes: Sequence[Shaped[Tensor, "_ _"]], size: tuple[int, ...]) -> 
 
     Returns:
         (B, *size).
+
+    Raises:
+        InputError: if boxes are of another shape.
     """
     sides = 2 * len(size)
     masks = []
@@ -187,6 +220,9 @@ def mosaics(images: Float[Tensor, "B C H W"], *, grid: int = 2) -> Float[Tensor,
 
     Returns:
         (B / grid², C, grid * H, grid * W).
+
+    Raises:
+        InputError: if the images do not fill the mosaics.
     """
     at_least_one(grid=grid)
     count = grid * grid
@@ -211,6 +247,10 @@ def grid_pointing(
 
     Returns:
         (N,) in [0, 1]; NaN for a map without a positive value.
+
+    Raises:
+        InputError: if maps and cells differ in number, a side is no multiple of `grid`, there is no such cell, or a map
+            is not finite.
     """
     maps = finite(maps)
     at_least_one(grid=grid)

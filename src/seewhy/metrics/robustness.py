@@ -40,7 +40,7 @@ def max_sensitivity(
         (B,) 0 or more; NaN for a map of zeros, which has no shares.
 
     Raises:
-        InputError: if maps and images differ in size, or a map is not finite.
+        InputError: if maps and images differ in size, a map is not finite, or the radius is not positive.
     """
     return _changes(explain, images, radius, samples, batch_size, generator).amax(0)
 
@@ -56,8 +56,21 @@ def average_sensitivity(
 ) -> Float[Tensor, " B"]:
     """The mean change of the map, as a share of its norm, when uniform noise is added to the image.
 
-    Bhatt et al. 2020 (arXiv:2005.00631), definition 2. Lower is better. Arguments, result and errors as those of
-    `max_sensitivity`.
+    Bhatt et al. 2020 (arXiv:2005.00631), definition 2. Lower is better.
+
+    Args:
+        explain: (N, C, H, W) -> maps (N, H, W). Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        radius: the most that is added to or taken from a value, in units of the images.
+        samples: how many noises, the same for all images.
+        batch_size: the most rows of a call of `explain`; None for B.
+        generator: draws the noise; None draws the same in every call.
+
+    Returns:
+        (B,) 0 or more; NaN for a map of zeros, which has no shares.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not finite, or the radius is not positive.
     """
     return _changes(explain, images, radius, samples, batch_size, generator).mean(0)
 
@@ -78,14 +91,20 @@ def relative_input_stability(
     map or the image have no relative change and are left out. Lower is better.
 
     Args:
-        explain, images, radius, samples, batch_size, generator: as those of `max_sensitivity`.
+        explain: (N, C, H, W) -> maps (N, H, W). Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
         outputs: (N, C, H, W) -> (N, classes), the model; noise that changes the class is not counted. None counts all.
+        radius: the most that is added to or taken from a value, in units of the images.
+        samples: how many noises, the same for all images.
+        batch_size: the most rows of a call of `explain`; None for B.
+        generator: draws the noise; None draws the same in every call.
 
     Returns:
         (B,) 0 or more; NaN for a map of zeros, and if all noises change the class.
 
     Raises:
-        InputError: as `max_sensitivity`.
+        InputError: if maps and images differ in size, a map is not finite, the radius is not positive, or `outputs`
+            gives no row for each image.
     """
 
     def apart(changed: Tensor, _: Tensor) -> Tensor:
@@ -110,14 +129,20 @@ def relative_output_stability(
     change and are left out. Lower is better.
 
     Args:
-        explain, images, radius, samples, batch_size, generator: as those of `max_sensitivity`.
+        explain: (N, C, H, W) -> maps (N, H, W). Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
         outputs: (N, C, H, W) -> (N, classes), the model's logits; noise that changes the class is not counted.
+        radius: the most that is added to or taken from a value, in units of the images.
+        samples: how many noises, the same for all images.
+        batch_size: the most rows of a call of `explain`; None for B.
+        generator: draws the noise; None draws the same in every call.
 
     Returns:
         (B,) 0 or more; NaN for a map of zeros, and if all noises change the class.
 
     Raises:
-        InputError: as `max_sensitivity`.
+        InputError: if maps and images differ in size, a map is not finite, the radius is not positive, or `outputs`
+            gives no row for each image.
     """
 
     def apart(_: Tensor, moved: Tensor) -> Tensor:

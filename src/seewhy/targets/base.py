@@ -45,7 +45,14 @@ class BaseTarget(ABC):
 
     @abstractmethod
     def __call__(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        """The scores of a batch, in the graph of `outputs`."""
+        """The scores of a batch, in the graph of `outputs`.
+
+        Args:
+            outputs: what the model returned for B images.
+
+        Returns:
+            (B,), or (B, T) where T questions are asked about each image.
+        """
 
     def resolved(self, outputs: Any, context: Context) -> BaseTarget:  # noqa: ARG002
         """The target made definite for these outputs, so that it means the same when the images are changed later.
@@ -70,9 +77,12 @@ class BaseTarget(ABC):
 
         Args:
             outputs: what the model returned for N changed images.
-            images: the image that each row is of.
+            images: (N,), the image that each row is of.
             original: what the model returned for the caller's images.
             batch: the number of the caller's images.
+
+        Returns:
+            (N,), or (N, T) for T questions about each image.
         """
         of_rows: BaseTarget = rebuild(self, lambda per_image: per_image[images.to(per_image.device)])
         return of_rows(outputs)
@@ -81,61 +91,98 @@ class BaseTarget(ABC):
         """The same question about one image of the batch, for outputs of that image alone.
 
         Args:
-            row: which image.
+            row: which image, from 0.
             original: what the model returned for the caller's images.
             batch: the number of the caller's images.
+
+        Returns:
+            A target for a batch of one.
         """
         alone: BaseTarget = rebuild(self, lambda per_image: per_image[row : row + 1])
         return alone
 
     def one_of(self, number: int) -> BaseTarget:
-        """The question that is number `number` of the T that are asked about each image."""
+        """The question that is number `number` of the T that are asked about each image.
+
+        Args:
+            number: which of them, from 0.
+
+        Returns:
+            A target with one score for each image.
+        """
         return _OneOf(self, number)
 
     def mirrored(self) -> BaseTarget:
-        """The same question about the same images with left and right exchanged."""
+        """The same question about the same images with left and right exchanged.
+
+        Returns:
+            A target with its places mirrored; one without places stays as it is.
+        """
         return self
 
     def classes(self) -> Any:
-        """The classes that are asked about, (B,) or (B, T); None where the question is not about classes."""
+        """The classes that are asked about.
+
+        Returns:
+            Indices (B,) or (B, T) of a resolved target. For a single output 1 is the output itself and 0 its other
+            side. None where the question is not about classes.
+        """
         return None
 
     def outline(self, image: int, number: int | None) -> tuple[float, ...] | None:  # noqa: ARG002
-        """The box (x0, y0, x1, y1) that is asked about, in shares of the input's width and height; None without one.
+        """The box that is asked about.
 
         Args:
             image: which of the batch.
             number: which of its T targets; None where there is one per image.
+
+        Returns:
+            (x0, y0, x1, y1), in shares of the input's width and height. None where no box is asked about, and where the
+            size of the inputs is not known.
         """
         return None
 
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:  # noqa: ARG002
-        """The probability of the classes that are asked about; None where there is none."""
+        """The probability of the classes or tokens that are asked about.
+
+        Args:
+            outputs: what the model returned for B images.
+
+        Returns:
+            (B,) or (B, T). None where there is no probability, as of a regression.
+        """
         return None
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
-        """What is asked, in a few words: "tabby", "not nodule", "class 7"; "" where nothing is known.
+        """What is asked, in a few words.
 
         Args:
-            labels: a name per class.
+            labels: a name per class; None where they are not known.
             image: which of the batch.
             number: which of its T targets; None where there is one per image.
+
+        Returns:
+            A text such as "tabby", "not nodule", "class 7" or a prompt; "" where nothing is known.
         """
         return ""
 
 
 @dataclass(frozen=True)
 class Unasked(BaseTarget):
-    """No question: for methods whose map is the same for every score, where the output has none to take by itself."""
+    """No question: for methods whose map is the same for every score, where the output has none to take by itself.
+
+    Its scores are NaN.
+
+    Args:
+        batch: the number of images.
+    """
 
     batch: int
 
     def __call__(self, outputs: Any) -> Float[Tensor, " B"]:  # noqa: ARG002
-        """As many times NaN as there are images."""
         return torch.full((self.batch,), math.nan)
 
     def of_row(self, row: int, original: Any, batch: int) -> Unasked:  # noqa: ARG002
-        """No question about one image."""
         return Unasked(1)
 
 
@@ -153,7 +200,6 @@ class _OneOf(BaseTarget):
         return self.target.for_rows(outputs, images, original, batch)[:, self.number]
 
     def of_row(self, row: int, original: Any, batch: int) -> _OneOf:
-        """The same question about one image."""
         return _OneOf(self.target.of_row(row, original, batch), self.number)
 
 
@@ -161,8 +207,11 @@ class _OneOf(BaseTarget):
 class FunctionTarget(BaseTarget):
     """Any function of a model's output.
 
+    It is described by the function's name and the line where that is written.
+
     Args:
         function: returns (B,) or (B, T), or a scalar for a batch of one.
+        tried: whether it is known to give scores. Filled in when the target is resolved.
     """
 
     function: Target
@@ -173,6 +222,13 @@ class FunctionTarget(BaseTarget):
 
     def resolved(self, outputs: Any, context: Context) -> FunctionTarget:
         """The same, once it has shown that it gives scores.
+
+        Args:
+            outputs: what the model returned for the caller's images.
+            context: what is known of the call.
+
+        Returns:
+            The same function, known to give scores.
 
         Warns:
             TargetWarning: if it gives more scores per image than anybody would look at.
@@ -205,6 +261,19 @@ class FunctionTarget(BaseTarget):
         """The scores of N rows, asked for in batches like the original one, which the function was made for.
 
         Rows stand in their image's place. Images without a row in this round keep what the model gave for them.
+
+        Args:
+            outputs: what the model returned for N changed images.
+            images: (N,), the image that each row is of.
+            original: what the model returned for the caller's images.
+            batch: the number of the caller's images.
+
+        Returns:
+            (N,), or (N, T) for T scores of each image.
+
+        Raises:
+            TargetTypeError: if the function does not return a tensor.
+            TargetError: if it does not return a score per image.
         """
         turns = (images[:, None] == images).tril(-1).sum(1)  # the number of earlier rows of the same image
         scores, order = [], []
@@ -223,8 +292,6 @@ class FunctionTarget(BaseTarget):
         return torch.cat(scores)[torch.cat(order).argsort()]
 
     def of_row(self, row: int, original: Any, batch: int) -> FunctionTarget:
-        """The same, asked for in a batch like the original one."""
-
         @wraps(self.function)
         def alone(outputs: Any) -> Tensor:
             return self.for_rows(outputs, torch.tensor([row]), original, batch)
@@ -232,7 +299,6 @@ class FunctionTarget(BaseTarget):
         return FunctionTarget(alone, tried=True)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
-        """The function's name, and where it is written."""
         function = self.function
         while isinstance(function, partial):
             function = function.func

@@ -30,11 +30,9 @@ class ObjectTarget(BaseTarget):
     sizes: Int[Tensor, "B 2"] | None
 
     def classes(self) -> Any:
-        """The class of each object."""
         return self.label
 
     def outline(self, image: int, number: int | None) -> tuple[float, ...] | None:
-        """Where the object is; None as long as the inputs' sizes are not known."""
         if self.sizes is None:
             return None
         height, width = self.sizes[image].tolist()
@@ -42,7 +40,6 @@ class ObjectTarget(BaseTarget):
         return tuple(side / of for side, of in zip(found.tolist(), (width, height, width, height), strict=True))
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The label of the object's class."""
         label = entry(self.label, image, number)
         return "" if label is None else class_name(label, None, labels)
 
@@ -102,7 +99,6 @@ class Box(ObjectTarget):
         return torch.stack(scores).reshape(self.label.shape)
 
     def resolved(self, outputs: Any, context: Context) -> Box:
-        """The same, with the label and the box of what was found, and the sizes of the inputs."""
         sizes = self.sizes if context.sizes is None else torch.tensor([size[-2:] for size in context.sizes])
         said = [count for count in (len(context.labels or ()), context.num_classes) if count]
         num_classes = self.num_classes or min(said, default=None)
@@ -125,7 +121,6 @@ class Box(ObjectTarget):
         return Box(labels, boxes, None, sizes, num_classes)
 
     def mirrored(self) -> Box:
-        """The same objects where left and right are exchanged."""
         assert self.sizes is not None
         x0, y0, x1, y1 = self.box.unbind(-1)
         width = self.sizes[:, 1].to(x0).reshape(-1, *[1] * (x0.ndim - 1))
@@ -178,6 +173,9 @@ def redetected(target: Any, outputs: Any) -> Redetected:
         target: a resolved `Box`.
         outputs: what the model returned for the caller's images.
 
+    Returns:
+        A target that tells how surely each object is detected still.
+
     Raises:
         TargetError: for any other target.
     """
@@ -212,11 +210,14 @@ def _likeness(image: _Detections, box: Float[Tensor, "4"], likely: Float[Tensor,
 
 
 def declared_classes(model: nn.Module) -> int | None:
-    """How many classes a model says that its head has; None if it does not say.
+    """How many classes a model says that its head has.
 
     Args:
         model: it is looked for in the model, in the last module of it, in the last one of that, and so on: where heads
             stand. `config.num_labels`, `num_classes`, `nc` and the length of `names` count.
+
+    Returns:
+        The number; None if the model does not say.
 
     Example:
         >>> head = nn.Linear(8, 3)

@@ -55,7 +55,14 @@ class ClassScores:
         return torch.ones_like(highest) if self.kind == "one value" else highest
 
     def names(self, labels: Sequence[str] | None) -> list[str]:
-        """What the columns are called: see `class_name`."""
+        """What the columns are called: see `class_name`.
+
+        Args:
+            labels: a name per class; None where they are not known.
+
+        Returns:
+            K names.
+        """
         return [class_name(index, self.kind, labels) for index in range(self.values.shape[1])]
 
 
@@ -76,21 +83,17 @@ class ClassTarget(BaseTarget):
         """The scores of a definite target."""
 
     def classes(self) -> Any:
-        """The indices of the classes; for a single output 1 is the output itself and 0 its other side."""
         return self.index
 
     def one_of(self, number: int) -> ClassTarget:
-        """The same about the class number `number` of each image."""
         of_any: Any = self  # its subclasses are dataclasses
         one: ClassTarget = replace(of_any, index=self.index[:, number])
         return one
 
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:
-        """See `Probability`; None for a regression."""
         return None if self.kind == "one value" else Probability(self.index, kind=self.kind)(outputs)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The class's label; for a single output which side of it: see `class_name`."""
         index = entry(self.index, image, number)
         return "" if index is None else class_name(index, self.kind, labels)
 
@@ -127,7 +130,6 @@ class Category(ClassTarget):
         return _pick(scores.values, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Category:
-        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         return Category(index, kind)
 
@@ -163,18 +165,15 @@ class Probability(ClassTarget):
         return _pick(scores.values.sigmoid() if sigmoid else scores.likely, self.index)
 
     def resolved(self, outputs: Any, context: Context) -> Probability:
-        """The same, with the index of each image and what the scores are."""
         index, kind = _definite(self, outputs, context)
         if kind == "one value":
             raise TargetError("a regression gives a value, not a probability.", do="leave target out, or pass 0")
         return replace(self, index=index, kind=kind)
 
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"] | None:
-        """The scores themselves."""
         return self(outputs)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The class's label, and that it is its probability."""
         name = super().describe(labels, image, number)
         return name and f"probability of {name}"
 
@@ -212,14 +211,12 @@ class Contrast(ClassTarget):
         return picked - values.gather(1, self.against).mean(1).reshape(-1, *ones)
 
     def resolved(self, outputs: Any, context: Context) -> Contrast:
-        """The same, with the classes to compare with for each image: (B, A)."""
         index, kind = _definite(self, outputs, context)
         if self.against is None or self.kind is not None:
             return replace(self, index=index, kind=kind)
         return Contrast(index, _others(self.against, class_scores(outputs, kind), context.labels), kind)
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The class's label, and those of the others."""
         name = super().describe(labels, image, number)
         others = "its opposite" if (self.kind or "").startswith("one") else "all others"
         if isinstance(self.against, Tensor):
@@ -250,7 +247,6 @@ class Finer(ClassTarget):
         return _pick(scores.values, self.index) - self.strength * others
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The class's label, and those of the others."""
         name = super().describe(labels, image, number)
         others = self.against[image] if number is None else self.against[image, number]
         return name and f"{name} against {_listed(others.tolist(), self.kind, labels)}"
@@ -261,9 +257,12 @@ def finer(target: Any, outputs: Any, *, count: int = 3, strength: float = 1.0) -
 
     Args:
         target: a resolved `Category`.
-        outputs: what the model returned.
-        count: how many classes to compare it with.
+        outputs: what the model returned for its images.
+        count: how many classes to compare it with; fewer where the model has fewer.
         strength: how much they count.
+
+    Returns:
+        The target, with the nearest classes of each image and target.
 
     Raises:
         TargetError: for any other target. Only classes can be compared.
@@ -292,6 +291,9 @@ def class_scores(outputs: Any, kind: Kind | None = None) -> ClassScores:
         outputs: what the model returned. Dimensions of 1 beside B and K are left out.
         kind: what kind they are. None tells it from the operation that made them, which only an output with a graph
             shows.
+
+    Returns:
+        The scores and their kind.
 
     Raises:
         OutputError: where there are none, with the keys and shapes of what there is.
@@ -327,6 +329,9 @@ def class_name(index: int, kind: Kind | None, labels: Sequence[str] | None) -> s
         index: the class; of a single output 1 for the output itself, 0 for the other side.
         kind: what the model's scores are.
         labels: a name per class. For a single output, one name is that of the positive side, and two are those of both.
+
+    Returns:
+        The label, or words such as "class 7" where there is none.
 
     Example:
         >>> class_name(1, "scores", ["cat", "dog"]), class_name(7, "scores", None)

@@ -56,7 +56,15 @@ class Context:
     features: dict[tuple[Encode, str], Tensor] = field(default_factory=dict)
 
     def encoded(self, encode: Encode, prompts: Sequence[str]) -> Float[Tensor, "N D"]:
-        """The text features of `prompts`; `encode` is asked only for those it has not been asked for."""
+        """The text features of `prompts`; `encode` is asked only for those it has not been asked for.
+
+        Args:
+            encode: from N prompts to their embeddings (N, D).
+            prompts: N texts; the same one may occur again.
+
+        Returns:
+            (N, D), without a graph.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if (encode, prompt) not in self.features]
         if new:
             with torch.no_grad():

@@ -83,7 +83,14 @@ def _refuse_marks(index: Int[Tensor, "*shape"], batch: int, count: int) -> None:
 
 
 def per_image(index: Int[Tensor, "*shape"], batch: int) -> Int[Tensor, "B *T"]:
-    """A number for all images, for each, or T for each: (B,) or (B, T).
+    """A number for all images, for each, or T for each.
+
+    Args:
+        index: (), (B,) or (B, T).
+        batch: B, the number of images.
+
+    Returns:
+        (B,) or (B, T).
 
     Raises:
         TargetError: for any other number of them.
@@ -110,9 +117,12 @@ def as_indices(
 
     Args:
         classes: an int, a label, a tensor, an array, or nested lists of ints and labels.
-        labels: a name per class.
-        count: how many classes there are, where that is known.
+        labels: a name per class; None where they are not known.
+        count: how many classes there are; None where that is not known.
         single: whether the classes are the two sides of a single output; for the error.
+
+    Returns:
+        An int64 tensor, of the shape that the nesting has.
 
     Raises:
         TargetError: for an unknown label, an index out of range, or lists of different lengths.
@@ -159,8 +169,12 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
         text: a whole label, one of its comma-separated names, a word of it, or a part; in upper or lower case.
         labels: a name per class.
 
+    Returns:
+        The index, from 0.
+
     Raises:
-        TargetError: if no class is called so, with the nearest names; if several are, with all of them.
+        TargetError: if no class is called so, with the nearest names; if several are, with all of them; if the names
+            are not known.
     """
     if labels is None:
         raise TargetError(
@@ -193,6 +207,9 @@ def matching_labels(text: str, labels: Sequence[str]) -> list[int]:
     Args:
         text: in upper or lower case.
         labels: a name per class.
+
+    Returns:
+        Indices, ascending; none for a text without a letter, and where nothing fits.
 
     Example:
         >>> matching_labels("cat", ["tabby, tabby cat", "tiger cat", "cattle"])

@@ -22,8 +22,11 @@ def select(outputs: Any, output: Output) -> Any:
 
     Args:
         outputs: what the model returned.
-        output: its place in a tuple or list, its key or field in anything else, or a function that takes it out.
-            None is all of it.
+        output: its place in a tuple or list, its key or field in anything else, or a function that takes it out. None
+            is all of it.
+
+    Returns:
+        The part, as it stands in the output.
 
     Raises:
         OutputError: if there is no such part.
@@ -74,6 +77,9 @@ def scores_tensor(outputs: Any) -> Tensor:
     Args:
         outputs: a tensor, or a container with one tensor of floats or with one called "logits", "out" or the like.
 
+    Returns:
+        That tensor, of whatever shape.
+
     Raises:
         OutputError: if it cannot be told which tensor holds them.
     """
@@ -95,7 +101,14 @@ def scores_tensor(outputs: Any) -> Tensor:
 
 
 def answers(outputs: Any) -> list[Tensor]:
-    """What a model says rather than why: the tensors called scores or masks in its output, or all where none is."""
+    """What a model says rather than why: its scores or masks.
+
+    Args:
+        outputs: what the model returned.
+
+    Returns:
+        The tensors called scores or masks; all tensors of the output where none is called so.
+    """
     return tensors_called(outputs, (*_SCORES, "masks_queries_logits")) or list(tensors(outputs))
 
 

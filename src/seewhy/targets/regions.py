@@ -67,7 +67,6 @@ class Region(BaseTarget):
         return (values[images, index] * weights).flatten(index.ndim).sum(-1)
 
     def resolved(self, outputs: Any, context: Context) -> Region:
-        """The same, with the class of each image and the weight of each place of the output: (B, [T,] *space)."""
         scores = place_scores(outputs, self.kind, _dimensions(context))
         single, labels = (scores.single, context.labels) if self.kind is None else (False, None)
         index = columns(self.category, scores.values, labels, single=single, distinct=self.mask is None)
@@ -85,15 +84,12 @@ class Region(BaseTarget):
         return Region(index, weights, scores.kind)
 
     def mirrored(self) -> Region:
-        """The same class in the mirrored region."""
         return replace(self, mask=self.mask.flip(-1))
 
     def classes(self) -> Any:
-        """The class of each image."""
         return self.category
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:
-        """The class's label."""
         index = entry(self.category, image, number)
         return "" if index is None else class_name(index, self.kind, labels)
 
@@ -125,7 +121,6 @@ class Pixel(BaseTarget):
         return self.resolved(outputs, Context(place_scores(outputs).values.shape[0]))(outputs)
 
     def resolved(self, outputs: Any, context: Context) -> Region:
-        """The region of the one place of the output that the pixel lies in."""
         values = place_scores(outputs).values
         height, width = context.sizes[0] if context.sizes else values.shape[2:]
         if not (0 <= self.row < height and 0 <= self.column < width):

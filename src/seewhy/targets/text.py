@@ -55,7 +55,6 @@ class Similarity(BaseTarget):
         return scores - mean.reshape(-1, *[1] * (scores.ndim - 1))
 
     def resolved(self, outputs: Any, context: Context) -> Similarity:
-        """The same, with an embedding for each image."""
         wanted = torch.as_tensor(self.embedding)
         given = embedding_tensor(outputs, wanted.shape[-1])
         if wanted.ndim not in (1, 2, 3) or (wanted.ndim > 1 and wanted.shape[0] != context.batch):
@@ -73,7 +72,6 @@ class Similarity(BaseTarget):
         return replace(self, embedding=wanted, against=others.expand(context.batch, *others.shape[-2:]))
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
-        """The prompt, if there is one."""
         return self.prompt or ""
 
 
@@ -112,7 +110,6 @@ class Text(BaseTarget):
         return self._similarity(Context(batch=0))(outputs)
 
     def resolved(self, outputs: Any, context: Context) -> Similarity | Interaction:
-        """The likeness to the prompt's embedding, or that of each token's part in it."""
         if self.interaction:
             return self._interaction(context)
         return self._similarity(context).resolved(outputs, context)
@@ -188,7 +185,6 @@ class Interaction(BaseTarget):
         return torch.einsum("bd,btd->bt", given, self.vectors.to(given))
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
-        """The token, or the prompt."""
         return self.prompt if number is None else self.tokens[number]
 
 
@@ -196,14 +192,17 @@ def without_redundancy(target: Any, outputs: Any, *, scale: float = 2.0) -> Any:
     """A similarity against others, as one to the part of the embedding that the others do not share.
 
     Feature surgery (Li et al. 2023, arXiv:2304.05653). Let f_j be the embeddings scaled to length 1, f_0 the target's
-    own, and w_j the softmax of `scale` times their cosines with the whole image, over its mean. Then f_0 becomes
-    w_0 f_0 - mean_j w_j f_j. The score is the cosine with that. The paper's is the product: a multiple of it, with the
-    same factor at all places.
+    own, and w_j the softmax of `scale` times their cosines with the whole image, over its mean. Then f_0 becomes w_0
+    f_0 - mean_j w_j f_j. The score is the cosine with that. The paper's is the product: a multiple of it, with the same
+    factor at all places.
 
     Args:
         target: resolved. Anything but a `Similarity` against others is returned as it is.
         outputs: what the model returned.
         scale: how strongly likely embeddings count.
+
+    Returns:
+        A `Similarity` to the part that is left, against nothing.
     """
     if not isinstance(target, Similarity) or target.against is None:
         return target

@@ -61,10 +61,17 @@ class Token(BaseTarget):
         """The tokens that are asked about, in an answer.
 
         Args:
-            ids: the answer of each row.
+            ids: (B, n), the answer of each row.
             lengths: how many of its tokens count.
             ahead: how many positions before itself a token is predicted: 1, or 0 where a decoder is shifted already.
             tokenizer: to be used where the target brings none.
+
+        Returns:
+            The target for these answers.
+
+        Raises:
+            TargetError: where an answer has no such token, where a text or a word is asked for without a tokenizer, and
+                where the answers differ in how many of their tokens are asked about.
         """
         tokenizer = self.tokenizer or tokenizer
         texts = (
@@ -119,7 +126,8 @@ class Spoken(BaseTarget):
         names: for each row of the call the text of each target.
         rows: (B,), which row of `names` each row is.
         ahead: how many positions before itself a token is predicted.
-        probability: whether the score is their probability instead.
+        probability: whether the score is the tokens' probability instead: the product of each one's after those before
+            it.
     """
 
     ids: Int[Tensor, "B n"]
@@ -135,11 +143,9 @@ class Spoken(BaseTarget):
         return self._summed(_own(self._logits(outputs), self.ids)) / self.members.sum(-1)
 
     def probabilities(self, outputs: Any) -> Float[Tensor, "B *T"]:
-        """The probability of the tokens, each after those before it."""
         return self._summed(_own(self._logits(outputs).log_softmax(-1), self.ids)).exp()
 
     def describe(self, labels: Sequence[str] | None = None, image: int = 0, number: int | None = None) -> str:  # noqa: ARG002
-        """The text of the tokens."""
         return self.names[int(self.rows[image])][number or 0]
 
     def _summed(self, values: Float[Tensor, "B n"]) -> Float[Tensor, "B *T"]:
@@ -160,7 +166,14 @@ class Spoken(BaseTarget):
 
 
 def probable(target: Any) -> Any:
-    """A target of tokens with their probability as the score; any other as it is."""
+    """A target of tokens with their probability as the score; any other as it is.
+
+    Args:
+        target: resolved.
+
+    Returns:
+        The target to explain.
+    """
     return replace(target, probability=True) if isinstance(target, Spoken) else target
 
 

@@ -164,14 +164,20 @@ def faithfulness_correlation(
     Bhatt et al. 2020 (arXiv:2005.00631), definition 3. Higher is better.
 
     Args:
-        size: how many pixels a subset has; by default a tenth of all.
-        score, images, maps, subsets, baseline, batch_size, generator: as those of `sensitivity_n`.
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W).
+        size: how many pixels a subset has; None for a tenth of all.
+        subsets: how many are drawn, the same ones for all images.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the subsets; None draws the same in every call.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every subset.
 
     Raises:
-        InputError: as `sensitivity_n`.
+        InputError: if maps and images differ in size, a map is not finite, or the size is out of range.
     """
     maps = check(images, maps)
     at_least_one(subsets=subsets)
@@ -207,14 +213,20 @@ def faithfulness_estimate(
     down; which of equal pixels come first is drawn. Higher is better.
 
     Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W).
         groups: how many groups.
-        score, images, maps, baseline, batch_size, generator: as those of `sensitivity_n`.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values; None draws the same in every call.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every group.
 
     Raises:
-        InputError: as `sensitivity_n`.
+        InputError: if maps and images differ in size, a map is not finite, or there are fewer than two groups or more
+            than pixels.
     """
     lost, sums = _by_groups(score, images, maps, groups, baseline, batch_size, generator)
     return undefined(pearson(sums, lost).to(torch.promote_types(maps.dtype, torch.float32)), constant(maps))
@@ -236,14 +248,20 @@ def saco(
     for it if the hotter group costs at least as much, and against it if not. Higher is better.
 
     Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W).
         groups: how many groups, of as many pixels each, from the hottest down.
-        score, images, maps, baseline, batch_size, generator: as those of `sensitivity_n`.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values; None draws the same in every call.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every group.
 
     Raises:
-        InputError: as `sensitivity_n`.
+        InputError: if maps and images differ in size, a map is not finite, or there are fewer than two groups or more
+            than pixels.
     """
     lost, sums = _by_groups(score, images, maps, groups, baseline, batch_size, generator)
     first, second = torch.triu_indices(groups, groups, 1, device=lost.device)

@@ -30,13 +30,21 @@ class Curve(NamedTuple):
     scores: Float[Tensor, "B S"]
 
     def area(self) -> Float[Tensor, " B"]:
-        """The mean height of the curve, by trapezoids; NaN where every score is the same."""
+        """The mean height of the curve, by trapezoids.
+
+        Returns:
+            (B,), in units of the score; NaN where every score is the same.
+        """
         widths = self.shares.diff(dim=1)
         heights = (self.scores[:, 1:] + self.scores[:, :-1]) / 2
         return undefined((widths * heights).sum(1) / widths.sum(1), unchanging(self.scores))
 
     def mean(self) -> Float[Tensor, " B"]:
-        """The mean of the scores, NaN as `area`."""
+        """The mean of the scores.
+
+        Returns:
+            (B,), in units of the score; NaN where every score is the same.
+        """
         return undefined(self.scores.mean(1), unchanging(self.scores))
 
 
@@ -55,7 +63,23 @@ def insertion_curve(
     batch_size: int | None = None,
     generator: Generator | None = None,
 ) -> Curve:
-    """The score as the hottest pixels are inserted into a baseline image. See `insertion`."""
+    """The score as the hottest pixels are inserted into a baseline image. See `insertion`.
+
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W); only the order of its values counts. Equal values are inserted together.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        steps: how many shares of the pixels are tried, evenly spaced.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the noise of "road"; None draws the same in every call.
+
+    Returns:
+        Shares and scores, each (B, steps + 1). The scores are NaN for a constant map, which puts pixels in no order.
+
+    Raises:
+        InputError: if maps and images differ in size, or a map is not finite.
+    """
     return _curve(score, images, maps, lambda hot: hot, baseline, steps, batch_size, generator)
 
 
@@ -69,7 +93,23 @@ def deletion_curve(
     batch_size: int | None = None,
     generator: Generator | None = None,
 ) -> Curve:
-    """The score as the hottest pixels are replaced by those of a baseline image. See `deletion`."""
+    """The score as the hottest pixels are replaced by those of a baseline image. See `deletion`.
+
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W); only the order of its values counts. Equal values are taken away together.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        steps: how many shares of the pixels are tried, evenly spaced.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the noise of "road"; None draws the same in every call.
+
+    Returns:
+        Shares and scores, each (B, steps + 1). The scores are NaN for a constant map, which puts pixels in no order.
+
+    Raises:
+        InputError: if maps and images differ in size, or a map is not finite.
+    """
     return _curve(score, images, maps, torch.logical_not, baseline, steps, batch_size, generator)
 
 
@@ -120,7 +160,23 @@ def deletion(
 ) -> Float[Tensor, " B"]:
     """Area under the score as the hottest pixels are replaced by those of a baseline image.
 
-    Petsiuk et al. 2018 (arXiv:1806.07421), section 4.1. Lower is better. Arguments, result and errors as `insertion`.
+    Petsiuk et al. 2018 (arXiv:1806.07421), section 4.1. Lower is better.
+
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W); only the order of its values counts. Equal values are taken away together.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        steps: how many shares of the pixels are tried, evenly spaced.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the noise of "road"; None draws the same in every call.
+
+    Returns:
+        (B,) the area over shares from 0 to 1, in units of the score. NaN for a constant map, which puts pixels in no
+        order, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, or a map is not finite.
     """
     return deletion_curve(
         score, images, maps, baseline=baseline, steps=steps, batch_size=batch_size, generator=generator
@@ -139,7 +195,20 @@ def insertion_minus_deletion(
 ) -> Float[Tensor, " B"]:
     """`insertion` less `deletion`: 0 for an order by chance, higher is better (Shah et al. 2021, arXiv:2102.12781).
 
-    Arguments and errors as `insertion`.
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W); only the order of its values counts. Equal values come and go together.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        steps: how many shares of the pixels are tried, evenly spaced.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the noise of "road"; None draws the same in every call.
+
+    Returns:
+        (B,), in units of the score. NaN for a constant map, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, or a map is not finite.
     """
     inserted, deleted = (
         area(score, images, maps, baseline=baseline, steps=steps, batch_size=batch_size, generator=generator)
@@ -162,7 +231,21 @@ def pixel_flipping(
 
     Bach et al. 2015 (doi:10.1371/journal.pone.0130140); the average is AOPC, equation 12 of Samek et al. 2017
     (arXiv:1509.06321): the mean of f(x) - f(x_k) over k = 0 ... steps. Higher is better. The curve is `deletion_curve`.
-    Arguments, result and errors as `insertion`.
+
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W); only the order of its values counts. Equal values are taken away together.
+        baseline: what an absent pixel is: "blur", "mean", "zero", "road", or images of the same shape.
+        steps: how many shares of the pixels are tried, evenly spaced.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the noise of "road"; None draws the same in every call.
+
+    Returns:
+        (B,), in units of the score. NaN for a constant map, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, or a map is not finite.
     """
     curve = deletion_curve(
         score, images, maps, baseline=baseline, steps=steps, batch_size=batch_size, generator=generator
@@ -187,17 +270,22 @@ def road_curve(
     more pixels than another one.
 
     Args:
-        score: as that of `insertion`.
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
         images: (B, C, H, W), as the model takes them.
         maps: (B, H, W); only the order of its values counts.
-        first: whether the most or the least relevant pixels are taken.
+        first: whether the "most" or the "least" relevant pixels are taken.
         shares: which shares of the pixels are taken, ascending, each between 0 and 1.
         noise: deviation of what is added to the pixels that are filled in, in units of the images.
         batch_size: the most rows of a call of `score`; None for B.
         generator: draws the order of equal values and the noise; None draws the same in every call.
 
+    Returns:
+        Shares, those that whole pixels make, and scores, each (B, S) for S shares. The scores are NaN for a constant
+        map.
+
     Raises:
-        InputError: if maps and images differ in size, a map is not finite, or a share is out of range.
+        InputError: if maps and images differ in size, a map is not finite, `first` is another word, a share is out of
+            range, or the images are volumes.
     """
     maps = check(images, maps)
     if first not in ("most", "least"):
@@ -229,7 +317,21 @@ def road_most_relevant_first(
 ) -> Float[Tensor, " B"]:
     """The mean of `road_curve` with the most relevant pixels taken first. Lower is better.
 
-    Arguments and errors as `road_curve`. NaN for a constant map and where the score never changes.
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W), as the model takes them.
+        maps: (B, H, W); only the order of its values counts.
+        shares: which shares of the pixels are taken, ascending, each between 0 and 1.
+        noise: deviation of what is added to the pixels that are filled in, in units of the images.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values and the noise; None draws the same in every call.
+
+    Returns:
+        (B,), in units of the score. NaN for a constant map, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not finite, a share is out of range, or the images are
+            volumes.
     """
     return road_curve(
         score, images, maps, first="most", shares=shares, noise=noise, batch_size=batch_size, generator=generator
@@ -248,7 +350,21 @@ def road_least_relevant_first(
 ) -> Float[Tensor, " B"]:
     """The mean of `road_curve` with the least relevant pixels taken first. Higher is better.
 
-    Arguments and errors as `road_curve`. NaN for a constant map and where the score never changes.
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W), as the model takes them.
+        maps: (B, H, W); only the order of its values counts.
+        shares: which shares of the pixels are taken, ascending, each between 0 and 1.
+        noise: deviation of what is added to the pixels that are filled in, in units of the images.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values and the noise; None draws the same in every call.
+
+    Returns:
+        (B,), in units of the score. NaN for a constant map, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not finite, a share is out of range, or the images are
+            volumes.
     """
     return road_curve(
         score, images, maps, first="least", shares=shares, noise=noise, batch_size=batch_size, generator=generator
@@ -267,8 +383,23 @@ def road(
 ) -> Float[Tensor, " B"]:
     """Half of what ROAD's score is higher when the least relevant pixels go first than when the most relevant do.
 
-    0 for an order by chance, higher is better. Arguments and errors as `road_curve`. NaN for a constant map and where
-    the score never changes.
+    0 for an order by chance, higher is better.
+
+    Args:
+        score: (N, C, H, W) -> (N,), the score to explain. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W), as the model takes them.
+        maps: (B, H, W); only the order of its values counts.
+        shares: which shares of the pixels are taken, ascending, each between 0 and 1.
+        noise: deviation of what is added to the pixels that are filled in, in units of the images.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values and the noise; None draws the same in every call.
+
+    Returns:
+        (B,), in units of the score. NaN for a constant map, and where the score never changes.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not finite, a share is out of range, or the images are
+            volumes.
     """
     curve = partial(
         road_curve, score, images, maps, shares=shares, noise=noise, batch_size=batch_size, generator=generator

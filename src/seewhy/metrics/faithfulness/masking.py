@@ -45,8 +45,20 @@ def average_increase(
 ) -> Float[Tensor, " B"]:
     """1 where the probability is higher when the image is multiplied by its map, 0 where not.
 
-    Increase in confidence of Chattopadhay et al. 2018 (arXiv:1710.11063), section 4.1. Higher is better. Arguments and
-    errors as those of `average_drop`.
+    Increase in confidence of Chattopadhay et al. 2018 (arXiv:1710.11063), section 4.1. Higher is better.
+
+    Args:
+        score: (N, C, H, W) -> (N,), a probability. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W), in [0, 1].
+        baseline: what is seen where the map is 0: "blur", "mean", "zero", or images of the same shape.
+        batch_size: the most rows of a call of `score`; None for B.
+
+    Returns:
+        (B,), 0 or 1.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not in [0, 1], or a score is no probability.
     """
     before, after = _seen(score, images, maps, baseline, batch_size)
     return (after > before).to(before)
@@ -57,8 +69,21 @@ def average_gain(
 ) -> Float[Tensor, " B"]:
     """The share of the missing probability that is won when the image is multiplied by its map.
 
-    max(0, O - Y) / (1 - Y) of Zhang et al. 2023 (Opti-CAM, arXiv:2301.07002), section 4.1. Higher is better. Arguments
-    and errors as those of `average_drop`; NaN where Y is 1.
+    max(0, O - Y) / (1 - Y) of Zhang et al. 2023 (Opti-CAM, arXiv:2301.07002), section 4.1, with Y the probability for
+    the image and O that for what the map shows. Higher is better.
+
+    Args:
+        score: (N, C, H, W) -> (N,), a probability. Row n was made of image n % B: N is B or a multiple of it.
+        images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
+        maps: (B, H, W) or (B, D, H, W), in [0, 1].
+        baseline: what is seen where the map is 0: "blur", "mean", "zero", or images of the same shape.
+        batch_size: the most rows of a call of `score`; None for B.
+
+    Returns:
+        (B,) in [0, 1]; NaN where Y is 1.
+
+    Raises:
+        InputError: if maps and images differ in size, a map is not in [0, 1], or a score is no probability.
     """
     before, after = _seen(score, images, maps, baseline, batch_size)
     return (after - before).clamp(min=0) / (1 - before)
@@ -79,18 +104,18 @@ def adcc(
     times its map, as a share; complexity the mean of the map. Higher is better.
 
     Args:
-        score: as that of `average_drop`.
+        score: (N, C, H, W) -> (N,), a probability. Row n was made of image n % B: N is B or a multiple of it.
         explain: (N, C, H, W) -> maps (N, H, W) in rows as those of `score`, by the method that made `maps`.
         images: (B, C, H, W) or (B, C, D, H, W), as the model takes them.
         maps: (B, H, W) or (B, D, H, W), in [0, 1].
-        baseline: as that of `average_drop`.
+        baseline: what is seen where the map is 0: "blur", "mean", "zero", or images of the same shape.
         batch_size: the most rows of a call of `score`; None for B.
 
     Returns:
         (B,) in [0, 1], 0 if one of the parts is 0; NaN if a map is constant, so that it correlates with nothing.
 
     Raises:
-        InputError: as `average_drop`.
+        InputError: if maps and images differ in size, a map is not in [0, 1], or a score is no probability.
     """
     kept = 1 - average_drop(score, images, maps, baseline=baseline, batch_size=batch_size)
     return harmonic_mean(_coherency(explain, images, maps, baseline), 1 - complexity(maps), kept)
@@ -112,17 +137,21 @@ def arcc(
     Twice `road` is cut to [0, 1]. As in grad-cam's package. Higher is better.
 
     Args:
-        score: as that of `road`, a probability.
-        explain: as that of `adcc`.
+        score: (N, C, H, W) -> (N,), a probability. Row n was made of image n % B: N is B or a multiple of it.
+        explain: (N, C, H, W) -> maps (N, H, W) in rows as those of `score`, by the method that made `maps`.
         images: (B, C, H, W), as the model takes them.
         maps: (B, H, W), in [0, 1].
-        shares, noise, batch_size, generator: as those of `road`.
+        shares: which shares of the pixels are taken, ascending, each between 0 and 1.
+        noise: deviation of what is added to the pixels that are filled in, in units of the images.
+        batch_size: the most rows of a call of `score`; None for B.
+        generator: draws the order of equal values and the noise; None draws the same in every call.
 
     Returns:
         (B,) in [0, 1]; NaN where `road` is or a map is constant.
 
     Raises:
-        InputError: as `road`, and if a map is not in [0, 1].
+        InputError: if maps and images differ in size, a map is not in [0, 1], a share is out of range, or the images
+            are volumes.
     """
     used = road(score, images, maps, shares=shares, noise=noise, batch_size=batch_size, generator=generator)
     sure = _coherency(explain, images, maps, "zero")

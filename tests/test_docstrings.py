@@ -1,0 +1,146 @@
+"""The docstrings of what is public: each parameter is named, and what is returned is said."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+# what the reference of the site shows, and the modules that its pages tell readers to import
+MODULES = (
+    "seewhy",
+    "seewhy.errors",
+    "seewhy.evaluation",
+    "seewhy.exporting",
+    "seewhy.hooks",
+    "seewhy.inspect",
+    "seewhy.integrations",
+    "seewhy.integrations.lightning",
+    "seewhy.integrations.tensorboard",
+    "seewhy.integrations.transformers",
+    "seewhy.jobs",
+    "seewhy.jobs.analysis",
+    "seewhy.methods",
+    "seewhy.metrics",
+    "seewhy.models",
+    "seewhy.render",
+    "seewhy.render.grids",
+    "seewhy.results",
+    "seewhy.samples",
+    "seewhy.targets",
+)
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Warns|Example):$")
+ENTRY = re.compile(r"^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*): \S")
+NOTHING = (None, "None", "Iterator[None]", inspect.Signature.empty)  # of a block that hands nothing out
+
+
+def offered(module: ModuleType) -> list[str]:
+    """The names in `__all__`, or the functions and classes that a module without it defines."""
+    own = (name for name, found in vars(module).items() if getattr(found, "__module__", None) == module.__name__)
+    return list(getattr(module, "__all__", None) or (name for name in own if not name.startswith("_")))
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Functions, classes and the members that these define, each by the first name that it has."""
+    seen: set[int] = set()
+    for place in MODULES:
+        module = import_module(place)
+        for name in offered(module):
+            found = getattr(module, name)
+            if id(found) in seen or not (inspect.isclass(found) or inspect.isfunction(found)):
+                continue
+            seen.add(id(found))
+            yield f"{place}.{name}", found
+            for own, member in vars(found).items() if inspect.isclass(found) else ():
+                kinds = (classmethod, staticmethod, property, cached_property)
+                if (inspect.isfunction(member) or isinstance(member, kinds)) and (
+                    own == "__call__" or not own.startswith("_")
+                ):
+                    known = member if isinstance(member, property | cached_property) else getattr(found, own)
+                    yield f"{place}.{name}.{own}", known
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of each section of a docstring."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if heading := SECTION.match(line):
+            lines = found.setdefault(heading[1], [])
+        elif line and not line.startswith(" "):
+            lines = []
+        elif line:
+            lines.append(line)
+    return found
+
+
+def named(lines: list[str]) -> set[str]:
+    """The entries of a section."""
+    entries = (entry[1] for line in lines if (entry := ENTRY.match(line)))
+    return {name.lstrip("*") for entry in entries for name in entry.split(", ")}
+
+
+def gaps(thing: Any) -> list[str]:
+    """What a docstring does not say, or says of a parameter that there is not."""
+    text = inspect.getdoc(thing) or ""
+    if not text:
+        return ["no docstring"]
+    if isinstance(thing, property | cached_property):
+        return []
+    said = sections(text)
+    makes_itself = inspect.isclass(thing) and not {"__init__", "__new__"} & vars(thing).keys()
+    parameters = {} if makes_itself else dict(inspect.signature(thing).parameters)
+    wanted = [name for name in parameters if name != "self" and not name.startswith("_")]
+    known = named(said.get("Args", []))
+    fields = named(said.get("Attributes", [])) if inspect.isclass(thing) else set()
+    found = [f"{name} is not under Args" for name in wanted if name not in known | fields]
+    found += [f"there is no parameter {name}" for name in sorted(known - parameters.keys())]
+    if not inspect.isclass(thing) and inspect.signature(thing).return_annotation not in NOTHING:
+        found += [] if said.get("Returns") or said.get("Yields") else ["no Returns"]
+    return found
+
+
+PUBLIC = dict(public())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_docstring_says_what_goes_in_and_what_comes_out(name: str) -> None:
+    assert gaps(PUBLIC[name]) == [], name
+
+
+def test_a_gap_is_found() -> None:
+    def whole(one: int, *rest: int, **options: int) -> int:
+        """Whole.
+
+        Args:
+            one: what it is,
+                in: two lines.
+            *rest: others.
+            **options: more.
+
+        Returns:
+            A number.
+        """
+
+    def wrong(one: int) -> int:
+        """Wrong.
+
+        Args:
+            other: no parameter.
+        """
+
+    def bare() -> None:
+        pass
+
+    class Child(int):
+        """Made as its parent is."""
+
+    assert gaps(whole) == gaps(Child) == []
+    assert gaps(wrong) == ["one is not under Args", "there is no parameter other", "no Returns"]
+    assert gaps(bare) == ["no docstring"]
