@@ -46,6 +46,18 @@ def offered(module: ModuleType) -> list[str]:
     return list(getattr(module, "__all__", None) or (name for name in own if not name.startswith("_")))
 
 
+def members(found: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that a class defines, but for those of another library's interface."""
+    foreign = [base for base in found.__mro__ if base.__module__.partition(".")[0] != "seewhy" and base is not object]
+    for name, member in vars(found).items():
+        if name != "__call__" and (name.startswith("_") or any(name in vars(base) for base in foreign)):
+            continue
+        if isinstance(member, property | cached_property):
+            yield name, member
+        elif inspect.isfunction(member) or isinstance(member, classmethod | staticmethod):
+            yield name, getattr(found, name)
+
+
 def public() -> Iterator[tuple[str, Any]]:
     """Functions, classes and the members that these define, each by the first name that it has."""
     seen: set[int] = set()
@@ -57,13 +69,8 @@ def public() -> Iterator[tuple[str, Any]]:
                 continue
             seen.add(id(found))
             yield f"{place}.{name}", found
-            for own, member in vars(found).items() if inspect.isclass(found) else ():
-                kinds = (classmethod, staticmethod, property, cached_property)
-                if (inspect.isfunction(member) or isinstance(member, kinds)) and (
-                    own == "__call__" or not own.startswith("_")
-                ):
-                    known = member if isinstance(member, property | cached_property) else getattr(found, own)
-                    yield f"{place}.{name}.{own}", known
+            for own, member in members(found) if inspect.isclass(found) else ():
+                yield f"{place}.{name}.{own}", member
 
 
 def sections(text: str) -> dict[str, list[str]]:

@@ -7,7 +7,14 @@ import warnings
 
 
 class SeewhyError(Exception):
-    """Root of every error that seewhy raises by itself; a model's own exceptions come through unchanged."""
+    """Root of every error that seewhy raises by itself; a model's own exceptions come through unchanged.
+
+    Args:
+        problem: what is wrong, in a sentence.
+        got: what came; None leaves the line out.
+        expected: what would be right; None leaves the line out.
+        do: what to do; None leaves the line out.
+    """
 
     def __init__(self, problem: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
         advice = (("got", got), ("expected", expected), ("do", do))
@@ -64,7 +71,15 @@ class MissingExtra(SeewhyError, ImportError):
 
     @classmethod
     def of(cls, library: str, extra: str) -> MissingExtra:
-        """The error for an absent `library` that the extra `extra` brings."""
+        """The error for an absent library.
+
+        Args:
+            library: what is not installed.
+            extra: the extra of seewhy that brings it.
+
+        Returns:
+            The error, to be raised.
+        """
         return cls(f"{library} is not installed.", do=f'pip install "seewhy[{extra}]"')
 
 
@@ -81,7 +96,12 @@ class TargetWarning(UserWarning):
 
 
 def warn(message: str, category: type[Warning] = MapWarning) -> None:
-    """Warn at the line that called into seewhy, however deep inside it the cause was found."""
+    """Warn at the line that called into seewhy, however deep inside it the cause was found.
+
+    Args:
+        message: what is wrong and what to do.
+        category: the class of the warning.
+    """
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("seewhy", "jaxtyping"):
         level, frame = level + 1, frame.f_back

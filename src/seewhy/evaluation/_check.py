@@ -79,8 +79,14 @@ def check(
         redraw: whether the map is compared with that of the model with its last layer redrawn.
         generator: of the shifts; None draws the same in every call.
 
+    Returns:
+        A p-value for each map, and what it is made of.
+
+    Warns:
+        MapWarning: for maps whose p-value is above 0.05.
+
     Raises:
-        InputError: if the inputs are not those of the explanation.
+        InputError: if the inputs are not those of the explanation, or `others` is below 1.
     """
     if others < 1:
         raise InputError("a map is compared with others.", got=f"others={others}", expected="30 or more")

@@ -117,18 +117,37 @@ class Evaluation:
         return tuple(self.better)
 
     def row(self, method: str, metric: str) -> Row:
-        """One method by one metric."""
+        """One method by one metric.
+
+        Args:
+            method: one of `methods`.
+            metric: one of `metrics`.
+
+        Returns:
+            The mean with its interval; NaN where no value is defined.
+        """
         values = self.values[method][metric]
         defined = values[values.isfinite()]
         mean = float(defined.mean()) if len(defined) else math.nan
         return Row(method, metric, mean, *_interval(defined), len(defined), self.seconds[method])
 
     def rows(self) -> list[Row]:
-        """Every method by every metric."""
+        """Every method by every metric.
+
+        Returns:
+            The rows, method by method.
+        """
         return [self.row(method, metric) for method in self.methods for metric in self.metrics]
 
     def ranking(self, metric: str) -> list[str]:
-        """The methods by a metric, the best first; those without a value last."""
+        """The methods by a metric.
+
+        Args:
+            metric: one of `metrics`.
+
+        Returns:
+            The names of the methods and of the floor, the best first; those without a value last.
+        """
         sign = -1 if self.better[metric] == "higher" else 1
 
         def place(method: str) -> tuple[bool, float]:
@@ -138,14 +157,30 @@ class Evaluation:
         return sorted(self.methods, key=place)
 
     def difference(self, one: str, other: str, metric: str) -> Row:
-        """By how much `one` is larger than `other`, image by image: its mean and its 95% interval."""
+        """By how much the values of one method are larger than those of another, image by image.
+
+        Args:
+            one: one of `methods`.
+            other: another one.
+            metric: one of `metrics`.
+
+        Returns:
+            The mean of the difference `one` - `other` with its 95% interval.
+        """
         values = self.values[one][metric] - self.values[other][metric]
         defined = values[values.isfinite()]
         mean = float(defined.mean()) if len(defined) else math.nan
         return Row(f"{one} - {other}", metric, mean, *_interval(defined), len(defined), math.nan)
 
     def tied(self, metric: str) -> list[tuple[str, str]]:
-        """The pairs of methods that this metric cannot tell apart: the interval of their difference holds 0."""
+        """The pairs of methods that a metric cannot tell apart: the interval of their difference holds 0.
+
+        Args:
+            metric: one of `metrics`.
+
+        Returns:
+            Pairs of names, the better one first.
+        """
         pairs = itertools.combinations(self.ranking(metric), 2)
         return [
             (one, other)
@@ -154,7 +189,11 @@ class Evaluation:
         ]
 
     def table(self) -> str:
-        """The means with their intervals, best methods of the first metric first, as text for a terminal."""
+        """The means with their intervals, best methods of the first metric first.
+
+        Returns:
+            A text for a terminal.
+        """
         order = self.ranking(self.metrics[0])
         heads = ["method", *(f"{name} ({self.better[name]} is better)" for name in self.metrics), "seconds"]
         lines = [[method, *self._cells(method), f"{self.seconds[method]:.2f}"] for method in order]
@@ -165,7 +204,11 @@ class Evaluation:
         return "\n".join([*(line.rstrip() for line in text), *self._notes()])
 
     def figure(self) -> Figure:
-        """A heat table: each metric's means, the good end of every column dark."""
+        """A heat table: each metric's means, the good end of every column dark.
+
+        Returns:
+            A matplotlib figure that a notebook shows.
+        """
         from matplotlib.figure import Figure as Drawing
 
         order = self.ranking(self.metrics[0])
@@ -186,7 +229,13 @@ class Evaluation:
         return figure
 
     def save(self, path: str | Path) -> Path:
-        """Write the rows to a .csv or .parquet file, or rows and every image's value to a .json file.
+        """Write the rows to a file, or rows and every image's value.
+
+        Args:
+            path: ends in .csv or .parquet, for the rows, or in .json, for the values as well.
+
+        Returns:
+            The path.
 
         Raises:
             InputError: for any other ending.

@@ -138,6 +138,29 @@ def concepts(
     target: targets.Classes | targets.Target = None,
     **options: Any,
 ) -> Concepts:
-    """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`."""
+    """Show what `model` sees in `inputs`, in `count` concepts: see `Explainer.concepts`.
+
+    Args:
+        model: any module, in whatever mode, or what `seewhy.load` returned.
+        inputs: as for `explain`. For "craft", images of one class.
+        count: how many concepts.
+        layers: the layer to look at; for "craft" several, where each concept of the last one is taken apart at the one
+            before. None chooses one.
+        grid: how the layer lies over the input, for layouts that are not recognised: see `Explainer`.
+        labels: a name per class; None takes the model's own.
+        method: "factorization" of what the layer returns for all images together, or "craft", of crops, which tells how
+            important each concept is for the target.
+        target: for "craft", as for `explain`, one for each image; None is the predicted class.
+        **options: of "craft": see `Explainer.concepts`.
+
+    Returns:
+        The concepts, in an object that a notebook shows as a picture.
+
+    Raises:
+        LayerError: for a layer that does not exist or has no space, and for more than one without "craft".
+        MethodError: for another method, and a target or options without "craft".
+        InputError: for "craft", if there are fewer crops or channels than concepts, or an option is out of range.
+        TargetError: for "craft", if the target does not fit the output, and for several of an image.
+    """
     explainer = Explainer(model, layers=layers, grid=grid, labels=labels)
     return explainer.concepts(inputs, count, method=method, target=target, **options)

@@ -188,7 +188,19 @@ class Explainer:
         }
 
     def __call__(self, inputs: Any, target: targets.Classes | targets.Target = None) -> Explanation:
-        """Explain a batch with the one method there is; see `each`."""
+        """Explain a batch with the one method there is; see `each`.
+
+        Args:
+            inputs: as for `explain`.
+            target: what to explain; see `seewhy.targets`. None is the predicted class.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            MethodError: where there are several methods.
+            SeewhyError: one of `seewhy.errors`, as the class says.
+        """
         if len(self.methods) > 1:
             raise MethodError(
                 "there are several methods, and so several explanations.",
@@ -409,7 +421,19 @@ class Explainer:
         return found.seen_in(self.labels, frames, photos)
 
     def prepared(self, inputs: Any) -> tuple[Any, tuple[Image.Image, ...] | None, tuple[Frame, ...] | None]:
-        """What the model is called with; and where photographs were passed, these and what the model sees of them."""
+        """What the model is called with for these inputs.
+
+        Args:
+            inputs: as for `explain`.
+
+        Returns:
+            The inputs as the model takes them. Where photographs were passed, also these, upright and RGB, and for each
+            the rectangle (x0, y0, x1, y1), in pixels, that its input shows; else None twice.
+
+        Raises:
+            InputError: for a file that is no picture, and inputs that differ in shape.
+            InputTypeError: for what is no photograph.
+        """
         if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))

@@ -59,12 +59,23 @@ class Card:
     versions: dict[str, str]
 
     def json(self) -> str:
-        """The card as a text."""
+        """The card as a text.
+
+        Returns:
+            JSON, which `read` takes.
+        """
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def read(cls, text: str | None, path: object) -> Card:
         """The card in a file.
+
+        Args:
+            text: what the file has under "seewhy"; None where there is nothing.
+            path: the file, for the error.
+
+        Returns:
+            The card.
 
         Raises:
             InputError: where there is none, or one of another make.

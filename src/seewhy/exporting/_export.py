@@ -108,7 +108,18 @@ class Export:
 
     @staticmethod
     def load(path: str | Path) -> Program:
-        """The program in a file that `seewhy.export` wrote: see `seewhy.exporting.load`."""
+        """The program in a file that `seewhy.export` wrote: see `seewhy.exporting.load`.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The program; call it on images for an explanation.
+
+        Raises:
+            InputError: if the file is none that `seewhy.export` wrote.
+            MissingExtra: if a .onnx file is given and ONNX Runtime is not installed.
+        """
         return _program.load(path)
 
 

@@ -28,8 +28,10 @@ class Program:
         program = seewhy.export.load("model.onnx")
         program("cat.jpg").save("why.png")
 
-    Attributes:
+    Args:
         card: what the file says of itself: method, layers, target, labels, preprocessing, versions, the weights' hash.
+            It is kept as an attribute.
+        run: runs the program: (images[, targets]) -> its tensors, in the order of `card.names`.
     """
 
     def __init__(self, card: Card, run: Run) -> None:

@@ -40,25 +40,35 @@ def capture(
             model(images).sum().backward()
         seen["layer1.0.conv2"][0].grad_outputs
 
-    layers: names, patterns ("layer*", "**.attn"), modules, types (`nn.Conv2d`), or a list of them.
-    what: "inputs", "outputs", "grad_inputs", "grad_outputs", one or several. A gradient is the latest that a backward
-    pass brought, through that call alone; it comes also when the backward pass runs after the block.
-    detach: False keeps values in the graph, so that `torch.autograd.grad` can ask for their gradient.
-    device: where to move what is kept. reduce: keep only what this makes of each tensor of real or complex numbers.
-    copy: "auto" copies only what an in-place operation is about to overwrite; True copies at once; False never does,
-    and reading what was overwritten is an error.
-    max_bytes: above this the forward is stopped by an `InputError`.
-    threads: "all" records the forwards of other threads too.
-
     The model itself is a layer, too: `capture(model, model)`, under the name "". Tensors are found in tuples, lists,
     mappings and dataclasses, and in the attributes of other objects; of those that a layer is given no gradients.
 
-    A module whose gradients are asked for hands its tensors on as such lazy copies. Where a layer returns its own input
-    and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The recomputation of
-    gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it repeats, as long
-    as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls like any. A
-    compiled model runs eagerly inside the block. Raises `LayerError` for layers that do not exist, and at the end of
-    the block if the model ran but one of `layers` did not.
+    A module whose gradients are asked for hands its tensors on as lazy copies (see `copy`). Where a layer returns its
+    own input and the model writes to it afterwards while it reads it elsewhere, that is a `LayerError`. The
+    recomputation of gradient checkpointing is no new call; with use_reentrant=True its gradients go to the call that it
+    repeats, as long as there is only one of that layer. Other forwards inside a backward pass, in a hook say, are calls
+    like any. A compiled model runs eagerly inside the block.
+
+    Args:
+        model: any module, in whatever mode.
+        layers: names, patterns ("layer*", "**.attn"), modules, types (`nn.Conv2d`), or a list of them.
+        what: "inputs", "outputs", "grad_inputs", "grad_outputs", one or several. A gradient is the latest that a
+            backward pass brought, through that call alone; it comes also when the backward pass runs after the block.
+        detach: False keeps values in the graph, so that `torch.autograd.grad` can ask for their gradient.
+        device: where to move what is kept; None leaves it where it is.
+        copy: "auto" copies only what an in-place operation is about to overwrite; True copies at once; False never
+            does, and reading what was overwritten is an error.
+        reduce: what to keep of each tensor of real or complex numbers, a function of it; None keeps all.
+        max_bytes: above this the forward is stopped by an `InputError`; None is no limit.
+        threads: "own", or "all" to record the forwards of other threads too.
+
+    Yields:
+        For each layer its calls. Of a call `inputs`, `outputs`, `grad_inputs` and `grad_outputs` can be read, as far as
+        they were asked for.
+
+    Raises:
+        LayerError: for layers that do not exist; at the end of the block if the model ran but one of `layers` did not.
+        InputError: for an unknown `what` or `copy`, for a device with detach=False, and above `max_bytes`.
     """
     wanted = checked((what,) if isinstance(what, str) else what)
     if not detach and device is not None:

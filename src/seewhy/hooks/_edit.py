@@ -31,18 +31,24 @@ def edit(
         with seewhy.edit(model, {"layer3.*": seewhy.zero([5, 7])}):
             logits = model(images)
 
-    edits: layers (a name, pattern, module or type) -> a function, or several, from each tensor of real or complex
-    numbers to the one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other. All that
-    fit a layer are applied, in order.
-    what: "inputs", "outputs", "grad_inputs" or "grad_outputs". An edit of gradients belongs to the graph that the
-    forward made inside the block, whenever its backward pass runs. Under gradient checkpointing the backward pass must
-    run inside the block: it repeats the forward, and that is edited too.
-    threads: "all" changes the forwards of other threads too.
-
     Blocks nest: each sees what those around it made. A layer whose gradients are edited hands its tensors on as lazy
-    copies, as in `capture`. Raises `LayerError` for layers that do not exist, for one that returns its own input where
-    the model writes to that in place afterwards, and at the end of the block if the model ran but an entry of `edits`
-    changed nothing.
+    copies, as in `capture`.
+
+    Args:
+        model: any module, in whatever mode.
+        edits: layers (a name, pattern, module or type) -> a function, or several, from each tensor of real or complex
+            numbers to the one that takes its place: `clip`, `scale`, `mask`, `zero`, `noise`, `replace`, or any other.
+            All that fit a layer are applied, in order.
+        what: "inputs", "outputs", "grad_inputs" or "grad_outputs". An edit of gradients belongs to the graph that the
+            forward made inside the block, whenever its backward pass runs. Under gradient checkpointing the backward
+            pass must run inside the block: it repeats the forward, and that is edited too.
+        threads: "own", or "all" to change the forwards of other threads too.
+
+    Raises:
+        LayerError: for layers that do not exist; for one that returns its own input where the model writes to that in
+            place afterwards; at the end of the block if the model ran but an entry of `edits` changed nothing.
+        InputError: for an unknown `what`.
+        InputTypeError: in the forward or backward pass, if a function does not return a tensor.
     """
     checked([what])
     root = unwrap(model)

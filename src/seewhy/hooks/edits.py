@@ -15,7 +15,16 @@ Edit = Callable[[Tensor], Tensor]
 def clip(max_norm: float) -> Edit:
     """Scale each sample (each entry of the first dimension) down to a Euclidean norm of `max_norm` if it is above.
 
-    By sample, so that the images of a batch do not see each other. Raises `InputError` unless `max_norm` is positive.
+    By sample, so that the images of a batch do not see each other.
+
+    Args:
+        max_norm: the largest norm that is left, above 0.
+
+    Returns:
+        A function for `edit`.
+
+    Raises:
+        InputError: unless `max_norm` is positive.
     """
     if not max_norm > 0:
         raise InputError("a norm to clip to is positive.", got=max_norm, do="scale(0) gives zeros")
@@ -29,14 +38,26 @@ def clip(max_norm: float) -> Edit:
 
 
 def scale(factor: float) -> Edit:
-    """Multiply by `factor`."""
+    """Multiply by `factor`.
+
+    Args:
+        factor: any number.
+
+    Returns:
+        A function for `edit`.
+    """
     return lambda tensor: tensor * factor
 
 
 def mask(weights: Tensor, *, dim: int = 1) -> Edit:
-    """Multiply by `weights`: (C,), one for each entry of dimension `dim`, or any shape that broadcasts to the tensor.
+    """Multiply by `weights`. With zeros and ones this prunes channels.
 
-    With zeros and ones this prunes channels. Channels lie in dimension 1, in the last one of tokens (B, N, C).
+    Args:
+        weights: (C,), one for each entry of dimension `dim`, or any shape that broadcasts to the tensor.
+        dim: the dimension that weights (C,) are of. Channels lie in dimension 1, in the last one of tokens (B, N, C).
+
+    Returns:
+        A function for `edit`. It raises `InputError` for a tensor without C entries in that dimension.
     """
 
     def change(tensor: Tensor) -> Tensor:
@@ -50,7 +71,15 @@ def mask(weights: Tensor, *, dim: int = 1) -> Edit:
 
 
 def zero(channels: int | Sequence[int], *, dim: int = 1) -> Edit:
-    """Set these entries of dimension `dim` to zero, also where they are not finite."""
+    """Set these entries of dimension `dim` to zero, also where they are not finite.
+
+    Args:
+        channels: the index of an entry, or several.
+        dim: which dimension. Channels lie in dimension 1, in the last one of tokens (B, N, C).
+
+    Returns:
+        A function for `edit`. It raises `InputError` for a tensor without that dimension.
+    """
     index = torch.tensor([channels] if isinstance(channels, int) else list(channels), dtype=torch.long)
 
     def change(tensor: Tensor) -> Tensor:
@@ -61,9 +90,16 @@ def zero(channels: int | Sequence[int], *, dim: int = 1) -> Edit:
 
 
 def noise(std: float, *, generator: Generator | None = None) -> Edit:
-    """Add normal noise of standard deviation `std`, drawn from `generator`; without one, from a seed of its own.
+    """Add normal noise of standard deviation `std`.
 
     Under gradient checkpointing the repeated forward would draw anew: edit layers outside of the checkpoints.
+
+    Args:
+        std: the deviation, in units of the tensor.
+        generator: draws the noise; None makes one that starts from the same seed for each edit.
+
+    Returns:
+        A function for `edit`.
     """
     source = generator or Generator().manual_seed(0)
 
@@ -75,7 +111,14 @@ def noise(std: float, *, generator: Generator | None = None) -> Edit:
 
 
 def replace(value: Tensor | float) -> Edit:
-    """Put `value` in place of what was there: a number, or a tensor that broadcasts to it."""
+    """Put `value` in place of what was there.
+
+    Args:
+        value: a number, or a tensor that broadcasts to what was there.
+
+    Returns:
+        A function for `edit`.
+    """
 
     def change(tensor: Tensor) -> Tensor:
         given = value if isinstance(value, Tensor) else torch.tensor(value)

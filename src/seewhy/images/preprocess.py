@@ -79,9 +79,12 @@ class Preprocess:
     def gray(self) -> Preprocess:
         """The same for a model of grey levels.
 
-        The one mean and standard deviation are those of the colours, weighted as Pillow weights colours for grey
-        (ITU-R 601-2). So the mean is exact; the standard deviation is exact where the channels vary together. If the
-        model was trained with others, pass these: `Preprocess(mean=(0.5,), std=(0.5,))`.
+        The one mean and standard deviation are those of the colours, weighted as Pillow weights colours for grey (ITU-R
+        601-2). So the mean is exact; the standard deviation is exact where the channels vary together. If the model was
+        trained with others, pass these: `Preprocess(mean=(0.5,), std=(0.5,))`.
+
+        Returns:
+            The preprocessing of one channel.
         """
         if self.channels == 1:
             return self

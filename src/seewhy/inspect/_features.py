@@ -34,20 +34,30 @@ def features(
     progress: bool = False,
     path: str | Path | None = None,
 ) -> dict[str, Tensor]:
-    """What `layers` return for `inputs`, by layer: (N, C, *grid), or (N, C) if pooled; as returned if it has no grid.
+    """What `layers` return for `inputs`, by layer.
 
     The model runs in eval mode, without a graph, leaves no trace, and stops as soon as the last of `layers` has run.
 
-    inputs: for one batch a tensor (B, C, *space), a tuple of arguments or a dict of keywords; for many, a DataLoader or
-    any other iterator of those. Of a loader's (images, labels) only the images are used. Batches go to the model's
-    device.
-    layers: names, patterns, modules, types, or a list. Of a layer that runs several times the first call is meant;
-    "relu#1" is the second one.
-    pooled: the mean over the grid. device: where to keep the features; None is where the model is.
-    progress: show a bar. path: also write them to this .npz or .safetensors file, whole or not at all.
+    Args:
+        model: any module, in whatever mode.
+        inputs: for one batch a tensor (B, C, *space), a tuple of arguments or a dict of keywords; for many, a
+            DataLoader or any other iterator of those. Of a loader's (images, labels) only the images are used. Batches
+            go to the model's device.
+        layers: names, patterns, modules, types, or a list. Of a layer that runs several times the first call is meant;
+            "relu#1" is the second one.
+        pooled: whether the mean over the grid is taken.
+        device: where to keep the features; None is where the model is.
+        progress: whether a bar is shown.
+        path: a .npz or .safetensors file to write them to as well, whole or not at all; None writes none.
 
-    Raises `LayerError` if one of `layers` does not exist, does not run or has no grid to pool, `InputError` for any
-    other file ending and for a loader without batches.
+    Returns:
+        For each layer the features of all N images: (N, C, *grid), or (N, C) if pooled; as returned if it has no grid.
+
+    Raises:
+        LayerError: if one of `layers` does not exist, does not run, does not return features of each image, or has no
+            grid to pool.
+        InputError: for any other file ending, and for a loader without batches.
+        MissingExtra: for a .safetensors file, if safetensors is not installed.
     """
     root = unwrap(model)
     wanted = _calls(root, layers)

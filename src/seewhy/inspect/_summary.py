@@ -26,17 +26,29 @@ HEADS = ("name", "type", "output shape", "grid", "parameters", "time", "reached"
 
 @dataclass(frozen=True)
 class Row:
-    """One call of one layer, with all that is inside it."""
+    """One call of one layer, with all that is inside it.
 
-    label: str  # "layer4", or "relu#0", "relu#1" for a layer that ran more than once
+    Attributes:
+        label: "layer4", or "relu#0", "relu#1" for a layer that ran more than once.
+        name: the layer's name, without the number of the call.
+        kind: the name of its class.
+        shape: of what it returned.
+        grid: how that lies over the input; None where it has no grid.
+        parameters: how many numbers it has learned.
+        parameter_share: of the model's, from 0 to 1; 0 for a model that has none.
+        time_share: of one forward's time.
+        reached: whether the gradient of the class score reaches it; None where there is no such score.
+    """
+
+    label: str
     name: str
     kind: str
     shape: tuple[int, ...]
     grid: Grid | None
     parameters: int
-    parameter_share: float  # of the model's; 0 for a model that has none
-    time_share: float  # of one forward
-    reached: bool | None  # whether the gradient of the class score does; None where there is no such score
+    parameter_share: float
+    time_share: float
+    reached: bool | None
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -54,7 +66,11 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """The rows, in the order in which the layers returned; `print` shows them as a table."""
+    """The rows, in the order in which the layers returned; `print` shows them as a table.
+
+    Attributes:
+        rows: one for each call of each layer.
+    """
 
     rows: tuple[Row, ...]
 
@@ -82,9 +98,20 @@ def summary(model: nn.Module, inputs: Any, target: targets.Classes | targets.Tar
     """Every call of every layer in a forward of `inputs`: type, output shape, grid, parameters, time, gradient.
 
     A layer's parameters and time include those of the layers inside it. Time is that of a single forward, in eval mode:
-    good for orders of magnitude. A layer is reached if the gradient of the score of `target`, the predicted class
-    unless given, is not zero there for some image. Costs three forwards and a backward pass, and the memory of all
-    layers' outputs; the model is left as it was found.
+    good for orders of magnitude. A layer is reached if the gradient of the score is not zero there for some image.
+    Costs three forwards and a backward pass, and the memory of all layers' outputs; the model is left as it was found.
+
+    Args:
+        model: any module, in whatever mode.
+        inputs: a tensor (B, C, *space), a tuple of arguments or a dict of keywords.
+        target: whose score's gradient is looked for, as for `seewhy.explain`. None is the predicted class of each
+            image.
+
+    Returns:
+        The rows, which `print` shows as a table.
+
+    Raises:
+        TargetError: if the target does not fit the output.
     """
     with session(model, inputs) as run:
         seen = look(run)

@@ -20,9 +20,13 @@ else:
 
 
 class MonitorCallback(Callback):
-    """Calls `monitor` when training starts and after every optimizer step, or with `by_epoch` after every epoch.
+    """Calls `monitor` when training starts and after every optimizer step, or after every epoch.
 
     On the first process only. For the monitor's model pass the `LightningModule` itself, or a part of it.
+
+    Args:
+        monitor: what to call, with the number of steps done, or of epochs.
+        by_epoch: whether it is called after every epoch, and not after every step.
     """
 
     def __init__(self, monitor: Monitor, *, by_epoch: bool = False) -> None:

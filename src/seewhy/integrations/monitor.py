@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 class Look:
     """What a `Monitor` saw at one step.
 
-    explanation: None where no gradient reached any layer; `problem` then says so, and is "" otherwise.
-    moved: (B, [T]) the `distance` of each heatmap from the one of the look before; NaN where either is blank, None at
-    the first look and where there is no explanation now or before.
+    Attributes:
+        step: the number that the monitor was called with.
+        explanation: None where no gradient reached any layer.
+        moved: (B, [T]) the `distance` of each heatmap from the one of the look before, from 0 to 1; NaN where either is
+            blank. None at the first look, and where there is no explanation now or before.
+        problem: why there is no explanation; "" where there is one.
     """
 
     step: int
@@ -51,16 +54,24 @@ class Look:
 class Monitor:
     """Explains a fixed set of images at step 0 and every `every` steps, and hands a `Look` to `log`.
 
-    Call it with the number of steps (or epochs, or whatever is counted) done so far, at any place of a training loop:
-    less than `every` after the last look it returns None at once. The weights come out bit by bit as without it:
-    modes, buffers, gradients and random states are kept. Only the heatmaps of the last look are held.
-
-    model, inputs, target: as for `explain`; tensors among the inputs follow the model to its device. Give the true
-    class as the target, or a heatmap will move because the prediction did. `options` are those of `Explainer`; the
-    layer is chosen once, at the first look that finds one.
+    Call it at any place of a training loop. The weights come out bit by bit as without it: modes, buffers, gradients
+    and random states are kept. Only the heatmaps of the last look are held.
 
     A map may be blank, early on or when training diverges. That ends no run: instead of `GradientError` and
     `MapWarning` there is `Look.problem` and `Look.blank`. All other errors come through.
+
+    Args:
+        model: the model that is trained, any module, or what `seewhy.load` returned.
+        inputs: as for `seewhy.explain`; tensors among them follow the model to its device.
+        target: as for `seewhy.explain`. Give the true class, or a heatmap will move because the prediction did. None is
+            the predicted class.
+        log: takes each look; `to_tensorboard` makes one.
+        every: how many steps lie between two looks, 1 or more.
+        **options: those of `seewhy.Explainer`. The layer is chosen once, at the first look that finds one.
+
+    Raises:
+        InputError: for an interval below 1.
+        SeewhyError: one of `seewhy.errors`, as for `seewhy.Explainer`.
     """
 
     def __init__(
@@ -84,7 +95,14 @@ class Monitor:
         self._heatmap: Tensor | None = None
 
     def __call__(self, step: int) -> Look | None:
-        """Look, if it is time; a step before the last look's is that of a new run."""
+        """Look, if it is time; a step before the last look's is that of a new run.
+
+        Args:
+            step: the number of steps (or epochs, or whatever is counted) done so far.
+
+        Returns:
+            The look; None, at once, less than `every` after the last look.
+        """
         if self._step is not None and 0 <= step - self._step < self.every:
             return None
         explanation, problem = self._explain()
@@ -125,11 +143,19 @@ def distance(
 def to_tensorboard(
     writer: SummaryWriter, photos: Photo | Sequence[Photo] | None, *, tag: str = "seewhy", **drawing: Any
 ) -> Callable[[Look], None]:
-    """A log for `Monitor`: overlays on `photos`, as "seewhy/overlays/0" and so on, and two curves.
+    """A log for `Monitor`: overlays, as "seewhy/overlays/0" and so on, and two curves.
 
     "seewhy/moved" is the mean of `Look.moved` over the maps that have one, "seewhy/blank" is `Look.blank`; a problem is
-    a text, "seewhy/problem". `photos` are the images before normalisation, None where the monitor's inputs are
-    photographs; `drawing` are the options of `Explanation.overlay`.
+    a text, "seewhy/problem".
+
+    Args:
+        writer: where to write.
+        photos: the images before normalisation; None where the monitor's inputs are photographs.
+        tag: the first part of the names.
+        **drawing: the options of `seewhy.Explanation.overlay`.
+
+    Returns:
+        A function that takes a `Look`.
     """
 
     def log(look: Look) -> None:

@@ -89,7 +89,19 @@ def overlays(
     tag: str = "overlays",
     **drawing: Any,
 ) -> None:
-    """The pictures of `explanation.overlay(photos, **drawing)`, as "overlays/0" and so on, in that order."""
+    """The pictures of `explanation.overlay(photos, **drawing)`, as "overlays/0" and so on, in that order.
+
+    Args:
+        writer: where to write.
+        explanation: what to draw.
+        photos: the photographs to draw on; None takes the explanation's own.
+        step: the step to write at.
+        tag: the first part of the names.
+        **drawing: the options of `seewhy.render.overlays`.
+
+    Raises:
+        InputError: where there are no photographs, or one of the arguments does not fit the explanation.
+    """
     _add(writer, tag, explanation.overlay(photos, **drawing), step)
 
 
@@ -105,10 +117,27 @@ def histograms(
 ) -> None:
     """Histograms of what `layers` returned, and of the gradient of the score there, summed over the batch's targets.
 
-    As "histograms/LAYER/activations" and "histograms/LAYER/gradients". `target` is as for `explain`: a function of the
-    output that returns one loss per image, (B,), gives the gradients of that loss. The model runs in eval mode and is
-    left as found. Values that are not finite are left out, with a `MapWarning`. Raises `LayerError`, `TargetError`,
-    `OutputError` and `GradientError` as `explain` does.
+    As "histograms/LAYER/activations" and "histograms/LAYER/gradients". The model runs in eval mode and is left as
+    found.
+
+    Args:
+        writer: where to write.
+        model: any module.
+        inputs: what the model takes.
+        target: as for `seewhy.explain`; None is the predicted class. A function of the output that returns one loss per
+            image, (B,), gives the gradients of that loss.
+        layers: names, patterns, modules, types, or a list of them.
+        step: the step to write at.
+        tag: the first part of the names.
+
+    Warns:
+        MapWarning: where values are not finite; they are left out.
+
+    Raises:
+        LayerError: for a layer that does not exist or does not run.
+        TargetError: if the target does not fit the output.
+        OutputError: if no class scores are found in the output.
+        GradientError: if no gradient leads from the score to a layer.
     """
     modules = find(unwrap(model), layers)
     with session(model, inputs) as run:

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class MonitorCallback(TrainerCallback):
-    """Calls `monitor` when training starts and after every optimizer step, or with `by_epoch` after every epoch.
+    """Calls `monitor` when training starts and after every optimizer step, or after every epoch.
 
     On the first process only. The monitor's inputs are a dict: {"pixel_values": images}.
+
+    Args:
+        monitor: what to call, with the number of steps done, or of epochs.
+        by_epoch: whether it is called after every epoch, and not after every step.
     """
 
     def __init__(self, monitor: Monitor, *, by_epoch: bool = False) -> None:

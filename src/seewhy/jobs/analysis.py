@@ -137,7 +137,17 @@ class Suspect:
 
 
 def heatmaps(table: Table) -> Float[Tensor, "N h w"]:
-    """The positive parts of the maps of rows that are no errors, each scaled to [0, 1] by its own range."""
+    """The positive parts of the maps of a table, each scaled to [0, 1] by its own range.
+
+    Args:
+        table: of rows that are no errors.
+
+    Returns:
+        (N, h, w), at the size that most of them have.
+
+    Raises:
+        InputError: if there are no maps.
+    """
     read = table.to_arrow(["map", "map_shape"])
     shapes = [tuple(shape) for shape in read["map_shape"].to_pylist()]
     if not shapes:
@@ -153,7 +163,18 @@ def heatmaps(table: Table) -> Float[Tensor, "N h w"]:
 
 
 def mean_map(table: Table, label: str | None = None) -> Float[Tensor, "h w"]:
-    """The mean heatmap of the rows with a label; None is that of all rows."""
+    """The mean heatmap of the rows with a label.
+
+    Args:
+        table: of a run.
+        label: which rows; None is all of them.
+
+    Returns:
+        (h, w), of heatmaps that are each in [0, 1].
+
+    Raises:
+        InputError: if there are no such rows.
+    """
     rows = _rows(table, label)
     sums = [(len(part), heatmaps(part).sum(0)) for part in _parts(rows)]
     if not sums:
@@ -163,7 +184,14 @@ def mean_map(table: Table, label: str | None = None) -> Float[Tensor, "h w"]:
 
 
 def summary(table: Table) -> Summary:
-    """For each label: accuracy, mean heatmap, mean entropy, share of the heat at the border."""
+    """What there is to say of each label.
+
+    Args:
+        table: of a run.
+
+    Returns:
+        For each label: accuracy, mean heatmap, mean entropy, share of the heat at the border.
+    """
     rows = table.filter(status="ok")
     labels = rows["label"]
     found = []
@@ -223,11 +251,17 @@ def clusters(table: Table, label: str | None = None, count: int | None = None) -
 
 
 def suspects(table: Table) -> list[Suspect]:
-    """Right answers for odd reasons, the oddest first.
+    """Right answers for odd reasons.
 
     A heatmap is odd if it is far from its class's mean one or has far more at the border than the others of its class
     (three standard deviations, estimated from the median absolute deviation), or if it was checked and cannot be told
     from chance (p > 0.05).
+
+    Args:
+        table: of a run.
+
+    Returns:
+        The rows that are odd, each with why, the oddest first.
     """
     rows = table.filter(status="ok")
     labels = rows["label"]

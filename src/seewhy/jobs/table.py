@@ -41,9 +41,11 @@ class Table:
         wrong = table.filter(table["predicted"] != table["label"]).sort("probability", descending=True)
         wrong[0].heatmap, wrong.overlay(0), wrong[:100].to_pandas()
 
-    Attributes:
-        out: the folder.
-        plan: what the run does.
+    Args:
+        out: the folder. It is kept as an attribute.
+        plan: what the run does. It is kept as an attribute.
+        parts: the files of the table, in order.
+        rows: the numbers of the run's rows that the table has; None is all of them.
     """
 
     def __init__(self, out: Path, plan: Plan, parts: Sequence[_Part], rows: NDArray[np.int64] | None = None) -> None:
@@ -53,6 +55,12 @@ class Table:
     @classmethod
     def of(cls, out: str | Path) -> Table:
         """The rows that are there in a run's folder.
+
+        Args:
+            out: the folder.
+
+        Returns:
+            The table.
 
         Raises:
             InputError: if no run has written there.
@@ -89,8 +97,14 @@ class Table:
         """The rows that fit.
 
         Args:
-            keep: a truth value for each row.
+            keep: a truth value for each row; None keeps all.
             **equal: columns with the value, or a list of values, that they shall have: `label="cat", status="ok"`.
+
+        Returns:
+            A table of these rows, in the same order.
+
+        Raises:
+            InputError: for another number of truth values, and for a column that there is not.
         """
         found = np.ones(len(self), bool) if keep is None else np.asarray(keep, bool)
         if found.shape != (len(self),):
@@ -104,7 +118,18 @@ class Table:
         return self._at(self._numbers[found])
 
     def sort(self, by: str, *, descending: bool = False) -> Table:
-        """The rows in the order of a column; what it does not have comes last, equal ones stay in order."""
+        """The rows in the order of a column.
+
+        Args:
+            by: the name of the column.
+            descending: whether the largest comes first.
+
+        Returns:
+            A table of the same rows. Those without a value come last; equal ones stay in order.
+
+        Raises:
+            InputError: for a column that there is not.
+        """
         order = pc.sort_indices(self.to_arrow([by]), [(by, "descending" if descending else "ascending")])
         return self._at(self._numbers[order.to_numpy()])
 
@@ -113,6 +138,9 @@ class Table:
 
         Args:
             columns: which; None is all of them.
+
+        Returns:
+            The table, in memory.
 
         Raises:
             InputError: for a column that there is not.
@@ -138,7 +166,18 @@ class Table:
         return pa.concat_tables(tables).take(np.argsort(np.concatenate(places), kind="stable"))
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows as a data frame of pandas."""
+        """The rows as a data frame of pandas.
+
+        Args:
+            columns: which; None is all of them.
+
+        Returns:
+            The data frame.
+
+        Raises:
+            InputError: for a column that there is not.
+            MissingExtra: if pandas is not installed.
+        """
         try:
             import pandas  # noqa: F401  # pyarrow's own message does not say how to install it
         except ImportError as error:
@@ -156,6 +195,9 @@ class Table:
             name: of the dataset; None lets FiftyOne choose.
             persistent: whether FiftyOne keeps it beyond its session.
 
+        Returns:
+            The dataset.
+
         Raises:
             MissingExtra: if fiftyone is not installed.
             InputError: for a picture that is no file here.
@@ -163,7 +205,14 @@ class Table:
         return samples.dataset(self, name, persistent=persistent)
 
     def row(self, number: int) -> Row:
-        """One row, by the names of the columns."""
+        """One row.
+
+        Args:
+            number: of the row, from 0; negative numbers count from the end.
+
+        Returns:
+            Its values, by the names of the columns.
+        """
         return self[number : number + 1 or None].to_arrow().to_pylist()[0]  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
@@ -206,6 +255,9 @@ class Table:
             source: the source of the run; None reads the photograph from the row's path.
             **options: those of `seewhy.render.overlays`.
 
+        Returns:
+            A picture of the photograph's size.
+
         Raises:
             InputError: for a row that is an error, and for a photograph that is not there.
         """
@@ -220,6 +272,9 @@ class Table:
         Args:
             number: of the row.
             source: the source of the run; None reads the photograph from the row's path.
+
+        Returns:
+            The photograph, upright.
 
         Raises:
             InputError: if it is not there.
@@ -241,23 +296,67 @@ class Table:
         return photo_of(sample)
 
     def save_overlays(self, which: str = "all", *, source: Any = None) -> list[Path]:
-        """Write the overlays of some rows into the folder `overlays`: see `seewhy.jobs.overlays.save`."""
+        """Write the overlays of some rows into the folder `overlays`. What is there already stays.
+
+        Args:
+            which: "all"; "wrong:200", the 200 wrong predictions that the model is surest of; or "worst:200", the 200
+                rows with the least share of heat in the object's box, or, where the source has no boxes, the least
+                probability.
+            source: the source of the run; None reads the photographs from the rows' paths.
+
+        Returns:
+            The files: the key, "-" and the target, ".jpg".
+
+        Raises:
+            InputError: for another word, and for a photograph that is not there.
+        """
         return overlays.save(self, which, source)
 
     def summary(self) -> analysis.Summary:
-        """For each label: accuracy, mean heatmap, mean entropy, share of the heat at the border."""
+        """What there is to say of each label.
+
+        Returns:
+            For each label: accuracy, mean heatmap, mean entropy, share of the heat at the border. `print` shows a
+            table.
+        """
         return analysis.summary(self)
 
     def mean_map(self, label: str | None = None) -> Float[Tensor, "h w"]:
-        """The mean heatmap of the rows with a label; None is that of all rows."""
+        """The mean heatmap of the rows with a label.
+
+        Args:
+            label: which rows; None is all of them.
+
+        Returns:
+            (h, w), of heatmaps that are each in [0, 1].
+
+        Raises:
+            InputError: if there are no such rows.
+        """
         return analysis.mean_map(self, label)
 
     def clusters(self, label: str | None = None, count: int | None = None) -> analysis.Clusters:
-        """Groups of alike heatmaps, which may be groups of alike reasons: see `seewhy.jobs.analysis.clusters`."""
+        """Groups of alike heatmaps, which may be groups of alike reasons: see `seewhy.jobs.analysis.clusters`.
+
+        Args:
+            label: which rows; None is all of them.
+            count: how many groups; None finds the number.
+
+        Returns:
+            The groups, the largest first.
+
+        Raises:
+            MissingExtra: if scikit-learn is not installed.
+            InputError: for fewer than four maps.
+        """
         return analysis.clusters(self, label, count)
 
     def suspects(self) -> list[analysis.Suspect]:
-        """Right answers for odd reasons, the oddest first: see `seewhy.jobs.analysis.suspects`."""
+        """Right answers for odd reasons: see `seewhy.jobs.analysis.suspects`.
+
+        Returns:
+            The rows that are odd, each with why, the oddest first.
+        """
         return analysis.suspects(self)
 
     @cached_property
@@ -306,6 +405,12 @@ class Table:
 
 def opened(out: str | Path) -> Table:
     """The table in a run's folder: `seewhy.jobs.open("why/")`. The run may be going on, or have been stopped.
+
+    Args:
+        out: the folder.
+
+    Returns:
+        The table, of the rows that are there.
 
     Raises:
         InputError: if no run has written there.

@@ -24,6 +24,10 @@ def of_captum(attribution_class: Callable[..., Any], **options: Any) -> Attribut
     Args:
         attribution_class: takes a module, as `captum.attr.IntegratedGradients` does; `functools.partial` passes more.
         **options: of its `attribute`, `n_steps=20` say. `target` comes from seewhy.
+
+    Returns:
+        A function (model, inputs, target) -> maps (B, *space), for `method=`. It raises `InputTypeError` for a model
+        that takes more than one tensor.
     """
 
     def attribution(model: nn.Module, inputs: Any, target: targets.BaseTarget) -> Tensor:
@@ -55,6 +59,10 @@ def of_zennit(composite: Composite) -> Attribution:
 
     Args:
         composite: whose `context` registers its rules in a model.
+
+    Returns:
+        A function (model, inputs, target) -> maps (B, *space), for `method=`. It raises `InputTypeError` for a model
+        that takes more than one tensor.
     """
 
     def attribution(model: nn.Module, inputs: Any, target: targets.BaseTarget) -> Tensor:

@@ -121,28 +121,43 @@ class Accounted(NamedTuple):
 class Method:
     """One explanation method: a pure function of tensors, and what must be handed to it by name.
 
-    activations, gradients: (B, C, *space) of the layer. weights: (B, C), of the linear layer behind a global average.
-    curvatures: (B, C, *space), the Hessian of the score at the layer times the activations. noisy_gradients: a function
-    (samples, noise) -> (N, B, C, *space), the gradients for that many inputs with noise of that share of their range.
-    inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has them.
-    bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
-    attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
-    over the image's tokens; queries, keys, values, attended_gradients: of the last; block_inputs, value_attention,
-    token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
-    readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
-    gradients_at: the gradients of the score at changed images (see `AskSlopes`).
-    libra_gradients, libra_gradients_at: as input_gradients and gradients_at, by LibraGrad.
-    scores: (B,), of the unchanged images. score, replay: ask what the score becomes for changed images, or for changed
-    activations (see `Ask`).
-    neutral_replay: a baseline -> the run on images made absent (`Neutral`). references: images -> their activations.
-    call: of a function from outside (see `Call`).
-    generator: a `torch.Generator`. Returns (B, *space), signed, or an `Accounted`. `reduces` says that it also takes
-    `reduce`, the way in which weighted channels (B, C, *space) become one map.
+    What it can need:
 
-    cost: forward and backward passes for each target, in words. staged: it looks at the last layer of every resolution
-    unless told where. fuse: how the maps of several layers become one. ask: (target, outputs) -> the target that is
-    explained instead of the one that was asked for. checked: against what the method was compared (its authors' code,
-    its paper, a peer), and what the differences are.
+    - activations, gradients: (B, C, *space) of the layer.
+    - weights: (B, C), of the linear layer behind a global average.
+    - curvatures: (B, C, *space), the Hessian of the score at the layer times the activations.
+    - noisy_gradients: a function (samples, noise) -> (N, B, C, *space), the gradients for that many inputs with noise
+      of that share of their range.
+    - inputs, input_gradients, guided_gradients: (B, C, *size) of the image, the last as guided backpropagation has
+      them.
+    - bias_gradients: a list of (B, C, *space), each layer's bias times the gradient at its output.
+    - attentions, attention_logits, attention_gradients, layer_attention_gradients, readings, places: of all attention
+      over the image's tokens.
+    - queries, keys, values, attended_gradients: of the last attention over the image's tokens.
+    - block_inputs, value_attention, token_scores: of the blocks and what follows them (see `seewhy.methods.attention`).
+    - readouts: what a model of language would say at the tokens of its pictures (see `seewhy.evidence.words`).
+    - gradients_at: the gradients of the score at changed images (see `AskSlopes`).
+    - libra_gradients, libra_gradients_at: as input_gradients and gradients_at, by LibraGrad.
+    - scores: (B,), of the unchanged images.
+    - score, replay: ask what the score becomes for changed images, or for changed activations (see `Ask`).
+    - neutral_replay: a baseline -> the run on images made absent (`Neutral`).
+    - references: images -> their activations.
+    - call: of a function from outside (see `Call`).
+    - generator: a `torch.Generator`.
+
+    Attributes:
+        name: what it is called by.
+        family: the folder that it is written in, "cam" say.
+        function: takes what it needs, and its options, by keyword. It returns (B, *space), signed, or an `Accounted`.
+        needs: the names of what is handed to it.
+        source: the paper, "arXiv:...", a DOI or a venue.
+        cost: forward and backward passes for each target, in words.
+        staged: whether it looks at the last layer of every resolution unless told where.
+        fuse: how the maps of several layers become one.
+        ask: (target, outputs) -> the target that is explained instead of the one that was asked for; None explains the
+            latter.
+        checked: against what the method was compared (its authors' code, its paper, a peer), and what the differences
+            are.
     """
 
     name: str
@@ -183,6 +198,7 @@ class Method:
 
     @property
     def reduces(self) -> bool:
+        """Whether it takes `reduce`, the way in which weighted channels (B, C, *space) become one map."""
         return "reduce" in self.options
 
     @property
@@ -193,6 +209,7 @@ class Method:
 
     @property
     def summary(self) -> str:
+        """The first line of the function's docstring."""
         written = self.function.func if isinstance(self.function, partial) else self.function
         return (written.__doc__ or "").strip().splitlines()[0]
 
@@ -225,7 +242,11 @@ def add(entry: Method) -> None:
 
 
 def available() -> dict[str, Method]:
-    """Every method by its name."""
+    """Every method by its name.
+
+    Returns:
+        The methods, family by family.
+    """
     for file in _FILES:
         import_module(f"seewhy.methods.{file}")
     return dict(_methods)
@@ -234,8 +255,15 @@ def available() -> dict[str, Method]:
 def get(name: str | Method | Attribution, **options: Any) -> Method:
     """The method called `name`; case, spaces, hyphens and underscores do not count, and "++" is "plus_plus".
 
-    A function (model, inputs, target) -> maps (B, *space) is a method too: see `outside`. `options` are the method's
-    own, such as get("odam", sigma=2.0). Raises `MethodError` for one that it does not have.
+    Args:
+        name: a name, a method, or a function (model, inputs, target) -> maps (B, *space), which is a method too.
+        **options: the method's own, such as get("odam", sigma=2.0).
+
+    Returns:
+        The method, with these options.
+
+    Raises:
+        MethodError: if there is no such method, or it does not have one of the options.
     """
     found = name if isinstance(name, Method) else outside(name) if callable(name) else _find(name)
     if unknown := options.keys() - found.options.keys():

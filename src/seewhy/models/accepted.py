@@ -81,6 +81,12 @@ def limits_of(module: nn.Module) -> Limits:
     Scripted, traced and exported models run as one graph: methods that look at the input (rise, occlusion, gradients of
     the input) explain them, methods of a layer cannot. Quantised operations have no gradient: methods that only run the
     model explain them.
+
+    Args:
+        module: any model.
+
+    Returns:
+        The reasons, as texts; "" for what it can do.
     """
     parts = list(unwrap(module).modules())
     layers = gradients = ""

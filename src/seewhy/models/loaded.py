@@ -139,6 +139,12 @@ class Loaded:
     def to(self, device: torch.device | str) -> Loaded:
         """The same on `device`; the module itself moves.
 
+        Args:
+            device: such as "cuda" or "cpu".
+
+        Returns:
+            The model there.
+
         Raises:
             ModelError: if the device cannot be used.
         """

@@ -47,6 +47,9 @@ def load(
             returns). None or "none" are random ones. Anything else is a checkpoint file, read without running code.
         device: where to put it; None leaves it where it was made.
 
+    Returns:
+        The model, ready for `seewhy.explain`.
+
     Raises:
         ModelError: for a model, weights or a device that cannot be had. What `build()` raises comes through.
         MissingExtra: where the library is not installed.

@@ -60,8 +60,14 @@ def figure(
 
     Args:
         explanation: of any images, volumes or signals.
-        photos: as for `overlays`, as are colormap, alpha, scaling, target, slice_index and frame. Of signals and
-            spectrograms it is these, (B, C, L) or (B, *size); None takes what was explained, if it is still there.
+        photos: as for `overlays`. Of signals and spectrograms it is these, (B, C, L) or (B, *size); None takes what was
+            explained, if it is still there.
+        colormap: as for `overlays`.
+        alpha: the share of the colours in the overlay, from 0 to 1; the rest is photograph.
+        scaling: as for `overlays`.
+        target: the number of one target; None draws all of them.
+        slice_index: the slice along D to draw of a volume; None is the one with most heat.
+        frame: as for `overlays`.
         axes: ("time",), ("time", "frequency") or ("frequency", "time") draws time to the right and frequency upwards,
             over the signal or spectrogram. None is what the explanation knows.
         planes: of volumes, three slices through the hottest place, one along each axis, over the photographs' own.

@@ -46,7 +46,13 @@ def sheet(
     Args:
         explanations: by name, of the same images; a list takes the names of the methods; one alone is a sheet of its
             targets.
-        photos: as for `overlays`, as are colormap, alpha, scaling, interpolation, contours and frame.
+        photos: as for `overlays`.
+        colormap: as for `overlays`.
+        alpha: the share of the colours, from 0 to 1; the rest is photograph.
+        scaling: as for `overlays`.
+        interpolation: as for `overlay`.
+        contours: levels, shares of the map's reach in (0, 1), at which lines are drawn.
+        frame: as for `overlays`.
         caption: a line below.
         width: of the figure in inches, 7 for a page of a paper: pictures shrink, letters do not. None is by the number
             of columns.

@@ -76,8 +76,11 @@ def strip(
 
     Args:
         explanation: of several targets for each image.
-        photos: as for `overlays`, as are colormap, alpha and the other options.
+        photos: as for `overlays`.
+        colormap: a matplotlib colormap or the name of one.
+        alpha: the share of the colours, from 0 to 1; the rest is photograph.
         max_words: how many words of an image to draw.
+        **options: scaling, target, slice_index, interpolation and frame, as for `overlays`.
 
     Returns:
         A matplotlib figure that a notebook shows.
@@ -120,8 +123,11 @@ def words(
 
     Args:
         explanation: of several targets for each image.
-        photos: as for `overlays`, as are colormap, alpha and the other options.
+        photos: as for `overlays`.
         image: which image of the explanation.
+        colormap: a matplotlib colormap or the name of one.
+        alpha: the share of the colours, from 0 to 1; the rest is photograph.
+        **options: scaling, target, slice_index, interpolation and frame, as for `overlays`.
 
     Returns:
         The page.

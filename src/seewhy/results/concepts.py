@@ -32,7 +32,10 @@ class Concepts:
         vectors: (K, C), what each is made of, of length 1.
         scores: (K, classes), the model's scores of a picture that is nothing but the concept.
         layer: its name.
-        size: as in `Explanation`, as are labels, frames and photos.
+        size: the input's (H, W), (D, H, W) or (L,).
+        labels: a name per class, where the model came with them.
+        frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels; None for all of it.
+        photos: the photographs, where those were passed instead of tensors.
         importance: (K,), the total Sobol index of each concept for the score, meaned over images: the share of the
             score's variance that it has a part in. None where no score was asked about.
         crops: (N, 1 + 2 S), of which the concepts were made: the number of the image, then where the crop begins and
@@ -62,7 +65,14 @@ class Concepts:
         return arrays.resize(scaled.float(), self.size)
 
     def legend(self, top: int = 2) -> list[str]:
-        """For each concept its importance, where known, and the `top` classes that it speaks for most."""
+        """For each concept its importance, where known, and the classes that it speaks for most.
+
+        Args:
+            top: how many classes to name.
+
+        Returns:
+            K texts such as "0.31: tabby 0.62, tiger cat 0.20", the first number where the importance is known.
+        """
         known = [""] * len(self.scores) if self.importance is None else [f"{one:.2f}: " for one in self.importance]
         likely = self.scores.float().softmax(1)
         values, classes = likely.topk(min(top, likely.shape[1]))
@@ -81,12 +91,34 @@ class Concepts:
         frames: tuple[Frame, ...] | None,
         photos: tuple[Image.Image, ...] | None,
     ) -> Concepts:
-        """The same, of these photographs and with these names, and so are its parts."""
+        """The same, of these photographs and with these names, and so are its parts.
+
+        Args:
+            labels: a name per class.
+            frames: the rectangle (x0, y0, x1, y1) of each photograph that its input showed, in pixels.
+            photos: the photographs.
+
+        Returns:
+            The concepts with these in place of their own.
+        """
         parts = tuple(part.seen_in(labels, frames, photos) for part in self.parts)
         return replace(self, labels=labels, frames=frames, photos=photos, parts=parts)
 
     def figure(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Figure:
-        """Every image with its concepts in colours, and the legend: see `seewhy.render._concepts.figure`."""
+        """Every image with its concepts in colours, and the legend.
+
+        Args:
+            photos: as for `seewhy.render.overlays`; None takes the concepts' own. Without any they are drawn on white.
+            **options: colormap: a matplotlib colormap or the name of one; alpha: how opaque a concept is at its
+                strongest place, from 0 to 1; top: how many classes the legend names for each concept; max_images: how
+                many images to draw.
+
+        Returns:
+            A matplotlib figure that a notebook shows.
+
+        Raises:
+            InputError: for volumes.
+        """
         from seewhy.render._concepts import figure
 
         return figure(self, photos, **options)

@@ -122,11 +122,27 @@ class Explanation:
         return _words.class_index(self)
 
     def name(self, image: int = 0, target: int | None = None) -> str:
-        """What one map is about: "tabby", "not nodule", "class 7", the prompt; "" where nothing is known."""
+        """What one map is about.
+
+        Args:
+            image: the number of the image.
+            target: the number of the target; None where there is one per image.
+
+        Returns:
+            A text such as "tabby", "not nodule", "class 7" or the prompt; "" where nothing is known.
+        """
         return _words.name(self, image, target)
 
     def side(self, image: int = 0, target: int | None = None) -> _words.Side:
-        """For one logit or probability "positive" or "negative": whether a map explains it or its opposite. Else ""."""
+        """Whether a map explains the one logit or probability of a model, or its opposite.
+
+        Args:
+            image: the number of the image.
+            target: the number of the target; None where there is one per image.
+
+        Returns:
+            "positive" or "negative"; "" for a model with several classes, and for a target that is not about classes.
+        """
         return _words.side(self, image, target)
 
     def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
@@ -208,7 +224,17 @@ class Explanation:
         return draw(grid, placement, size, mode) * shares
 
     def blank(self, image: int = 0, target: int | None = None, scaling: Scaling = "per_image") -> str:
-        """Why the map of an image shows nothing, such as "zero everywhere"; "" where it shows something."""
+        """Why the map of an image shows nothing.
+
+        Args:
+            image: the number of the image.
+            target: the number of the target; None where there is one per image.
+            scaling: as for `scaled`. With "none" a map of negative values shows something, with "shared" one that is
+                the same everywhere does.
+
+        Returns:
+            Words such as "zero everywhere"; "" where it shows something.
+        """
         place = image if target is None else (image, target)
         grids = [grid[place].float() for grid in self.maps.values()]
         if not all(bool(grid.isfinite().all()) for grid in grids):
@@ -243,11 +269,22 @@ class Explanation:
         return [arrays.boxes_of_each(heat, threshold) for heat in self.heatmap]
 
     def to(self, device: torch.device | str) -> Explanation:
-        """The same with all tensors on `device`."""
+        """The same with all tensors on `device`.
+
+        Args:
+            device: such as "cuda" or "cpu".
+
+        Returns:
+            The explanation there.
+        """
         return self._changed(lambda tensor: tensor.to(device))
 
     def cpu(self) -> Explanation:
-        """The same with all tensors on the CPU."""
+        """The same with all tensors on the CPU.
+
+        Returns:
+            The explanation there.
+        """
         return self.to("cpu")
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Explanation:
@@ -315,19 +352,54 @@ class Explanation:
         return late("check")(self, model, inputs, **options)
 
     def overlay(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> list[Image.Image]:
-        """The heatmaps over the photographs, at their own size: see `seewhy.render.overlays`."""
+        """The heatmaps over the photographs, at their own size.
+
+        Args:
+            photos: the photographs before normalisation; None takes the explanation's own.
+            **options: those of `seewhy.render.overlays`.
+
+        Returns:
+            A picture for each image; for T targets B * T of them, all of the first image first.
+
+        Raises:
+            InputError: where there are no photographs, or one of the arguments does not fit the explanation.
+        """
         from seewhy.render._overlay import overlays
 
         return overlays(self, photos, **options)
 
     def figure(self, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Figure:
-        """Photograph, heatmap and overlay side by side, a row per map: see `seewhy.render.figure`."""
+        """Photograph, heatmap and overlay side by side, a row per map.
+
+        Args:
+            photos: the photographs before normalisation; None takes the explanation's own.
+            **options: those of `seewhy.render.figure`.
+
+        Returns:
+            A matplotlib figure that a notebook shows.
+
+        Raises:
+            InputError: where one of the arguments does not fit the explanation.
+        """
         from seewhy.render._figure import figure
 
         return figure(self, photos, **options)
 
     def save(self, path: str | Path, photos: Photo | Sequence[Photo] | None = None, **options: Any) -> Path:
-        """Write a picture, the numbers or the heatmap, by the ending of `path`: see `seewhy.render.save`."""
+        """Write a picture, the numbers or the heatmap, by the ending of `path`. Folders on the way are made.
+
+        Args:
+            path: .png, .jpg, .pdf and .svg are of the figure, .html a page of all images, .npy the heatmap, .npz
+                everything that `load` reads.
+            photos: the photographs before normalisation; None takes the explanation's own.
+            **options: those of `seewhy.render.save`.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: for any other ending, and for options that do not fit it.
+        """
         from seewhy.render._save import save
 
         return save(self, Path(path), photos, **options)

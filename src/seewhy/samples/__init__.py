@@ -9,7 +9,17 @@ from seewhy.errors import InputError
 
 
 def path(name: str) -> Path:
-    """The file of the sample called `name`, such as "chelsea.png" (a cat) or "coffee.png"."""
+    """The file of a sample photograph.
+
+    Args:
+        name: such as "chelsea.png" (a cat) or "coffee.png".
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: if there is no such sample; the message names those that there are.
+    """
     folder = Path(str(files(__name__)))
     samples = sorted(file.name for file in folder.glob("*.png"))
     if name not in samples:

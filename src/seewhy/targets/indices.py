@@ -209,7 +209,7 @@ def matching_labels(text: str, labels: Sequence[str]) -> list[int]:
         labels: a name per class.
 
     Returns:
-        Indices, ascending; none for a text without a letter, and where nothing fits.
+        Indices, ascending; none for a blank text, and where nothing fits.
 
     Example:
         >>> matching_labels("cat", ["tabby, tabby cat", "tiger cat", "cattle"])

@@ -27,6 +27,17 @@ def finer(base: str | Method, *, count: int = 3, strength: float = 1.0) -> Metho
 
     The score explained is y_c - strength * mean of theirs (Finer-CAM, Zhang et al. 2025, arXiv:2501.11309). grad-cam
     and the authors' code weight the classes by their probabilities; with one class there is no difference.
+
+    Args:
+        base: the name of a method, or a method.
+        count: how many classes to compare with.
+        strength: how much their scores count.
+
+    Returns:
+        The method.
+
+    Raises:
+        MethodError: if there is no method `base`.
     """
     found, ask = get(base), _asking(count, strength)
     return replace(found, name=f"finer_{found.name}", source="arXiv:2501.11309", ask=ask, checked=_FINER)
@@ -42,6 +53,15 @@ def refine(base: str | Method) -> Method:
     """Any method of layers, at every resolution, fused by the product: "refine_" and the method's name.
 
     Each layer's map is scaled to [0, 1] first (RefineCAM, Domeniconi et al. 2026, arXiv:2605.14641).
+
+    Args:
+        base: the name of a method, or a method.
+
+    Returns:
+        The method.
+
+    Raises:
+        MethodError: if there is no method `base`.
     """
     found = get(base)
     return replace(
