@@ -263,6 +263,39 @@ def test_views_of_an_image_lie_where_the_evidence_is(kind: Callable[[], nn.Modul
     assert share(found.heatmap, TOP_LEFT) > 0.8
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "ablation_cam"])
+def test_quarters_that_are_looked_at_one_by_one_are_one_map(method: str) -> None:
+    """The first one has run before a quarter of the forward has."""
+
+    class Quarters(Wrapped):
+        def forward(self, images: Tensor) -> Tensor:
+            return sum(self.tower(part) for half in images.chunk(2, 2) for part in half.chunk(2, 3))  # type: ignore
+
+    for corner in (TOP_LEFT, BOTTOM_RIGHT):
+        found = seewhy.explain(Quarters(), red(corner), 0, method=method)
+        assert found.layers == tuple(f"tower.trunk#{number}" for number in range(4))
+        assert found.heatmap.shape == (2, 64, 64)
+        assert share(found.heatmap, corner) > 0.8
+
+
+def test_the_first_of_many_towers_has_its_part() -> None:
+    """It ends in the first tenth of the forward, and is the only one that sees the red."""
+
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.towers = nn.ModuleList(Tower(seed) for seed in range(5))
+
+        def forward(self, images: Tensor) -> Tensor:
+            left = (torch.arange(64) < 32).float()
+            first, *others = self.towers
+            return first(images * left) + sum(tower(images * (1 - left)) for tower in others)
+
+    found = seewhy.explain(Many(), red(TOP_LEFT), 0, method="grad_cam")
+    assert len(found.layers) == 5
+    assert share(found.heatmap, TOP_LEFT) > 0.8
+
+
 def test_what_passes_beside_a_layer_is_explained_with_it() -> None:
     """HiResCAM is exact here: each tower's part of the heat is its part of the score that comes from the image."""
     model, images = Halves(2), red(TOP_LEFT, BOTTOM_RIGHT)

@@ -58,8 +58,22 @@ def placements(
     known = asked | ({} if first is None or first.grid is None else {first.label: first.grid})
     names = {str(label): label for label in known}
 
+    fixed = False  # whether the model takes no other batch than the caller's
+
     def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {str(label): grid for label, grid in _folded(run, images[0], known).items()}
+        nonlocal fixed
+        if not fixed:
+            try:
+                return {str(label): grid for label, grid in _folded(run, images[0], known).items()}
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of whatever kind: it ran on the caller's batch
+                if len(images[0]) > 1 or run.call.batch == 1:
+                    raise
+                made = _in_a_batch(run, images[0], known, error)
+                fixed = True
+                return made
+        return _in_a_batch(run, images[0], known)
 
     with run.aside():
         proofs = prove(folded, [run.call.image[:1]], at_once=min(batch_size, _AT_ONCE))
@@ -130,6 +144,22 @@ def _of_frames(run: Session, known: Mapping[CallLabel, Grid], at_once: int) -> d
             several = NoPlaces("it answers to several frames, and has no axis for them")
             found[label] = verdict if isinstance(verdict, NoPlaces) else several
     return found
+
+
+def _in_a_batch(
+    run: Session, images: Tensor, known: Mapping[CallLabel, Grid], otherwise: Exception | None = None
+) -> dict[str, Tensor]:
+    """What the calls return for one image, from a batch of it that is as large as the caller's.
+
+    Raises `otherwise`, if it is given, where the model does not take that either.
+    """
+    if len(images) > 1:
+        raise ValueError("one image at a time")
+    try:
+        made = _folded(run, images.expand(run.call.batch, *images.shape[1:]), known)
+    except Exception as error:
+        raise otherwise or error from None
+    return {str(label): grid[: len(grid) // run.call.batch] for label, grid in made.items() if not known[label].rows}
 
 
 def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Tensor]:
