@@ -1,4 +1,4 @@
-"""Models that run a batch in parts, or take one size of it only: each image has the map that the plain model gives it."""
+"""Models that run a batch in parts, or take one size of it only: images have the maps that the plain model gives."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_layer_inside_a_transform_of_functions_is_refused() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.vmap(lambda image: self.scores(image[None])[0])(images)
 
-    with pytest.raises(LayerError, match="inside a transform of torch.func"):
+    with pytest.raises(LayerError, match=r"inside a transform of torch\.func"):
         seewhy.explain(Mapped(), IMAGES[:1], 1, method="hires_cam")
     found = seewhy.explain(Mapped(), IMAGES, 1, method="input_x_gradient")
     expected = seewhy.explain(Net(), IMAGES, 1, method="input_x_gradient")

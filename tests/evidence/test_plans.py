@@ -38,7 +38,7 @@ def test_a_second_call_costs_one_forward() -> None:
     model.near.register_forward_hook(lambda *_: ran.append(1))
     for _ in range(3):
         seewhy.explain(model, images, lambda output: output["far"][:, 0], method="grad_cam")
-    # the first call looks, records, runs images in other company, and sees what passes beside the layer: the other head's share
+    # the first call looks, records, runs images in other company, and sees what passes beside the layer
     assert len(ran) == 3 + 1 + 1 + 2
 
 

@@ -65,7 +65,7 @@ class _Shown(NamedTuple):
         def taken(tensor: Tensor) -> Tensor:
             return tensor[numbers] if tensor.ndim and len(tensor) == batch else tensor
 
-        return rebuild(self, taken)
+        return _Shown(rebuild(self.answers, taken), {label: taken(kept) for label, kept in self.layers.items()})
 
 
 def _shown(forward: Forward, call: Inputs) -> _Shown:

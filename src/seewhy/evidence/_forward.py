@@ -62,6 +62,7 @@ class Plan:
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
         placements: where the grids lie that do not cover the whole input as it is.
+        own: calls that lie otherwise for each image, so that the plan holds for none but the one it was made for.
         nowhere: of calls that the caller named and that have no places, what there is to say of it.
         added: whether the calls are parallel, each with a part of what speaks for the score: their maps add up.
         seen: what one forward shows of all layers, once that has been asked for.
@@ -76,6 +77,7 @@ class Plan:
     reason: str = ""
     grids: dict[CallLabel, Grid] = field(default_factory=dict)
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
+    own: list[CallLabel] = field(default_factory=list)
     nowhere: dict[CallLabel, str] = field(default_factory=dict)
     added: bool = False
     seen: list[Seen] = field(default_factory=list)

@@ -76,6 +76,8 @@ class Recorder:
             afresh: do not use the plan of an earlier call.
         """
         plans, key = _plans.of(run.model), self._key(run.call, target)
+        if key in plans and plans[key].own:
+            del plans[key]
         if not self._chooses:
             if key not in plans:
                 plans[key] = self._named(run)
@@ -246,7 +248,7 @@ class Recorder:
         """`best`, and those of the others, by which the input passes beside it, that the score's gradient reaches."""
         same = [call for call in others if call.label.name == best.label.name]  # perhaps one for each frame of a video
         others = [*same, *[call for call in others if call not in same][:_PARALLEL]]
-        if not others or not any(found.runs_backward for found in self.methods):
+        if not others:
             return [best]
         names = tuple(dict.fromkeys(call.label.name for call in (best, *others)))
         known = {call.label: call.grid for call in others if call.grid is not None}
@@ -307,7 +309,10 @@ class Recorder:
                 "if you know how it lies over the input."
             )
             warn(told)
-        elif not verdict.placement.is_upright:
+            return
+        if verdict.own:
+            plan.own.append(call.label)
+        if not verdict.placement.is_upright:
             plan.placements[call.label] = verdict.placement
 
 
@@ -347,6 +352,7 @@ def _plan(
         reason,
         {label: grid for label, (grid, _) in every.items()},
         {_whole(label, grid): place for label, (grid, place) in every.items() if not place.is_upright},
+        own=[call.label for call in looked_at if getattr(verdicts[call.label], "own", False)],
         added=added,
     )
 

@@ -286,6 +286,13 @@ class Explainer:
             )
         except LayerError as error:
             return self._in_turn(run, target, error)
+        if forward.plan.own and run.call.batch > 1:
+            raise LayerError(
+                "what an image shows decides where the model looks in it, so that no two maps lie alike.",
+                got=f"{run.call.batch} images, and {', '.join(map(str, forward.plan.own[:3]))}",
+                expected="one image at a time",
+                do="[seewhy.explain(model, image[None]) for image in images], or a method on the input, such as rise",
+            )
         if see_each_other(forward):
             warn(
                 "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
@@ -299,8 +306,7 @@ class Explainer:
         for method in taken:
             again = partial(_maps_of, drawing, method.name)
             found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
-        noted = {name: replace(one, note=" ".join(filter(None, (why, one.note)))) for name, one in found.items()}
-        return taken, noted
+        return taken, {name: _noted(one, why) for name, one in found.items()}
 
     def explained(self, forward: Forward) -> dict[str, Explanation]:
         """What each method makes of a recorded forward, by its name: a closed computation, which `export` traces.
@@ -376,7 +382,7 @@ class Explainer:
         except SeewhyError:
             raise error from None
         why = "the model runs the images of a batch in parts: each is explained alone;"
-        by_name = {one.method: replace(one, note=" ".join(filter(None, (why, one.note)))) for one in alone.values()}
+        by_name = {one.method: _noted(one, why) for one in alone.values()}
         plain = all(method.name in by_name for method in self.methods)
         return self.methods if plain else self._for_class_tokens.methods, by_name
 
@@ -450,6 +456,11 @@ class Explainer:
         if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))
+
+
+def _noted(explanation: Explanation, why: str) -> Explanation:
+    """The same, with something before its note."""
+    return replace(explanation, note=" ".join(filter(None, (why, explanation.note))))
 
 
 def _maps_of(drawing: Drawing, name: str, forward: Forward) -> Mapping[str, Tensor]:

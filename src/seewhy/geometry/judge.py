@@ -133,8 +133,7 @@ def _judge(tiles: Tensor, answers: Answers, probes: Probes, known: Sequence[Plac
     focus = table.focus()
     agreement, along = table.agreements(chosen)
     if table.local and focus > _FOCUSED and not table.suits(agreement, along, focus):  # of a part of the image perhaps
-        measured = table.ranked([table.measured(placement) for _, placement in found])
-        chosen = max(measured, key=_first)[1]
+        chosen = max(table.ranked([table.along_ramps(placement) for _, placement in found]), key=_first)[1]
         agreement, along = table.agreements(chosen)
     if table.suits(agreement, along, focus):
         return Lies(chosen, agreement, table.linear)
@@ -288,12 +287,16 @@ class _Table:
         """The same with start and extent as the ramps show them, where these are believed and tell another."""
         if not self.local:
             return placement
-        found = Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
+        found = self.along_ramps(placement)
         before, after = self.agreement(placement), self.agreement(found)
         if self.linear:
             return found
         shown = after > before + _BETTER or 1 - after < (1 - before) / 2
         return found if shown and before < _WELL else placement
+
+    def along_ramps(self, placement: Placement) -> Placement:
+        """The same with start and extent as the ramps show them."""
+        return Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
 
     def _side(self, number: int, side: Side) -> Side:
         """The same side, or one that differs from it by more than a cell.

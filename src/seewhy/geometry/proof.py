@@ -44,11 +44,13 @@ class Proof:
 
     rows: for each row per image what it answers to; None for one that answers to none. Of a batch of B row r of image b
     is the layer's b * len(rows) + r where `images_first`, else r * B + b. agreement: the least of its rows', 0 to 1.
+    own: whether it holds for this image only, and lies otherwise for one that shows something else.
     """
 
     rows: tuple[Row | None, ...]
     images_first: bool
     agreement: float
+    own: bool = False
 
     @property
     def placement(self) -> Placement:

@@ -81,7 +81,7 @@ def scores_tensor(outputs: Any) -> Tensor:
         return outputs
     if found := tensors_called(outputs, _SCORES):
         return found[0]
-    floats = {key: entry for key, entry in children(outputs) if _is_per_image(entry)}
+    floats: dict[Any, Tensor] = {key: entry for key, entry in children(outputs) if _is_per_image(entry)}
     if len(floats) == 1 and not tensors_called(outputs, _EMBEDDINGS):
         return next(iter(floats.values()))
     key = next(iter(floats), "scores")
