@@ -39,6 +39,12 @@ def is_alias_of(one: Tensor, other: Tensor) -> bool:
     return shared
 
 
+def is_inside_func(tensor: Tensor) -> bool:
+    """Whether a transform of torch.func, such as `vmap`, is at work on it."""
+    inside: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return inside
+
+
 # a block in which writing to a tensor does not count as a change of it: for what writes the values that it has
 same_version: Any = grad_mode._unsafe_preserve_version_counter
 

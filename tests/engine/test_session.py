@@ -11,7 +11,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 import seewhy
 from seewhy.engine.session import session
-from seewhy.errors import InputError
+from seewhy.errors import InputError, ModelError
 
 
 class Draws(nn.Module):
@@ -78,3 +78,24 @@ def test_a_detectors_own_transform_runs_under_the_guard() -> None:
         model, images, lambda found: found[0]["scores"].sum()[None] + 0 * sum(p.sum() for p in model.head.parameters())
     )
     assert torch.equal(torch.get_rng_state(), states[1])
+
+
+class Halves(nn.Module):
+    """Two parts, which may be on different devices: the second one moves what it is given to its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images).to(self.second.weight.device)).mean((2, 3))
+
+
+def test_weights_without_values_are_named() -> None:
+    model = Halves()
+    model.second.to("meta")
+    with pytest.raises(ModelError, match="on the device 'meta'") as caught:
+        seewhy.explain(model, torch.rand(1, 3, 8, 8), 0, method="grad_cam")
+    assert "got: second.weight, second.bias\n" in str(caught.value)
+    model.second.to_empty(device="cpu").load_state_dict(nn.Conv2d(4, 4, 3).state_dict())  # what the message advises
+    assert seewhy.explain(model, torch.rand(1, 3, 8, 8), 0, method="grad_cam").heatmap.shape == (1, 8, 8)

@@ -99,12 +99,39 @@ def test_targets_of_each_image_and_functions_stay_with_their_image(images: Tenso
         torch.testing.assert_close(function.maps["second"][row], alone.maps["second"][0])
 
 
-def test_it_is_tried_once_for_a_model_and_shape_and_costs_one_image(images: Tensor) -> None:
+def test_it_is_tried_once_for_a_model_and_shape_and_costs_three_images(images: Tensor) -> None:
     model, ran = built(Base), []
     model.first.register_forward_hook(lambda _, __, output: ran.append(len(output)))
     for _ in range(2):
         seewhy.explain(model, images, 1, method="hires_cam", layers="second")
-    assert ran == [4, 4, 1, 4]  # the record, how the layer lies, the last image alone; then the record
+    assert ran == [4, 4, 3, 4]  # the record, how the layer lies, the last and the first image; then the record
+
+
+class Ordered(Base):
+    """Runs its batch in another order: as sorted by their brightness, or the last one first. Answers stay in place."""
+
+    by_brightness = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        order = images.mean((1, 2, 3)).argsort() if self.by_brightness else torch.arange(len(images)).flip(0)
+        return super().forward(images[order])[order.argsort()]
+
+
+@pytest.mark.parametrize("by_brightness", [True, False])
+def test_a_batch_that_runs_in_another_order_has_the_maps_of_its_images_alone(by_brightness: bool) -> None:
+    """The first batch comes in the order in which the model runs it, so that only a later one would show it."""
+    model = built(Ordered)
+    model.by_brightness = by_brightness
+    images = (
+        torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+        * torch.tensor([0.1, 1, 5])[:, None, None, None]
+    )
+    for batch in (images, images[[2, 0, 1]]):
+        with pytest.warns(ReplayWarning, match="depend on each other"):
+            found = seewhy.explain(model, batch, 1, method="hires_cam", layers="second").maps["second"]
+        for row, image in enumerate(batch):
+            alone = seewhy.explain(built(Base), image[None], 1, method="hires_cam", layers="second")
+            torch.testing.assert_close(found[row], alone.maps["second"][0], rtol=1e-4, atol=1e-6)
 
 
 class Counts(Base):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import seewhy
@@ -261,6 +262,56 @@ def test_views_of_an_image_lie_where_the_evidence_is(kind: Callable[[], nn.Modul
     assert len(found.layers) == 2
     assert found.fuse == "sum"
     assert share(found.heatmap, TOP_LEFT) > 0.8
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "ablation_cam"])
+def test_quarters_that_are_looked_at_one_by_one_are_one_map(method: str) -> None:
+    """The first one has run before a quarter of the forward has."""
+
+    class Quarters(Wrapped):
+        def forward(self, images: Tensor) -> Tensor:
+            return sum(self.tower(part) for half in images.chunk(2, 2) for part in half.chunk(2, 3))  # type: ignore
+
+    for corner in (TOP_LEFT, BOTTOM_RIGHT):
+        found = seewhy.explain(Quarters(), red(corner), 0, method=method)
+        assert found.layers == tuple(f"tower.trunk#{number}" for number in range(4))
+        assert found.heatmap.shape == (2, 64, 64)
+        assert share(found.heatmap, corner) > 0.8
+
+
+def test_the_first_of_many_towers_has_its_part() -> None:
+    """It ends in the first tenth of the forward, and is the only one that sees the red."""
+
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.towers = nn.ModuleList(Tower(seed) for seed in range(5))
+
+        def forward(self, images: Tensor) -> Tensor:
+            left = (torch.arange(64) < 32).float()
+            first, *others = self.towers
+            return first(images * left) + sum(tower(images * (1 - left)) for tower in others)
+
+    found = seewhy.explain(Many(), red(TOP_LEFT), 0, method="grad_cam")
+    assert len(found.layers) == 5
+    assert share(found.heatmap, TOP_LEFT) > 0.6  # the other four see a little noise each
+
+
+def test_a_model_that_looks_where_it_finds_something_is_seen_to_for_each_image() -> None:
+    class Finds(Wrapped):
+        """Zooms to the quarter that is brightest."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            parts = torch.stack([part for half in images.chunk(2, 2) for part in half.chunk(2, 3)], 1)
+            found = parts.mean((2, 3, 4)).argmax(1)
+            brightest = torch.stack([part[number] for part, number in zip(parts, found.tolist(), strict=True)])
+            return self.tower(F.interpolate(brightest, size=(64, 64)))
+
+    explainer = seewhy.Explainer(Finds(), "grad_cam")
+    for corner in (TOP_LEFT, BOTTOM_RIGHT, TOP_LEFT):
+        assert share(explainer(red(corner, count=1), 0).heatmap, corner) > 0.8
+    with pytest.raises(LayerError, match="what an image shows decides where the model looks"):
+        explainer(torch.cat([red(TOP_LEFT, count=1), red(BOTTOM_RIGHT, count=1)]), 0)
 
 
 def test_what_passes_beside_a_layer_is_explained_with_it() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import seewhy
 from seewhy.engine.per_model import PerModel
+from seewhy.errors import MapWarning
 
 
 class TwoHeads(nn.Module):
@@ -36,7 +38,7 @@ def test_a_second_call_costs_one_forward() -> None:
     model.near.register_forward_hook(lambda *_: ran.append(1))
     for _ in range(3):
         seewhy.explain(model, images, lambda output: output["far"][:, 0], method="grad_cam")
-    # the first call looks, records, runs an image alone, and sees what passes beside the layer: the other head's share
+    # the first call looks, records, runs images in other company, and sees what passes beside the layer
     assert len(ran) == 3 + 1 + 1 + 2
 
 
@@ -82,6 +84,25 @@ def test_an_exchanged_module_drops_the_plan() -> None:
     model[1] = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
     assert seewhy.explain(model, images, 0, method="grad_cam").layers == ("1",)
     assert seewhy.explain(model, images, 0, method="grad_cam").maps["1"].shape == (1, 12, 12)
+
+
+def test_a_named_layer_without_places_is_told_of_each_time() -> None:
+    class Mixed(nn.Module):
+        """Four vectors, each of the whole image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.near, self.mix, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(256, 4), nn.Linear(4, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.mix(self.near(images).flatten(2)).mT.mean(1))
+
+    explainer = seewhy.Explainer(Mixed(), "hires_cam", layers="mix", grid=None)
+    for _ in range(2):
+        with pytest.warns(MapWarning, match="the map of mix does not say where"):
+            found = explainer(torch.randn(2, 3, 16, 16), 0)
+        assert "does not say where" in found.note
 
 
 def test_plans_do_not_keep_the_model_alive() -> None:

@@ -260,6 +260,13 @@ def merged(fewer: int) -> Callable[[Tensor], Tensor]:
     return merge
 
 
+def snake(tokens: Tensor) -> Tensor:
+    """Tokens of 8 rows, every other row backwards: an order of scans."""
+    rows = tokens.unflatten(1, (8, -1)).clone()
+    rows[:, 1::2] = rows[:, 1::2].flip(2)
+    return rows.flatten(1, 2)
+
+
 class Head(nn.Module):
     """Two pooled channels on an input twice as high as wide, which a count takes for 2 x 1 places."""
 
@@ -298,6 +305,11 @@ def planted(seed: int = 0) -> list[Planted]:
         Planted("masked, in order", Survivors((64, 96), masked(0.25, True)), wide, "blocks.2", rows_of(4, 6), None),
         Planted("shuffled", Survivors((64, 96), masked(1.0, False)), wide, "blocks.2", rows_of(8, 12), None),
         Planted("sorted by score", Survivors((64, 96), strongest(1.0)), wide, "blocks.2", rows_of(8, 12), None),
+        Planted("scanned to and fro", Survivors((64, 96), snake), wide, "blocks.2", rows_of(8, 12), None),
+        Planted(
+            "beside itself", Changed(lambda x: torch.cat([x, x], 3), conv(3, 16, 24, 32)), wide, last, as_is, None,
+            "trunk.0",
+        ),
         Planted("pruned", Survivors((64, 64), strongest(0.5625)), square, "blocks.2", rows_of(6, 6), None),
         Planted("pruned, in order", Survivors((64, 64), half), square, "blocks.2", rows_of(6, 6), None),
         Planted("merged", Survivors((64, 64), merged(15)), square, "blocks.2", rows_of(7, 7), None),
@@ -330,6 +342,10 @@ def planted(seed: int = 0) -> list[Planted]:
         Planted(
             "centre crop", Changed(lambda x: cropped(x, 0.875), conv(3, 16, 24, 32)), wide, last, as_is,
             [(0, 4.0, 56.0, False), (1, 6.0, 84.0, False)], "trunk.0",
+        ),
+        Planted(
+            "lower right quarter", Changed(lambda x: x[..., 32:, 48:], conv(3, 16, 24, 32)), wide, last, as_is,
+            [(0, 32.0, 32.0, False), (1, 48.0, 48.0, False)], "trunk.0",
         ),
         Planted(
             "spatial transformer", Changed(transformed, conv(3, 16, 24, 32)), wide, last, as_is,

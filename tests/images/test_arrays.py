@@ -281,3 +281,9 @@ def test_map_is_not_changed():
     before = heat.clone()
     arrays.boxes(heat), arrays.rescale(heat, (0, 1)), arrays.blur(heat, 1.0)
     np.testing.assert_array_equal(heat, before)
+
+
+def test_maps_that_are_not_finite_are_scaled_to_zero():
+    rows = torch.tensor([[1.0, 2.0, 3.0], [1.0, torch.nan, 3.0], [1.0, torch.inf, 3.0], [-torch.inf, 2.0, 3.0]])
+    expected = torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.equal(arrays.rescale(rows, (1,)), expected)

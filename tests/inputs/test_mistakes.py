@@ -238,6 +238,30 @@ def test_a_signal_has_the_map_of_an_image_of_one_row():
     torch.testing.assert_close(found.heatmap, expected.heatmap[:, 0])
 
 
+@pytest.mark.parametrize("laid_out", ["steps first", "waves"])
+def test_signals_that_the_model_lays_out_itself(laid_out):
+    """The channels of its first convolution tell how they lie."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Signals()
+            if laid_out == "waves":
+                self.inner.features = nn.Conv1d(1, 4, 5, padding=2)
+
+        def forward(self, signal):
+            return self.inner(signal[:, None] if laid_out == "waves" else signal.mT)
+
+    model = Own()
+    signal = torch.randn(3, 2, 32) if laid_out == "steps first" else torch.randn(3, 1, 32)
+    expected = seewhy.explain(model.inner, signal, 1, method="guided_backprop").heatmap
+    found = seewhy.explain(
+        model, signal.mT if laid_out == "steps first" else signal[:, 0], 1, method="guided_backprop"
+    ).heatmap
+    torch.testing.assert_close(found, expected)
+    assert seewhy.explain(model, signal.mT if laid_out == "steps first" else signal[:, 0], 1).heatmap.shape == (3, 32)
+
+
 def test_waves_and_spectrograms_of_sound_have_no_channels():
     """transformers' models of sound add the channel themselves: (B, L), and (B, time, frequency)."""
     waves = nn.Sequential(nn.Conv1d(1, 2, 3))

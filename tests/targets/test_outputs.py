@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -89,3 +90,13 @@ def test_two_tensors_name_the_option(outputs, example, option):
     )
     assert str(caught.value).endswith(option)
     assert targets.select(outputs, eval(option.removeprefix("output="))) is MAIN
+
+
+def test_scores_are_found_by_the_name_of_a_field_and_beside_a_loss():
+    class Named(NamedTuple):
+        loss: Any
+        auxiliary: Any
+        logits: Any
+
+    assert targets.scores_tensor(Named(torch.tensor(1.0), AUXILIARY, MAIN)) is MAIN
+    assert targets.scores_tensor((torch.tensor(1.0), MAIN)) is MAIN

@@ -64,6 +64,7 @@ class Probe:
 
         The images go in channels last, which convolutions run faster on, until the model shows that it cannot have
         that: by `x.view(...)`, say. A model whose answer to a row depends on the other rows runs them one at a time.
+        One that takes no other batch than the caller's, as an exported one, runs as many rows as that has.
         """
         call, device = self.run.call, self.run.call.images[0].device
         halved = self.limits.precision == "bf16" and computes_bf16(device)
@@ -88,13 +89,15 @@ class Probe:
                 laid_out = Tensor.contiguous
                 return forward(changed, images)
 
+        fitted = _Fitted(run, call.batch)
+
         def at_once() -> int:
             nonlocal rows_at_once
             if rows_at_once is None and self.limits.batch_size == 1:
                 rows_at_once = 1
             if rows_at_once is None:
                 with torch.no_grad():
-                    independent = self._rows_are_independent(run)
+                    independent = self._rows_are_independent(fitted)
                 rows_at_once = self.limits.batch_size if independent else 1
             return rows_at_once
 
@@ -103,7 +106,7 @@ class Probe:
                 changed = make(rows)
                 if changed.requires_grad:
                     check_has_gradient(call.images[0])
-                return run(changed.to(call.images[0].dtype), images[rows])[:, column]
+                return fitted(changed.to(call.images[0].dtype), images[rows])[:, column]
 
             with winograd(self.run.model):
                 return self._collect(_parts(torch.arange(len(images), device=device), at_once()), score)
@@ -126,19 +129,23 @@ class Probe:
             with torch.no_grad():
                 return self.score(self.run.run(of_rows(changed, images)), images)
 
+        fitted = _Fitted(score, call.batch)
+
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[Slopes]:
             if not rows_at_once:
-                independent = self._rows_are_independent(score)
-                rows_at_once.append(self.limits.batch_size if independent else 1)
+                independent = self._rows_are_independent(fitted)
+                rows_at_once.append(fitted.size or self.limits.batch_size if independent else 1)
             parts = _parts(torch.arange(len(images), device=call.images[0].device), rows_at_once[0])
             for rows in tqdm(parts, unit="batch", leave=False, disable=not self.limits.progress):
-                changed = of_rows(make(rows).to(call.images[0].dtype), images[rows])
+                taken = rows if fitted.size is None else _filled(rows, fitted.size)
+                changed = of_rows(make(taken).to(call.images[0].dtype), images[taken])
                 with recorded():
                     tape = self.run.record({}, changed, from_input=True)
-                scores = self.score(tape.outputs, images[rows])[:, column, None]
+                scores = self.score(tape.outputs, images[taken])[:, column, None]
                 assert tape.image is not None
                 (found,) = gradients(scores, {"the input": tape.image})
-                yield Slopes(rows, scores[:, 0].detach(), found["the input"])
+                own = slice(len(rows))
+                yield Slopes(rows, scores[own, 0].detach(), found["the input"][own])
 
         return lambda column: partial(ask, column)
 
@@ -221,6 +228,47 @@ class Probe:
                 found.append(score(rows))
                 bar.update(len(rows))
         return torch.cat(found)
+
+
+class _Fitted:
+    """What scores any number of rows, of a model that may take one number only: that of the caller's images.
+
+    Args:
+        run: (changed images (N, C, *space), the image of each) -> scores (N, T).
+        batch: how many rows the model has been seen to take.
+    """
+
+    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], batch: int) -> None:
+        self.run, self.batch = run, batch
+        self.size: int | None = None  # of each batch; None as long as any will do
+
+    def __call__(self, changed: Tensor, images: Tensor) -> Tensor:
+        if self.size is None:
+            try:
+                return self.run(changed, images)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # of whatever kind: it ran on the caller's batch, so what it cannot do is another size
+                if len(changed) == self.batch:
+                    raise
+                with contextlib.suppress(Exception):  # then it is not the size, and the first error is raised
+                    made = self._in_batches(changed, images)
+                    self.size = self.batch
+                    return made
+                raise
+        return self._in_batches(changed, images)
+
+    def _in_batches(self, changed: Tensor, images: Tensor) -> Tensor:
+        parts = []
+        for rows in _parts(torch.arange(len(images), device=images.device), self.batch):
+            taken = _filled(rows, self.batch)
+            parts.append(self.run(changed[taken.to(changed.device)], images[taken])[: len(rows)])
+        return torch.cat(parts)
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """Rows, and the last one again until there are `size`."""
+    return torch.cat([rows, rows[-1:].expand(size - len(rows))])
 
 
 def _parts(rows: Tensor, size: int) -> list[Tensor]:

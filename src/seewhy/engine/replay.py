@@ -133,9 +133,9 @@ def replayer(
 
     A way is tried on copies of each image beside each other, and beside companions that are something else, so that a
     model whose rows depend on each other is noticed: `companions`. Rows are lent as views of one, which take no memory,
-    or as copies if the model writes to them. If neither will do, the whole model runs; where rows depend on each other,
-    one at a time. Both are slow, and there is a `ReplayWarning`, which also says so where no way gives the original's
-    results.
+    or as copies if the model writes to them. If neither will do, the whole model runs; or batches of the caller's size,
+    for a model that takes no other; where rows depend on each other, one at a time. These are slow, and there is a
+    `ReplayWarning`, which also says so where no way gives the original's results.
 
     Args:
         memory: of the layer's call.
@@ -161,18 +161,28 @@ def replayer(
 
         return run
 
-    def agrees(run: Replay, alone: bool) -> bool:
+    def filled(run: Replay) -> Replay:
+        """The same in batches of as many rows as the caller's, and no other: the last row fills up."""
+
+        def run_filled(image: int, changed: Tensor) -> Any:
+            own = len(changed)
+            rows = torch.cat([changed, changed[-1:].expand(batch - own, *changed.shape[1:])])
+            return rebuild(run(image, rows), lambda made: made[:own] if made.ndim and len(made) == batch else made)
+
+        return run_filled
+
+    def agrees(run: Replay, most: int) -> bool:
         for image in range(batch):
             own = activations[image : image + 1]
-            for rows, unchanged in [(own.clone(), slice(None))] if alone else companions(own, rows_at_once):
+            for rows, unchanged in [(own.clone(), slice(None))] if most == 1 else companions(own, most):
                 found = score(image, run(image, rows), len(rows))[unchanged]
                 if not bool(((found - expected[image]).abs() <= tolerance).all()):
                     return False
         return True
 
-    def fault(run: Replay, *, alone: bool = False) -> str:
+    def fault(run: Replay, most: int = rows_at_once) -> str:
         try:
-            return "" if agrees(run, alone) else "another score for unchanged activations"
+            return "" if agrees(run, most) else "another score for unchanged activations"
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what the model itself raises, it raises again when the whole of it runs below
@@ -198,12 +208,15 @@ def replayer(
     if not fault(whole):
         warn(f"{slow} A forward that keeps state does this.", ReplayWarning)
         return whole, None
+    for run in (filled(copied), filled(whole)):
+        if not fault(run, min(batch, rows_at_once)):
+            return run, batch
     for run in (copied, in_place, whole):
-        if not fault(run, alone=True):
+        if not fault(run, 1):
             warn_of_mixing(f"the rows behind {name}")
             return run, 1
     warn(
-        f"{slow} That too gives {fault(whole, alone=True)}: the map may be wrong. "
+        f"{slow} That too gives {fault(whole, 1)}: the map may be wrong. "
         "A forward that draws at random or counts its calls does this. A method of gradients runs it once: choose "
         "layer_cam.",
         ReplayWarning,

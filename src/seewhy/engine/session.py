@@ -114,7 +114,7 @@ def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _wh
 
     Raises:
         InputError: if the inputs cannot be used.
-        ModelError: if the model has lazy layers that have not run.
+        ModelError: if the model has lazy layers that have not run, or weights on the device "meta".
     """
     root = unwrap(model)
     if lazy := [name for name, module in root.named_modules() if isinstance(module, LazyModuleMixin)]:
@@ -123,6 +123,14 @@ def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _wh
             got=", ".join(lazy),
             expected="layers that know the size of what they are given",
             do="run the model once, model(images), before it is explained",
+        )
+    unloaded = [name for name, weight in (*root.named_parameters(), *root.named_buffers()) if weight.is_meta]
+    if unloaded and not any(hasattr(module, "_hf_hook") for module in root.modules()):  # accelerate loads them in time
+        raise ModelError(
+            "the model has weights without values: they are on the device 'meta'.",
+            got=", ".join(unloaded[:5]) + (" and so on" if len(unloaded) > 5 else ""),
+            expected="all weights in memory, on one device or several",
+            do='model.to_empty(device="cpu"), then model.load_state_dict(...)',
         )
     with guard(root):
         yield Session(root, inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, root), select)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from seewhy import _torch
 from seewhy._types import CallLabel
-from seewhy.errors import GradientError, MethodError
+from seewhy.errors import GradientError, LayerError, MethodError
 from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.aliases import Aliases
 from seewhy.hooks.attach import Finish, Passed, after_forward, around
@@ -240,6 +240,12 @@ def _run(
     def splice(name: str, passed: Passed, output: Any) -> Any:
         going_on: dict[int, Tensor] = {}
         for level, activation in activations_in(output).items():
+            if _torch.is_inside_func(activation):
+                raise LayerError(
+                    f"{name} runs inside a transform of torch.func, where nothing can be recorded.",
+                    got="what it returned in a call of vmap, grad or the like",
+                    do="choose a layer outside of it, or a method on the input, such as input_x_gradient or rise",
+                )
             if held is None:
                 torch.set_grad_enabled(True)  # for the rest of this forward; the context below sets it back
             else:

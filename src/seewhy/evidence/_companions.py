@@ -1,70 +1,103 @@
-"""Whether the images of a batch see each other: an image alone against the same one in the batch."""
+"""Whether the images of a batch see each other: images of the batch in another company, and in another order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from seewhy._types import CallLabel
 from seewhy.engine.per_model import PerModel
 from seewhy.engine.replay import rounding
-from seewhy.engine.session import Session
 from seewhy.evidence._forward import Forward
+from seewhy.hooks.activations import activations_in, call_labels
+from seewhy.hooks.attach import after_forward
 from seewhy.hooks.nested import rebuild, tensors
+from seewhy.inputs import Inputs
 
-_found: PerModel[dict[tuple[int, ...], bool]] = PerModel(dict)  # by the shape of an image
+# by the shape of an image, and what is looked at
+_found: PerModel[dict[tuple[Any, ...], bool]] = PerModel(dict)
 
 
 def see_each_other(forward: Forward) -> bool:
-    """Whether what the model answers to an image depends on the others of its batch.
+    """Whether an image in other company is not what it is in the batch: its answer, or what is looked at.
 
-    BatchNorm without running statistics, attention over the batch and experts with a capacity do this. Costs a forward
-    of one image, once for a model and shape; one more where the answers differ: a model that draws or counts answers
-    otherwise to the same batch too, and does not mix. Lists of images that a
-    model lays out itself are not tried, nor are models that take
-    one size of batch only.
+    BatchNorm without running statistics, attention over the batch and experts with a capacity do this. So do models
+    that run their batch in another order, sorted by length say, of which the answers are put back in place, but not
+    the layers. Costs a forward of three images, the last one twice and then the first, once for a model, shape and
+    layers; one more where something differs: a model that draws or counts answers otherwise to the same batch too, and
+    does not mix. Lists of images that a model lays out itself are not tried, nor are models that take one size of batch
+    only.
     """
     call, known = forward.call, _found.of(forward.run.model)
     if call.batch == 1 or call.canvas is not None:
         return False
-    if call.signature not in known:
-        last = call.batch - 1
-        alone = call.with_rows(lambda tensor: tensor[last:])
+    key = call.signature, tuple(forward.activations)
+    if key not in known:
+        company = [call.batch - 1, call.batch - 1, 0]
         with torch.no_grad():
             try:
-                answer = _run(forward.run, alone)
+                beside = _shown(forward, call.with_rows(lambda tensor: tensor[company]))
             except torch.OutOfMemoryError:
                 raise
             except Exception:  # of whatever kind: it ran on the batch, so what it cannot do is another size of it
                 return False
-            last_of = partial(_last, batch=call.batch)
-            known[call.signature] = not _same(answer, forward.outputs, call.image) and _same(
-                rebuild(_run(forward.run, call), last_of), forward.outputs, call.image
+            layers = {label: _folded(forward, label, kept) for label, kept in forward.activations.items()}
+            together = _Shown(forward.outputs, layers)
+            images = call.image
+            known[key] = not _same(beside, together.rows(company, call.batch), images) and _same(
+                _shown(forward, call), together, images
             )
-    return known[call.signature]
+    return known[key]
 
 
-def _run(run: Session, call: Any) -> Any:
-    with run.aside():
-        return run.run(call)
+class _Shown(NamedTuple):
+    """What the model answers, and what the calls return that are looked at, each (B, C, *grid)."""
+
+    answers: Any
+    layers: Mapping[CallLabel, Tensor]
+
+    def rows(self, numbers: list[int], batch: int) -> _Shown:
+        """These images of a batch."""
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor[numbers] if tensor.ndim and len(tensor) == batch else tensor
+
+        return _Shown(rebuild(self.answers, taken), {label: taken(kept) for label, kept in self.layers.items()})
 
 
-def _last(tensor: Tensor, batch: int) -> Tensor:
-    return tensor[-1:] if tensor.ndim and tensor.shape[0] == batch else tensor
+def _shown(forward: Forward, call: Inputs) -> _Shown:
+    """The same for another call."""
+    run, wanted = forward.run, tuple(forward.activations)
+    made: list[tuple[tuple[str, str], Tensor]] = []
+
+    def keep(name: str, _: tuple[Any, ...], output: Any) -> None:
+        made.extend(((name, level), tensor.clone()) for level, tensor in activations_in(output).items())
+
+    with run.aside(), after_forward(run.modules(tuple({label.name: None for label in wanted})), keep):
+        answers = run.run(call)
+    found = dict(zip(call_labels([each for each, _ in made]), (tensor for _, tensor in made), strict=True))
+    return _Shown(
+        answers, {label: _folded(forward, label, found[label.call]) for label in wanted if label.call in found}
+    )
 
 
-def _same(alone: Any, together: Any, images: Tensor) -> bool:
-    """Whether the answers to the last image are the same, up to rounding."""
-    pairs = list(_rows(alone, together, len(images)))
+def _folded(forward: Forward, label: CallLabel, kept: Tensor) -> Tensor:
+    return forward.fold(label)(kept.detach())
+
+
+def _same(one: _Shown, other: _Shown, images: Tensor) -> bool:
+    """Whether the answers, and the layers, are the same, up to rounding."""
+    known = [label for label in other.layers if label in one.layers]
+    both = ([shown.answers, *(shown.layers[label] for label in known)] for shown in (one, other))
     floats = images if images.is_floating_point() else torch.zeros(1)
-    return all(bool(((one - other).abs() <= rounding(other, floats)).all()) for one, other in pairs)
+    return all(bool(((new - old).abs() <= rounding(old, floats)).all()) for new, old in _alike(*both))
 
 
-def _rows(alone: Any, together: Any, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The last row of each tensor with a row per image, once from the image alone and once from the batch."""
-    for one, other in zip(tensors(alone), tensors(together), strict=False):
-        if other.ndim and len(other) == batch and one.shape == other[-1:].shape and other.is_floating_point():
-            yield one.detach(), other[-1:].detach()
+def _alike(one: Any, other: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors of numbers that both have, in one shape."""
+    for new, old in zip(tensors(one), tensors(other), strict=False):
+        if old.ndim and new.shape == old.shape and old.is_floating_point():
+            yield new.detach(), old.detach()

@@ -18,10 +18,11 @@ from seewhy.engine.libra import Libra
 from seewhy.engine.probe import Limits, Probe
 from seewhy.engine.session import Session
 from seewhy.engine.tape import Tape
+from seewhy.errors import OutputError
 from seewhy.geometry.grid import Grid
 from seewhy.geometry.observe import Seen
 from seewhy.geometry.placement import Placement
-from seewhy.hooks.nested import rebuild
+from seewhy.hooks.nested import rebuild, tensors
 from seewhy.inputs import Inputs
 
 Value = TypeVar("Value")
@@ -61,6 +62,8 @@ class Plan:
         reason: why these were chosen, in a sentence.
         grids: how the calls lie over the input, as far as it has been worked out.
         placements: where the grids lie that do not cover the whole input as it is.
+        own: calls that lie otherwise for each image, so that the plan holds for none but the one it was made for.
+        nowhere: of calls that the caller named and that have no places, what there is to say of it.
         added: whether the calls are parallel, each with a part of what speaks for the score: their maps add up.
         seen: what one forward shows of all layers, once that has been asked for.
         sequences: how sequences of tokens lie over it, by their length, once that has been worked out.
@@ -74,6 +77,8 @@ class Plan:
     reason: str = ""
     grids: dict[CallLabel, Grid] = field(default_factory=dict)
     placements: dict[CallLabel, Placement] = field(default_factory=dict)
+    own: list[CallLabel] = field(default_factory=list)
+    nowhere: dict[CallLabel, str] = field(default_factory=dict)
     added: bool = False
     seen: list[Seen] = field(default_factory=list)
     sequences: dict[int, Grid] = field(default_factory=dict)
@@ -84,6 +89,11 @@ class Plan:
         """Whether this call is looked at."""
         looked_at = {found.call for found in self.chosen + self.stages}
         return label.name in self.layers and (not looked_at or label in looked_at)
+
+    @property
+    def note(self) -> str:
+        """What there is to say of the choice, and of the places of what the caller chose."""
+        return " ".join(filter(None, (self.reason, *self.nowhere.values())))
 
     @property
     def frames(self) -> dict[CallLabel, list[CallLabel]]:
@@ -204,11 +214,24 @@ def probe(forward: Forward) -> Probe:
     scores = at_least_float32(forward.columns.detach())  # no reference to the forward itself: it keeps the probe
 
     def score(found: Any, images: Tensor) -> Tensor:
+        _check_rows(found, outputs, len(images), batch)
         rows = targets.for_rows(target, found, images, outputs, batch)
         return (rows if rows.ndim == 2 else rows[:, None]).to(scores.dtype)
 
     run = replace(forward.run, call=forward.call)
     return Probe(run, outputs, score, scores, forward.settings.limits)
+
+
+def _check_rows(found: Any, outputs: Any, count: int, batch: int) -> None:
+    """Raise `OutputError` if a model answers to `count` images as if they were `batch`: from memory, say."""
+    pairs = zip(tensors(found), tensors(outputs), strict=False)
+    if count != batch and any(new.ndim and new.shape == old.shape and len(old) == batch for new, old in pairs):
+        raise OutputError(
+            "the model does not answer to each image that it is given.",
+            got=f"{batch} answers to {count} images",
+            expected="an answer for each",
+            do="look for a result that the model keeps from one call to the next; or batch_size=1",
+        )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from seewhy.hooks.activations import activations_in, call_labels
 from seewhy.hooks.attach import after_forward
 
 _AT_ONCE = 32  # changed copies in one forward
+_NEAR = 0.12  # of a side, to which a layer that is not linear in its input is seen to lie in the same place twice
 _ONE_FRAME = 0.9  # of how much a call changes with all frames together comes from the frame that it saw
 
 
@@ -35,7 +36,8 @@ def placements(
     """How these calls lie over the input, row by row, or why they have no places.
 
     Costs nothing where nothing before a call can move places. Otherwise the model runs on some twenty changed copies
-    of the first image, and again on as many for what these do not show.
+    of the first image, and again on as many for what these do not show. Where what an image shows may steer a model, it
+    runs on as many of the image turned by half: a model that looks where it finds something looks elsewhere then.
 
     Args:
         run: the session.
@@ -58,15 +60,44 @@ def placements(
     known = asked | ({} if first is None or first.grid is None else {first.label: first.grid})
     names = {str(label): label for label in known}
 
-    def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {str(label): grid for label, grid in _folded(run, images[0], known).items()}
+    fixed = False  # whether the model takes no other batch than the caller's
 
+    def folded(images: Sequence[Tensor]) -> dict[str, Tensor]:
+        nonlocal fixed
+        if not fixed:
+            try:
+                return {str(label): grid for label, grid in _folded(run, images[0], known).items()}
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of whatever kind: it ran on the caller's batch
+                if len(images[0]) > 1 or run.call.batch == 1:
+                    raise
+                made = _in_a_batch(run, images[0], known, error)
+                fixed = True
+                return made
+        return _in_a_batch(run, images[0], known)
+
+    image, steered = run.call.image[:1], {call.label for call in calls if call.steered}
     with run.aside():
-        proofs = prove(folded, [run.call.image[:1]], at_once=min(batch_size, _AT_ONCE))
-    for text, verdict in proofs.verdicts.items():
+        verdicts = prove(folded, [image], at_once=min(batch_size, _AT_ONCE)).verdicts
+        if any(names[text] in steered and isinstance(verdict, Proof) for text, verdict in verdicts.items()):
+            turned = image.flip(tuple(range(2, image.ndim)))  # shows the same elsewhere
+            others = prove(folded, [turned], at_once=min(batch_size, _AT_ONCE)).verdicts
+            verdicts = {text: _compared(verdict, others[text]) for text, verdict in verdicts.items()}
+    for text, verdict in verdicts.items():
         if names[text] in asked:
             found[names[text]] = verdict
     return found
+
+
+def _compared(verdict: Proof | NoPlaces, other: Proof | NoPlaces) -> Proof | NoPlaces:
+    """A verdict, and whether it holds for an image that shows something else too."""
+    if isinstance(verdict, NoPlaces) or isinstance(other, NoPlaces):
+        return verdict
+    pairs = zip(verdict.rows, other.rows, strict=True)
+    return replace(
+        verdict, own=any(one and two and not one.placement.is_near(two.placement, _NEAR) for one, two in pairs)
+    )
 
 
 def taken_as_upright(calls: Sequence[Seen], space: tuple[int, ...]) -> dict[CallLabel, Proof | NoPlaces]:
@@ -130,6 +161,22 @@ def _of_frames(run: Session, known: Mapping[CallLabel, Grid], at_once: int) -> d
             several = NoPlaces("it answers to several frames, and has no axis for them")
             found[label] = verdict if isinstance(verdict, NoPlaces) else several
     return found
+
+
+def _in_a_batch(
+    run: Session, images: Tensor, known: Mapping[CallLabel, Grid], otherwise: Exception | None = None
+) -> dict[str, Tensor]:
+    """What the calls return for one image, from a batch of it that is as large as the caller's.
+
+    Raises `otherwise`, if it is given, where the model does not take that either.
+    """
+    if len(images) > 1:
+        raise ValueError("one image at a time")
+    try:
+        made = _folded(run, images.expand(run.call.batch, *images.shape[1:]), known)
+    except Exception as error:
+        raise otherwise or error from None
+    return {str(label): grid[: len(grid) // run.call.batch] for label, grid in made.items() if not known[label].rows}
 
 
 def _folded(run: Session, images: Tensor, known: Mapping[CallLabel, Grid]) -> dict[CallLabel, Tensor]:

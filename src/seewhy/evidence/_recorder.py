@@ -76,9 +76,13 @@ class Recorder:
             afresh: do not use the plan of an earlier call.
         """
         plans, key = _plans.of(run.model), self._key(run.call, target)
+        if key in plans and plans[key].own:
+            del plans[key]
         if not self._chooses:
             if key not in plans:
                 plans[key] = self._named(run)
+            for told in plans[key].nowhere.values():  # again: what the map lacks, it lacks each time
+                warn(told)
             return self.record(run, run.call, target, plans[key])
         if key in plans and not afresh:
             return self.record(run, run.call, target, plans[key])
@@ -112,20 +116,20 @@ class Recorder:
             stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start=whole, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
-        definite = self._resolved(target, tape.outputs, self.context(call))
+        definite = self.resolved(target, tape.outputs, call)
         scores = targets.checked(definite(tape.outputs), call.batch)
         record, fold_of = partial(self.record, run), partial(self._fold, run)
         return Forward(run, call, plan, tape, definite, scores, watched, self.settings, record, fold_of)
 
-    def _resolved(self, target: Any, outputs: Any, context: targets.Context) -> targets.BaseTarget:
+    def resolved(self, target: Any, outputs: Any, call: Inputs) -> targets.BaseTarget:
         """The target made definite; none where no method uses a score and the output has none to take by itself."""
         scored = any(found.scored for found in self.methods) or not self.methods
         try:
-            return targets.resolve(target, outputs, context)
+            return targets.resolve(target, outputs, self.context(call))
         except OutputError:
             if scored or target is not None:
                 raise
-            return targets.Unasked(context.batch)
+            return targets.Unasked(call.batch)
 
     def _named(self, run: Session) -> Plan:
         """The plan to look at the layers that the caller named.
@@ -177,7 +181,7 @@ class Recorder:
             chosen = self._beside(forward, best, group, candidates, reached)
             added = len(chosen) == 1
             if added:
-                chosen = self._parallel(run, forward, best, observed.beside(best, [*_repeats(best, seen), *candidates]))
+                chosen = self._parallel(run, forward, best, observed.beside(best, _others(best, candidates, seen)))
             stages = choose_layer.stages(seen, best, answers) if staged else []
             verdicts |= self._verdicts(run, [call for call in (*chosen, *stages) if call.label not in verdicts], seen)
             chosen = [call for call in chosen if not isinstance(verdicts[call.label], NoPlaces)]
@@ -242,9 +246,9 @@ class Recorder:
 
     def _parallel(self, run: Session, forward: Forward, best: Seen, others: Sequence[Seen]) -> list[Seen]:
         """`best`, and those of the others, by which the input passes beside it, that the score's gradient reaches."""
-        same = [call for call in others if call.label.name == best.label.name]  # of a video perhaps one for each frame
+        same = [call for call in others if call.label.name == best.label.name]  # perhaps one for each frame of a video
         others = [*same, *[call for call in others if call not in same][:_PARALLEL]]
-        if not others or not any(found.runs_backward for found in self.methods):
+        if not others:
             return [best]
         names = tuple(dict.fromkeys(call.label.name for call in (best, *others)))
         known = {call.label: call.grid for call in others if call.grid is not None}
@@ -300,18 +304,26 @@ class Recorder:
         """Note where the grid of a call that the caller named lies; warn if it has no places."""
         verdict = self._verdicts(run, [call], plan.seen)[call.label]
         if isinstance(verdict, NoPlaces):
-            warn(
+            plan.nowhere[call.label] = told = (
                 f"the map of {call.label} does not say where: {verdict.reason}. Choose an earlier layer, or pass grid= "
                 "if you know how it lies over the input."
             )
-        elif not verdict.placement.is_upright:
+            warn(told)
+            return
+        if verdict.own:
+            plan.own.append(call.label)
+        if not verdict.placement.is_upright:
             plan.placements[call.label] = verdict.placement
 
 
-def _repeats(best: Seen, seen: Sequence[Seen]) -> list[Seen]:
-    """The calls of a layer that ran once for each frame, however early."""
-    one_by_one = best.grid is not None and best.grid.rows is not None and best.grid.rows.count == 1
-    return [call for call in seen if one_by_one and call.label[:2] == best.label[:2] and call.grid is not None]
+def _others(best: Seen, candidates: Sequence[Seen], seen: Sequence[Seen]) -> list[Seen]:
+    """What may hold what passes beside the best call: its layer's other calls, other candidates, and early calls.
+
+    A layer that sees a quarter of the image at a time, and the first of several towers, end early in the forward.
+    """
+    same = [call for call in seen if call.label[:2] == best.label[:2] and call.grid is not None]
+    early = [call for call in reversed(seen) if call.handed and call.grid is not None and call not in candidates]
+    return [*same, *candidates, *(call for call in early if call not in same)]
 
 
 def _said_beside(share: float) -> str:
@@ -340,7 +352,8 @@ def _plan(
         reason,
         {label: grid for label, (grid, _) in every.items()},
         {_whole(label, grid): place for label, (grid, place) in every.items() if not place.is_upright},
-        added,
+        own=[call.label for call in looked_at if getattr(verdicts[call.label], "own", False)],
+        added=added,
     )
 
 

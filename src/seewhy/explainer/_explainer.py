@@ -32,9 +32,11 @@ from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logi
 from seewhy.explainer._concepts import Discovery, discovered
 from seewhy.explainer._maps import Drawing
 from seewhy.explainer._options import check_methods, check_values, has_a_window
+from seewhy.geometry.observe import observe
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
+from seewhy.inputs import Inputs
 from seewhy.methods import channels, default, registry
 from seewhy.methods.fuse import Fuse
 from seewhy.methods.registry import Attribution, Method
@@ -290,18 +292,33 @@ class Explainer:
 
     def _of_input(self, run: Session, target: Any) -> _Explained:
         """The methods that are taken, and their explanations on the image that the call means."""
-        taken, why, (forward, found) = (
-            self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
-        )
+        try:
+            taken, why, (forward, found) = (
+                self._default(run, target) if self.by_default else (self.methods, "", self._recorded(run, target))
+            )
+        except LayerError as error:
+            return self._in_turn(run, target, error)
+        if forward.plan.own and run.call.batch > 1:
+            raise LayerError(
+                "what an image shows decides where the model looks in it, so that no two maps lie alike.",
+                got=f"{run.call.batch} images, and {', '.join(map(str, forward.plan.own[:3]))}",
+                expected="one image at a time",
+                do="[seewhy.explain(model, image[None]) for image in images], or a method on the input, such as rise",
+            )
         if see_each_other(forward):
-            alone = self._one_by_one(forward, target)
+            warn(
+                "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
+                "running statistics, attention over the batch, experts with a capacity and models that run their batch "
+                "in another order do this.",
+                ReplayWarning,
+            )
+            alone = self._one_by_one(forward.call, target, forward.target, forward.outputs)
             return taken, {method.name: one for method, one in zip(taken, alone.values(), strict=True)}
         drawing = self._drawing if taken is self.methods else self._for_layer_norms._drawing
         for method in taken:
             again = partial(_maps_of, drawing, method.name)
             found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
-        noted = {name: replace(one, note=" ".join(filter(None, (why, one.note)))) for name, one in found.items()}
-        return taken, noted
+        return taken, {name: _noted(one, why) for name, one in found.items()}
 
     def explained(self, forward: Forward) -> dict[str, Explanation]:
         """What each method makes of a recorded forward, by its name: a closed computation, which `export` traces.
@@ -357,14 +374,40 @@ class Explainer:
     def _for_layer_norms(self) -> Explainer:
         return Explainer(self.loaded or self.model, default.FOR_LAYER_NORMS, **self._options)
 
-    def _one_by_one(self, forward: Forward, target: Any) -> dict[str, Explanation]:
-        """The explanations of each image alone, joined: for models whose images see each other in a batch."""
-        warn(
-            "the images of a batch depend on each other in this model: each is explained alone. BatchNorm without "
-            "running statistics, attention over the batch or experts with a capacity do this.",
-            ReplayWarning,
-        )
-        call, asked, outputs = forward.call, targets.as_target(forward.target), rebuild(forward.outputs, Tensor.detach)
+    def _in_turn(self, run: Session, target: Any, error: LayerError) -> _Explained:
+        """The explanations of each image alone, where no layer has a row for each: a model may run them in turn.
+
+        Raises:
+            LayerError: `error`, that of the batch, if this does not help.
+        """
+        batch = run.call.batch
+        if batch == 1 or run.call.canvas is not None:
+            raise error
+        with run.aside():
+            observed = observe(run)
+        if all(call.shape[0] % batch == 0 for call in observed.seen if call.shape):
+            raise error
+        outputs = observed.outputs
+        definite = self.recorder.resolved(target, outputs, run.call)
+        try:
+            alone = self._one_by_one(run.call, target, definite, outputs)
+        except SeewhyError:
+            raise error from None
+        why = "the model runs the images of a batch in parts: each is explained alone;"
+        by_name = {one.method: _noted(one, why) for one in alone.values()}
+        plain = all(method.name in by_name for method in self.methods)
+        return self.methods if plain else self._for_class_tokens.methods, by_name
+
+    def _one_by_one(self, call: Inputs, target: Any, definite: Any, outputs: Any) -> dict[str, Explanation]:
+        """The explanations of each image alone, joined.
+
+        Args:
+            call: of the batch.
+            target: as the caller said it.
+            definite: the same, made definite for the batch.
+            outputs: what the model returned for the batch.
+        """
+        asked, outputs = targets.as_target(definite), rebuild(outputs, Tensor.detach)
         found = []
         for row in range(call.batch):
             alone = call.with_rows(partial(_row, row))
@@ -437,6 +480,11 @@ class Explainer:
         if self.loaded is None or not are_photos(inputs):
             return inputs, None, None
         return self.loaded.prepare(_listed(inputs))
+
+
+def _noted(explanation: Explanation, why: str) -> Explanation:
+    """The same, with something before its note."""
+    return replace(explanation, note=" ".join(filter(None, (why, explanation.note))))
 
 
 def _maps_of(drawing: Drawing, name: str, forward: Forward) -> Mapping[str, Tensor]:

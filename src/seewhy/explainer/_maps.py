@@ -79,7 +79,7 @@ class Drawing:
                 fuse=self.fuse or ("sum" if _add_up(found, maps[found.name], forward) else found.fuse),
                 labels=self.labels,
                 axes=call.axes,
-                note=forward.plan.reason if found.layered else "",
+                note=forward.plan.note if found.layered else "",
                 gap=drawn.gaps.get(found.name),
             )
             for found in self.methods

@@ -12,20 +12,43 @@ from torch.overrides import TorchFunctionMode
 
 from seewhy.hooks.nested import tensors
 
+# what takes values, or where to look, out of tensors: by which of its arguments
+_STEERING: dict[str, slice] = {
+    **dict.fromkeys(("grid_sample", "grid_sampler", "roi_align", "roi_pool"), slice(1, 2)),
+    **dict.fromkeys(
+        ("gather", "index_select", "take_along_dim", "__getitem__", "masked_select", "take"), slice(1, None)
+    ),
+    **dict.fromkeys(("item", "__int__", "__index__", "__float__", "__bool__", "tolist", "numpy"), slice(0, 1)),
+    **dict.fromkeys(("nonzero", "argwhere"), slice(0, 1)),
+}
+
 
 class Flow(TorchFunctionMode):
     """While it is on, notes of every tensor that a function of torch returns which tensors it was made of.
 
     Tensors are numbered in the order in which they were first seen. What is written into a tensor counts as one it was
     made of. What runs outside of Python (a scripted part) is not seen: its results are made of nothing.
+
+    Attributes:
+        steered: whether what the images show has decided where the model looks in them, or what it does next.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.steered = False
+        self._starts: set[int] = set()
         self._numbers: dict[int, tuple[int, ReferenceType[Tensor]]] = {}
         self._sources: list[set[int]] = []
 
+    def begin(self, images: Iterable[Tensor]) -> set[int]:
+        """The numbers of the images, which everything else is made of."""
+        self._starts = {self.number(tensor) for tensor in images}
+        return self._starts
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.steered and (steering := _STEERING.get(getattr(func, "__name__", ""))):
+            by = {self.number(tensor) for tensor in tensors((args[steering], kwargs if steering.start else None))}
+            self.steered = bool(by) and bool(self.before(by) & self._starts)
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor):
             self._note((made,), args, kwargs)

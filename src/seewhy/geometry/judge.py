@@ -24,13 +24,14 @@ _LINES = {1: 32, 2: 12, 3: 7}  # of a grid are looked at along each axis, evenly
 _DEAD = 1e-6  # of the strongest answer: a place that answers less does not answer
 _SHARES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the side: the receptive fields that are tried
 _AGREES, _ALONG = 0.4, 0.3  # least agreement, in all and along each axis; measured: see tests/geometry/test_judge.py
-_FEW = 0.9  # more of it per place: two or four places agree easily by chance
-_MANY = 9  # places, of which what they have in common says little of one
+_FEW = 1.2  # more of it per place: two or four places agree easily by chance
+MANY = 9  # places, of which what they have in common says little of one
 _EQUAL = 1e-6  # agreements that differ by rounding
 _SAME = 0.02  # agreements that are no different
 _BETTER = 0.04  # agreements of which one is
 _WELL = 0.9  # agreement of a layer that is bent as it is: attention to few places draws its ramps to the middle
 _FOCUSED = 0.7  # agreement of each place by itself with the place that suits its answers best
+_ELSEWHERE = 0.25  # less than that is the agreement of a grid some of whose rows lie elsewhere; of others by 0.15
 _LOCAL = 0.05  # of the strongest answer of a place, that it gives to the furthest tile at most
 _LINEAR = 0.05  # a layer whose answers to a sum of changes differ by less from the sum of its answers is linear
 _FEWEST = 4  # cells that a line is drawn through
@@ -113,7 +114,7 @@ def judge(answers: Answers, probes: Probes, known: Sequence[Placement] = ()) -> 
         return NoPlaces("it is not finite where the image is changed")
     with unwatched():  # the guard watches what a model does, and not this
         verdict = _judge(answers.tiles, answers, probes, known)
-        if not isinstance(verdict, NoPlaces) or math.prod(answers.grid) < _MANY:
+        if not isinstance(verdict, NoPlaces) or math.prod(answers.grid) < MANY:
             return verdict
         apart = _judge(answers.apart, answers, probes, known)
         return verdict if verdict.agreement > apart.agreement and isinstance(apart, NoPlaces) else apart
@@ -129,12 +130,15 @@ def _judge(tiles: Tensor, answers: Answers, probes: Probes, known: Sequence[Plac
     shared = table.ranked([placement for placement in known if _alike(placement, best)])
     score, other = max(shared, key=_first, default=(-1.0, best))
     chosen = table.measured(other if score > agreement - _SAME else best)
+    focus = table.focus()
     agreement, along = table.agreements(chosen)
-    more = _FEW / math.prod(answers.grid)
-    if agreement > _AGREES + more and min(along) > _ALONG + more:
+    if table.local and focus > _FOCUSED and not table.suits(agreement, along, focus):  # of a part of the image perhaps
+        chosen = max(table.ranked([table.along_ramps(placement) for _, placement in found]), key=_first)[1]
+        agreement, along = table.agreements(chosen)
+    if table.suits(agreement, along, focus):
         return Lies(chosen, agreement, table.linear)
     figures = f"agreement {agreement:.2f}, along each axis {', '.join(f'{score:.2f}' for score in along)}"
-    if table.focus() > _FOCUSED:
+    if focus > _FOCUSED:
         return NoPlaces(
             "each of its entries answers to a place of the image, but not in the order of a grid: they are shuffled, "
             f"sorted, dropped or merged ({figures})",
@@ -227,6 +231,18 @@ class _Table:
                 along.append(float(_correlation(one, other, self.weights)))
         return score, along
 
+    def suits(self, agreement: float, along: Sequence[float], focus: float) -> bool:
+        """Whether a grid agrees well enough, and not much less than its places do one by one: then some lie elsewhere.
+
+        Args:
+            agreement, along: of the grid.
+            focus: of its places.
+        """
+        places = math.prod(self.grid)
+        more = _FEW / places
+        in_order = places < MANY or focus < _FOCUSED or focus - agreement < _ELSEWHERE
+        return agreement > _AGREES + more and min(along) > _ALONG + more and in_order
+
     def _closest(self, placements: Sequence[Placement]) -> list[tuple[float, Tensor]]:
         """For each placement the best correlation over all receptive fields, and the values that it is with."""
         if not placements:
@@ -271,12 +287,16 @@ class _Table:
         """The same with start and extent as the ramps show them, where these are believed and tell another."""
         if not self.local:
             return placement
-        found = Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
+        found = self.along_ramps(placement)
         before, after = self.agreement(placement), self.agreement(found)
         if self.linear:
             return found
         shown = after > before + _BETTER or 1 - after < (1 - before) / 2
         return found if shown and before < _WELL else placement
+
+    def along_ramps(self, placement: Placement) -> Placement:
+        """The same with start and extent as the ramps show them."""
+        return Placement(placement.space, tuple(itertools.starmap(self._side, enumerate(placement.sides))))
 
     def _side(self, number: int, side: Side) -> Side:
         """The same side, or one that differs from it by more than a cell.

@@ -44,6 +44,7 @@ class Seen:
             where HiResCAM and its like are zero.
         handed: whether it was given an activation to make it of. A position embedding was not.
         plain: whether nothing that may move places ran before it returned: see `geometry.plain`.
+        steered: whether what the images show may have decided where it looks: see `geometry.flow`.
         number: of the tensor that it returned, in the flow of the forward.
     """
 
@@ -55,6 +56,7 @@ class Seen:
     within: tuple[str, ...] = ()
     handed: bool = True
     plain: bool = False
+    steered: bool = False
     number: int = -1
 
     @property
@@ -127,6 +129,7 @@ def observe(run: Session) -> Observed:
             within=() if made.enters else tuple(outer for outer in made.around if outer in own),
             handed=bool(made.given),
             plain=made.plain and len(made.shape) == 2 + len(call.space) and call.count < 2,
+            steered=made.steered,
             number=made.number,
         )
         for number, (label, made) in enumerate(zip(labels, calls, strict=True), 1)
@@ -153,7 +156,8 @@ class _Made(NamedTuple):
     returned_by, given_by: the layer that returned this very tensor before, and the one that returned what this layer
     was given; "" for none. given: the shape of that, () for none. channels: (shape, how many, axes they can be on) of
     what it was given and of what it made. windows: as the block that the layer is in declares them.
-    around: the modules that it ran in. plain: nothing that may move places had run. number: in the flow.
+    around: the modules that it ran in. plain: nothing that may move places had run. steered: something that the images
+    steer had. number: in the flow.
     """
 
     name: str
@@ -167,6 +171,7 @@ class _Made(NamedTuple):
     windows: Windows | None
     around: tuple[str, ...]
     plain: bool
+    steered: bool
     number: int
 
     @property
@@ -204,7 +209,8 @@ def _watched(run: Session) -> tuple[Any, list[_Made], Flow, set[int]]:
             windows = _windows(name, modules, dimensions)
             whose = source(made), source(given)
             shape, number = tuple(made.shape), flow.number(made)
-            calls.append(_Made(name, module, level, shape, size, *whose, channels, windows, around, order.kept, number))
+            known = (name, module, level, shape, size, *whose, channels, windows, around)
+            calls.append(_Made(*known, plain=order.kept, steered=flow.steered, number=number))
             returned[id(made)] = name, ref(made)
 
     def enter(name: str, passed: Passed) -> tuple[Passed, Callable[[Any], None]]:
@@ -214,7 +220,7 @@ def _watched(run: Session) -> tuple[Any, list[_Made], Flow, set[int]]:
     call = run.call.with_rows(Tensor.clone)
     visits = around_each(modules, enter)
     flow = Flow()
-    starts = {flow.number(images) for images in tensors([call.images])}
+    starts = flow.begin(tensors([call.images]))
     with torch.no_grad(), visits, Order() as order, flow:
         outputs = run.forward(call)
     return outputs, calls, flow, starts

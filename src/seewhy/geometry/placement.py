@@ -50,6 +50,15 @@ class Placement:
     def is_upright(self) -> bool:
         return self == Placement.upright(self.space)
 
+    def is_near(self, other: Placement, share: float) -> bool:
+        """Whether it lies where another one does, to a share of each side."""
+        return all(
+            (one.axis, one.flipped) == (two.axis, two.flipped)
+            and abs(one.start - two.start) <= share * self.space[one.axis]
+            and abs(one.start + one.extent - two.start - two.extent) <= share * self.space[one.axis]
+            for one, two in zip(self.sides, other.sides, strict=True)
+        )
+
     def __str__(self) -> str:
         if self.is_upright:
             return "over the whole input"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from seewhy.geometry.judge import SILENT, Answers, Lies, NoPlaces, judge
+from seewhy.geometry.judge import MANY, SILENT, Answers, Lies, NoPlaces, judge
 from seewhy.geometry.placement import Placement, Shape
 from seewhy.geometry.probes import Probes
 
@@ -22,6 +22,7 @@ _MIXED = 0.01  # of its changes, by which an image alone differs from it in a ba
 _OPEN = 0.2  # agreement after two rounds from which further ones may prove a layer
 _ROWS = 16  # per image at most, that are not frames: more are boxes, or windows
 _LARGEST = 2**20  # pixels of an image that is larger than the caller's
+_SURE = 0.85  # agreement of a few places that is no chance: true grids of 2 x 2 have 0.9
 _WIDE = 6  # cells that a larger image is to give a grid that is too small to show where it lies
 
 
@@ -43,11 +44,13 @@ class Proof:
 
     rows: for each row per image what it answers to; None for one that answers to none. Of a batch of B row r of image b
     is the layer's b * len(rows) + r where `images_first`, else r * B + b. agreement: the least of its rows', 0 to 1.
+    own: whether it holds for this image only, and lies otherwise for one that shows something else.
     """
 
     rows: tuple[Row | None, ...]
     images_first: bool
     agreement: float
+    own: bool = False
 
     @property
     def placement(self) -> Placement:
@@ -104,11 +107,18 @@ def prove(
                 before[which] = new if old is None else old.with_more(new)
         verdicts = _verdicts(heard, runner)
         refused = [verdict for verdict in verdicts.values() if isinstance(verdict, NoPlaces)]
+        if not number and any(_by_chance(verdict, runner.alone[label]) for label, verdict in verdicts.items()):
+            continue
         if not refused or (number and not any(verdict.agreement > _OPEN for verdict in refused)):
             break
     if larger:
         verdicts |= _enlarged(run, images, verdicts, runner, seed)
     return Proofs(verdicts, runner.forwards, runner.mixed)
+
+
+def _by_chance(verdict: Proof | NoPlaces, folded: Shaped[Tensor, "rows C *grid"]) -> bool:
+    """Whether a few places may agree by chance with a grid that they are not, so that one round is not enough."""
+    return isinstance(verdict, Proof) and 1 < math.prod(folded.shape[2:]) < MANY and verdict.agreement < _SURE
 
 
 class _Runner:
@@ -157,6 +167,8 @@ class _Runner:
                 if len(part) == 1:
                     raise
                 raise _Mixed from error
+            if len(part) > 1 and not heard.keys() <= made.keys():  # once for each image perhaps
+                raise _Mixed
             heard = {label: one for label, one in heard.items() if label in made}  # some run for some images only
             for label, one in heard.items():
                 one.add(made[label], len(part))

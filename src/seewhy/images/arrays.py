@@ -66,7 +66,7 @@ def _cut(
 
 
 def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tensor, "*shape"]:
-    """Maps scaled to [0, 1] by their own range; all zero where they are constant.
+    """Maps scaled to [0, 1] by their own range; all zero where they are constant, or not finite.
 
     Args:
         maps: of any shape.
@@ -74,7 +74,8 @@ def rescale(maps: Float[Tensor, "*shape"], dims: tuple[int, ...]) -> Float[Tenso
     """
     low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
     span = high - low
-    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1), 0)
+    scaled = (span > 0) & span.isfinite()
+    return torch.where(scaled, (maps - low) / torch.where(scaled, span, 1), 0)
 
 
 def blur(

@@ -45,7 +45,8 @@ _SOUNDS = ("input_values", "input_features")  # what transformers' models of sou
 def signals(model: nn.Module, tensors: Sequence[Tensor]) -> Taken | None:
     """How a model takes signals, by the layer that it begins with; None for a model of images.
 
-    A 1-D convolution takes (B, C, L). transformers' models of sound add the channel themselves: theirs are waves (B, L)
+    A 1-D convolution takes (B, C, L), and a model that begins with one perhaps (B, L, C), or waves (B, L): that shows
+    in the number of channels. transformers' models of sound add the channel themselves: theirs are waves (B, L)
     and spectrograms (B, time, frequency). A linear or recurrent layer of C, in a model without convolutions, takes
     (B, L, C): such a model is known only by the inputs, as one of images could begin alike.
 
@@ -57,11 +58,22 @@ def signals(model: nn.Module, tensors: Sequence[Tensor]) -> Taken | None:
         layer, dims = first[1], dimensions(first[1])
         if layer.in_channels == 1 and dims < 3 and getattr(model, "main_input_name", "") in _SOUNDS:
             return Taken(dims + 1, None)
-        return Taken(3, 1) if dims == 1 else None
+        return _by_width(layer.in_channels, tensors) if dims == 1 else None
     if any(isinstance(module, Convolution) for module in model.modules()):
         return None
     width = next(filter(None, map(_width, model.modules())), None)
     return Taken(3, 2) if any(tensor.ndim == 3 and tensor.shape[2] == width for tensor in tensors) else None
+
+
+def _by_width(width: int, tensors: Sequence[Tensor]) -> Taken:
+    """How a model takes signals that begins with a 1-D convolution of so many channels: it may lay them out itself."""
+    shapes = [tensor.shape for tensor in tensors]
+    if any(len(shape) == 3 and shape[1] == width for shape in shapes):
+        return Taken(3, 1)
+    if any(len(shape) == 3 and shape[2] == width for shape in shapes):
+        return Taken(3, 2)
+    waves = width == 1 and not any(len(shape) == 3 for shape in shapes) and any(len(shape) == 2 for shape in shapes)
+    return Taken(2, None) if waves else Taken(3, 1)
 
 
 def _width(module: nn.Module) -> int | None:

@@ -95,8 +95,9 @@ def note(call: Inputs, model: nn.Module, error: Exception) -> str | None:
         do = "torch.stack(images)" if isinstance(call.args[0], Listed) else "pass a tuple for several arguments"
         return f"seewhy: the model was given a list.\n  got: {_described(call.args[0])}\n  do: {do}"
     batch = call.images if isinstance(call.images, Tensor) else call.images[0][None]
-    batch = call.channels_first(batch)
     found = first_convolution(model)
+    steps_first = call.channel_axis == 2 and found is not None and dimensions(found[1]) == 1
+    batch = batch if steps_first else call.channels_first(batch)  # the model did not lay them out itself
     weight = found[1].weight if found else next((p for p in model.parameters() if p.is_floating_point()), None)
     if weight is None:
         return None

@@ -87,7 +87,7 @@ def scores_tensor(outputs: Any) -> Tensor:
         return outputs
     if found := tensors_called(outputs, _SCORES):
         return found[0]
-    floats = {key: entry for key, entry in children(outputs) if isinstance(entry, Tensor) and entry.is_floating_point()}
+    floats: dict[Any, Tensor] = {key: entry for key, entry in children(outputs) if _is_per_image(entry)}
     if len(floats) == 1 and not tensors_called(outputs, _EMBEDDINGS):
         return next(iter(floats.values()))
     key = next(iter(floats), "scores")
@@ -136,11 +136,14 @@ def embedding_tensor(outputs: Any, width: int) -> Float[Tensor, "B D"]:
 
 
 def tensors_called(outputs: Any, names: Sequence[str]) -> list[Tensor]:
-    """The tensors called one of `names` in a mapping, dataclass or the like, in that order."""
-    if isinstance(outputs, tuple | list) and not isinstance(outputs, Mapping):
-        return []
-    entries = dict(children(outputs))
+    """The tensors called one of `names` in a mapping, dataclass, named tuple or the like, in that order."""
+    entries = _parts(outputs)
     return [found for name in names if isinstance(found := entries.get(name), Tensor)]
+
+
+def _is_per_image(entry: Any) -> bool:
+    """Whether it may hold something of each image: a loss does not."""
+    return isinstance(entry, Tensor) and entry.is_floating_point() and entry.ndim > 0
 
 
 def is_detections(outputs: Any) -> bool:
