@@ -396,7 +396,7 @@ class Explainer:
         why = "the model runs the images of a batch in parts: each is explained alone;"
         by_name = {one.method: _noted(one, why) for one in alone.values()}
         plain = all(method.name in by_name for method in self.methods)
-        return self.methods if plain else self._for_class_tokens.methods, by_name
+        return self.methods if plain else self._for_layer_norms.methods, by_name
 
     def _one_by_one(self, call: Inputs, target: Any, definite: Any, outputs: Any) -> dict[str, Explanation]:
         """The explanations of each image alone, joined.
