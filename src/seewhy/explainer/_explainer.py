@@ -177,6 +177,7 @@ class Explainer:
             differentiable=any(found.differentiates for found in self.methods),
             features={},
         )
+        self._first = 0  # the number of the first image, for warnings
         self.recorder = Recorder(self.methods, named, settings, lambda call: known(batch=call.batch, sizes=call.sizes))
         self._choosing = {"batch_size": batch_size, "generator": generator}
         self._options: dict[str, Any] = self._choosing | {
@@ -261,10 +262,6 @@ class Explainer:
             explanations[method.name if self.named else default.DEFAULT] = replace(
                 one, frames=frames, photos=photos, files=files, origin=origin, others=others
             )
-        for explanation in explanations.values():
-            for each in explanation.images.values():
-                warn_of_blanks(each)
-                warn_of_gaps(each)
         return explanations
 
     def _of_each_input(self, run: Session, target: Any) -> _Explained:
@@ -317,7 +314,10 @@ class Explainer:
         drawing = self._drawing if taken is self.methods else self._for_layer_norms._drawing
         for method in taken:
             again = partial(_maps_of, drawing, method.name)
-            found[method.name] = without(found[method.name], doubts(method, found[method.name].maps, forward, again))
+            doubted = doubts(method, found[method.name].maps, forward, again)
+            found[method.name] = without(found[method.name], doubted)
+            warn_of_blanks(found[method.name], doubted, first=self._first)
+            warn_of_gaps(found[method.name], first=self._first)
         return taken, {name: _noted(one, why) for name, one in found.items()}
 
     def explained(self, forward: Forward) -> dict[str, Explanation]:
@@ -408,10 +408,11 @@ class Explainer:
             outputs: what the model returned for the batch.
         """
         asked, outputs = targets.as_target(definite), rebuild(outputs, Tensor.detach)
+        explainer = copy.copy(self)
         found = []
         for row in range(call.batch):
-            alone = call.with_rows(partial(_row, row))
-            found.append(self.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
+            alone, explainer._first = call.with_rows(partial(_row, row)), self._first + row
+            found.append(explainer.each(alone, None if target is None else asked.of_row(row, outputs, call.batch)))
         if target is None:
             return {name: cat([one[name] for one in found]) for name in found[0]}
         joined = {name: cat([replace(one[name], targets=None) for one in found]) for name in found[0]}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from seewhy.errors import warn
@@ -27,19 +28,28 @@ _BLANKS = (
 _GAP = 0.05  # of what the score changed by
 
 
-def few(images: Sequence[int]) -> str:
-    """The numbers of images, for a message: the first five."""
-    return ", ".join(map(str, images[:5])) + (" and more" if len(images) > 5 else "")
+def few(images: Sequence[int], first: int = 0) -> str:
+    """The numbers of images, for a message: the first five. The first of all images has the number `first`."""
+    return ", ".join(str(image + first) for image in images[:5]) + (" and more" if len(images) > 5 else "")
 
 
-def warn_of_blanks(explanation: Explanation) -> None:
-    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
-    for what, images, advice in blanks(explanation):
-        warn(f"{what} for image {few(images)}: {advice}.")
+def warn_of_blanks(explanation: Explanation, doubts: Mapping[str, Doubt] | None = None, *, first: int = 0) -> None:
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
+
+    A map is told of once: if it was blanked for a doubt, by that.
+    """
+    maps = dict(explanation.maps)
+    for label, doubt in (doubts or {}).items():
+        images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
+        what = f"the {explanation.method} map of {label} {doubt.problem}"
+        warn(f"{what} for image {few(images, first)}: {doubt.advice}. It is blank.")
+        maps[label] = torch.where(_of_maps(doubt.images, explanation), 1, maps[label])  # what is left to tell of
+    for what, images, advice in blanks(replace(explanation, maps=maps)):
+        warn(f"{what} for image {few(images, first)}: {advice}.")
 
 
 def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
-    """The same with zeros for the maps that say nothing, and a warning for each layer with any.
+    """The same with zeros for the maps that say nothing.
 
     Maps that are the same everywhere but for rounding are their mean. A map of scores that are no numbers is none
     either: whatever the method, it says nothing of that image.
@@ -52,24 +62,26 @@ def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanatio
         lost = one_for_each.reshape(*one_for_each.shape, *[1] * dimensions).to(grid.device)
         maps[label] = torch.where(lost, torch.nan, grid) if bool(unscored.any()) else grid
     for label, doubt in doubts.items():
-        images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
-        what = f"the {explanation.method} map of {label} {doubt.problem}"
-        warn(f"{what} for image {few(images)}: {doubt.advice}. It is blank.")
         grid = maps[label]
         instead = grid.mean(tuple(range(-dimensions, 0)), keepdim=True) if doubt.level else torch.zeros_like(grid)
-        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), instead, grid)
+        maps[label] = torch.where(_of_maps(doubt.images, explanation), instead, grid)
     return replace(explanation, maps=maps)
 
 
-def warn_of_gaps(explanation: Explanation) -> None:
+def _of_maps(chosen: Bool[Tensor, "B *T"], explanation: Explanation) -> Bool[Tensor, "..."]:
+    """A choice of maps in as many dimensions as they have."""
+    return chosen.reshape(*chosen.shape, *[1] * len(explanation.size))
+
+
+def warn_of_gaps(explanation: Explanation, *, first: int = 0) -> None:
     """A warning for maps that should add up to what the score changed by, and miss too much of it."""
     if explanation.gap is None:
         return
     gaps = explanation.gap.reshape(len(explanation), -1).amax(1)
     if wide := (gaps > _GAP).nonzero().flatten().tolist():
         warn(
-            f"the {explanation.method} map of image {few(wide)} misses up to {float(gaps.max()):.0%} of what the score "
-            "changed by between baseline and image: take more steps, steps=200 say, or another baseline."
+            f"the {explanation.method} map of image {few(wide, first)} misses up to {float(gaps.max()):.0%} of what "
+            "the score changed by between baseline and image: take more steps, steps=200 say, or another baseline."
         )
 
 
