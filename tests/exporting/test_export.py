@@ -225,6 +225,15 @@ def test_every_model_in_onnx(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+def test_early_layers_of_a_network_with_dead_channels_in_onnx(tmp_path: Path) -> None:
+    """Channels of ReLU6 that are zero everywhere lie at its bound: no gradient comes from there."""
+    torch.manual_seed(0)
+    model = models.mobilenet_v2(num_classes=10)
+    path = seewhy.export(model, images(2), tmp_path / "m.onnx", method="refine_cam")
+    assert_alike(path, model, 64, "refine_cam")
+
+
+@pytest.mark.slow
 def test_a_vision_transformer_of_full_size_in_onnx(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = models.vit_b_16()
