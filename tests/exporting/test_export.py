@@ -118,6 +118,7 @@ def test_photographs_labels_and_what_the_file_says(tmp_path: Path) -> None:
     [
         ({"method": "rise"}, MethodError, "runs the model again"),
         ({"method": "random_cam"}, MethodError, "draws random numbers"),
+        ({"method": "caap"}, MethodError, "on other images"),
         ({"target": [1, 2]}, TargetError, "asks the same"),
         ({"target": seewhy.Contrast(None)}, TargetError, "asks the same"),
         ({"format": "torch"}, InputError, "ending"),
@@ -175,7 +176,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 METHODS = [
     "cam", "grad_cam", "hires_cam", "grad_cam_elementwise", "grad_cam_plus_plus", "x_grad_cam", "refine_cam",
-    "finer_cam", "lafam", "fem", "eigen_cam", "shapley_cam",
+    "finer_cam", "lafam", "fem", "eigen_cam", "shapley_cam", "recipro_cam",
 ]  # fmt: skip
 
 

@@ -78,7 +78,12 @@ def relative_input_stability(
     map or the image have no relative change and are left out. Lower is better.
 
     Args:
-        explain, images, radius, samples, batch_size, generator: as those of `max_sensitivity`.
+        explain: as that of `max_sensitivity`.
+        images: as that of `max_sensitivity`.
+        radius: as that of `max_sensitivity`.
+        samples: as that of `max_sensitivity`.
+        batch_size: as that of `max_sensitivity`.
+        generator: as that of `max_sensitivity`.
         outputs: (N, C, H, W) -> (N, classes), the model; noise that changes the class is not counted. None counts all.
 
     Returns:
@@ -110,7 +115,12 @@ def relative_output_stability(
     change and are left out. Lower is better.
 
     Args:
-        explain, images, radius, samples, batch_size, generator: as those of `max_sensitivity`.
+        explain: as that of `max_sensitivity`.
+        images: as that of `max_sensitivity`.
+        radius: as that of `max_sensitivity`.
+        samples: as that of `max_sensitivity`.
+        batch_size: as that of `max_sensitivity`.
+        generator: as that of `max_sensitivity`.
         outputs: (N, C, H, W) -> (N, classes), the model's logits; noise that changes the class is not counted.
 
     Returns:

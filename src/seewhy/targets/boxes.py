@@ -73,7 +73,7 @@ class Box(ObjectTarget):
         TargetError: on the call, if there is no such detection, or it cannot be told which numbers are class scores.
         OutputError: on the call, if the output holds no boxes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> found = {"boxes": torch.tensor([[0.0, 0, 10, 10], [20, 0, 40, 20]]),
         ...          "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, 0.8])}
@@ -218,7 +218,7 @@ def declared_classes(model: nn.Module) -> int | None:
         model: it is looked for in the model, in the last module of it, in the last one of that, and so on: where heads
             stand. `config.num_labels`, `num_classes`, `nc` and the length of `names` count.
 
-    Example:
+    Examples:
         >>> head = nn.Linear(8, 3)
         >>> head.nc = 3
         >>> declared_classes(nn.Sequential(nn.Flatten(), head))

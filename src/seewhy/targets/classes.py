@@ -112,7 +112,7 @@ class Category(ClassTarget):
         TargetTypeError: on the call, for what is neither an index nor a label.
         OutputError: on the call, if the model gives no class scores.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Category(2)(torch.tensor([[1.0, 4.0, 3.0]]))
         tensor([3.])
@@ -146,7 +146,7 @@ class Probability(ClassTarget):
     Raises:
         TargetError: on the call, as `Category`, and for a regression, whose output is no logit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Probability(0)(torch.tensor([[0.0, 0.0]]))
         tensor([0.5000])
@@ -191,7 +191,7 @@ class Contrast(ClassTarget):
     Raises:
         TargetError: on the call, as `Category`, for an empty `against`, and for one where there is a single output.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Contrast(1, against=0)(torch.tensor([[1.0, 4.0, 3.0]]))
         tensor([3.])
@@ -328,7 +328,7 @@ def class_name(index: int, kind: Kind | None, labels: Sequence[str] | None) -> s
         kind: what the model's scores are.
         labels: a name per class. For a single output, one name is that of the positive side, and two are those of both.
 
-    Example:
+    Examples:
         >>> class_name(1, "scores", ["cat", "dog"]), class_name(7, "scores", None)
         ('dog', 'class 7')
         >>> class_name(1, "one logit", ["nodule"]), class_name(0, "one logit", ["nodule"])

@@ -194,7 +194,7 @@ def matching_labels(text: str, labels: Sequence[str]) -> list[int]:
         text: in upper or lower case.
         labels: a name per class.
 
-    Example:
+    Examples:
         >>> matching_labels("cat", ["tabby, tabby cat", "tiger cat", "cattle"])
         [0, 1]
     """

@@ -165,7 +165,13 @@ def faithfulness_correlation(
 
     Args:
         size: how many pixels a subset has; by default a tenth of all.
-        score, images, maps, subsets, baseline, batch_size, generator: as those of `sensitivity_n`.
+        score: as that of `sensitivity_n`.
+        images: as that of `sensitivity_n`.
+        maps: as that of `sensitivity_n`.
+        subsets: as that of `sensitivity_n`.
+        baseline: as that of `sensitivity_n`.
+        batch_size: as that of `sensitivity_n`.
+        generator: as that of `sensitivity_n`.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every subset.
@@ -208,7 +214,12 @@ def faithfulness_estimate(
 
     Args:
         groups: how many groups.
-        score, images, maps, baseline, batch_size, generator: as those of `sensitivity_n`.
+        score: as that of `sensitivity_n`.
+        images: as that of `sensitivity_n`.
+        maps: as that of `sensitivity_n`.
+        baseline: as that of `sensitivity_n`.
+        batch_size: as that of `sensitivity_n`.
+        generator: as that of `sensitivity_n`.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every group.
@@ -237,7 +248,12 @@ def saco(
 
     Args:
         groups: how many groups, of as many pixels each, from the hottest down.
-        score, images, maps, baseline, batch_size, generator: as those of `sensitivity_n`.
+        score: as that of `sensitivity_n`.
+        images: as that of `sensitivity_n`.
+        maps: as that of `sensitivity_n`.
+        baseline: as that of `sensitivity_n`.
+        batch_size: as that of `sensitivity_n`.
+        generator: as that of `sensitivity_n`.
 
     Returns:
         (B,) in [-1, 1]. NaN for a constant map, and where the score loses the same with every group.

@@ -116,7 +116,10 @@ def arcc(
         explain: as that of `adcc`.
         images: (B, C, H, W), as the model takes them.
         maps: (B, H, W), in [0, 1].
-        shares, noise, batch_size, generator: as those of `road`.
+        shares: as that of `road`.
+        noise: as that of `road`.
+        batch_size: as that of `road`.
+        generator: as that of `road`.
 
     Returns:
         (B,) in [0, 1]; NaN where `road` is or a map is constant.
