@@ -148,8 +148,9 @@ def measures(found: Found) -> dict[str, Tensor]:
                 within = [((part - low) / reach).clamp(0, 1) for part in (inserted, deleted)]
                 made[f"insertion - deletion, logit within its reach, {baseline}"] = within[0] - within[1]
                 ahead = (whole - blank[:, number]).clamp(min=0)[:, None]
-                weighed = (within[0] - within[1]) * ahead / ahead.mean().clamp(min=1e-6)
-                made[f"insertion - deletion, logit within its reach and weighed by it, {baseline}"] = weighed
+                near = [((part - low) / reach).clamp(-1, 2) for part in (inserted, deleted)]
+                weighed = (near[0] - near[1]) * ahead / ahead.mean().clamp(min=1e-6)
+                made[f"insertion - deletion, logit, used by choose, {baseline}"] = weighed
         made[f"insertion - deletion, {of}, blur and mean"] = (changed[..., 0, :] - changed[..., 1, :]).mean(-1)
     return made
 
@@ -198,8 +199,8 @@ def report(found: Mapping[str, Found], autos: Mapping[str, Sequence[str]]) -> st
             f"On {images} images. Of each measure: the AP of the candidate that it puts first, and in brackets "
             "Spearman's correlation with AP over all candidates. Shares of the pixels are inserted or deleted, the "
             'hottest first. "Within its reach" is the share of the way from the score of the image without anything to '
-            'that of the image, from 0 to 1. "Weighed by it": images whose score changes more by blurring count for '
-            'more. "Ranks" are means of the ranks among the candidates.',
+            'that of the image, from 0 to 1. "Used by choose": the same from -1 to 2, and images whose score changes '
+            'more by blurring count for more. "Ranks" are means of the ranks among the candidates.',
             _measures(found),
             "## Fixed rules",
             "One method at one place on all models; -1 is the last resolution, -2 the one before. A model that "

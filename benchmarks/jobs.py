@@ -175,19 +175,23 @@ def memory(count: int, out: Path) -> str:
     return f"| {found.images:,} | {early:.0f} MB | {late:.0f} MB | {late / early:.3f} | {even} | {count / spent:,.0f} |"
 
 
-def asked(rows: int, out: Path) -> str:
-    """A row: seconds to open a table of so many rows, and to filter it by class. Its parts are copies of a real one."""
-    template = next(iter(sorted((out.parent / "many").glob("parts/*.parquet"))))
-    read = pq.read_table(template)
+def copies(many: Path, rows: int, out: Path) -> Path:
+    """A table of so many rows, whose parts are copies of one of `many`."""
+    read = pq.read_table(next(iter(sorted(many.glob("parts/*.parquet")))))
     each = _part_size(rows, 32)  # as a run over so many images has them
     read = read.take([row % len(read) for row in range(each)])
-    found = Plan.read(out.parent / "many")
+    found = Plan.read(many)
     plan = Plan(**{**vars(found), "source": {**found.source, "samples": rows // each * each}, "part_size": each})
     sink.folder_of_parts(out).mkdir(parents=True)
     plan.write(out)
     for number in range(rows // each):
         keys = pa.array([f"{number * each + row:08d}" for row in range(each)])
         sink.write_part(out, number, [read.set_column(0, "key", keys)], each)
+    return out
+
+
+def asked(out: Path) -> str:
+    """A row: seconds to open a table, to filter it by class, and to read one row of that."""
     opening, table = timed(lambda: seewhy.jobs.open(out))
     filtering, chosen = timed(lambda: table.filter(label="class 3"))
     row, _ = timed(lambda: chosen[len(chosen) // 2])
@@ -208,7 +212,9 @@ def main() -> None:
         "--many", type=int, default=100_000, help="generated images for the memory; 0 leaves it and the table out"
     )
     parser.add_argument("--rounds", type=int, default=4, help="turns that both loops take over them")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table that is asked")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="rows of the table that is asked; copies if more than --many"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -229,7 +235,8 @@ def main() -> None:
                 "\n| rows | parts | s to open | s to filter by class | rows found | s to read one as an explanation |"
             )
             print("|---:|---:|---:|---:|---:|---:|")
-            print(asked(given.rows, scratch / "asked"), flush=True)
+            many = scratch / "many"
+            print(asked(many if given.many >= given.rows else copies(many, given.rows, scratch / "asked")), flush=True)
         if not given.images:
             return
         folders = [photographs(scratch / "photos" / str(n), given.images // given.rounds) for n in range(given.rounds)]

@@ -320,6 +320,10 @@ def report(rows: Sequence[Row]) -> str:
         "## Beside the other libraries",
         "Each library's best method by hindsight, at the layer that its documentation names, with the same images.",
         _peers(found, [*networks, *vits]),
+        "## One rule for all models",
+        "A method where seewhy looks unless told, on every model; `auto` chooses for each. Those that were measured on "
+        "nearly all models, by their mean over those that `rise` was measured on as well, and over all.",
+        _fixed(found, present),
         "## Which measure that needs no mask finds the best map",
         "Over all candidates of a model: Spearman's correlation with AP, and the AP of the candidate that the measure "
         "puts first.",
@@ -372,6 +376,24 @@ def _peers(found: dict[Any, Row], models: Sequence[str]) -> str:
             sums[name].append(value)
         cells.append([model, *(f"{_number(value)} {name}".strip() for value, name in line.values())])
     return _table(["model", *sums], [*cells, ["mean", *(_number(float(np.nanmean(row))) for row in sums.values())]])
+
+
+def _fixed(found: dict[Any, Row], models: Sequence[str]) -> str:
+    shared = [model for model in models if (model, "seewhy", "rise", "default") in found]
+    methods = {key[2] for key in found if key[1] == "seewhy" and key[3] == "default"}
+    by_method = {name: [_value(found, model, "seewhy", name, "default") for model in models] for name in methods}
+    kept = {name: values for name, values in by_method.items() if sum(map(math.isfinite, values)) > len(models) - 4}
+    in_common = {
+        name: float(np.mean([value for model, value in zip(models, values, strict=True) if model in shared]))
+        for name, values in kept.items()
+    }
+    return _table(
+        ["method", "mean where rise is", "mean", *models],
+        [
+            [name, _number(in_common[name]), _number(float(np.nanmean(kept[name]))), *map(_number, kept[name])]
+            for name in sorted(kept, key=lambda name: -np.nan_to_num(in_common[name]))
+        ],
+    )
 
 
 def _label_free(found: dict[Any, Row], models: Sequence[str]) -> str:

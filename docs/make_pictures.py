@@ -77,19 +77,29 @@ def studio() -> None:
             page.locator("#check").click()
             page.locator("#verdicts").get_by_text("p = ").first.wait_for()
             page.wait_for_timeout(500)
-            page.screenshot(path=str(OUT / "studio.png"), full_page=True)
+            _keep(page, "studio")
     finally:
         application.close()
 
 
 def report() -> None:
     """A page of two photographs by two methods."""
-    found = seewhy.explain(seewhy.load(), PHOTOS, method=["grad_cam", "layer_cam"])
+    model = seewhy.load()  # kept for the check
+    found = seewhy.explain(model, PHOTOS, method=["grad_cam", "layer_cam"])
     chances = {name: one.check().p_value.tolist() for name, one in found.items()}
     with tempfile.TemporaryDirectory() as folder, _browser(1000, 420) as page:
         path = seewhy.render.report(found, Path(folder) / "why.html", chances=chances, truths=["tabby", "espresso"])
         page.goto(f"file://{path}")
-        page.screenshot(path=str(OUT / "report.png"), full_page=True)
+        _keep(page, "report")
+
+
+def _keep(page: Any, name: str) -> None:
+    """The whole page as a small file."""
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        page.screenshot(path=file.name, full_page=True)
+        shown = Image.open(file.name).convert("RGB")
+    shown.thumbnail((1000, 2000), Image.Resampling.LANCZOS)
+    shown.save(OUT / f"{name}.jpg", quality=82, optimize=True)
 
 
 def _browser(width: int, height: int) -> Any:

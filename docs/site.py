@@ -19,12 +19,16 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import notebooks  # noqa: E402
 
-_GALLERY = """# Gallery
+_GALLERY = """---
+hide: [toc]
+---
 
-"Tiger cat" in the same photograph, by each method with its own options and layers, on the network that
-`seewhy.load()` brings. Methods of attention have a scene of marks and the ViT that has learnt them. Drawn by
-`python docs/methods/make_gallery.py`. A picture that looks well need not be right: the [cards](cards.md) say how often
-each method lies on the evidence where that is known.
+# Gallery
+
+"Tiger cat" in the same photograph, by each method at its own layers, on the network that `seewhy.load()` brings. What
+cannot explain that has a scene, and a small model that has learnt it: methods of attention a ViT, `d_rise` a detector,
+`tam` and `eagle` a language model. `python docs/methods/make_gallery.py` draws them. A picture that looks well need not
+be right: the [cards](cards.md) say how well each method lies on the evidence, where that is known.
 """
 REFERENCE = {
     "explain": ("Explaining", ["seewhy.explainer.explain", "seewhy.explainer.Explainer", "seewhy.explainer.concepts"]),
@@ -86,10 +90,10 @@ def _gallery() -> str:
     """Every method's map of the same photograph, as `docs/methods/make_gallery.py` drew it."""
     drawn = sorted((ROOT / "docs" / "images" / "methods").glob("*.jpg"))
     cells = "\n".join(
-        f"[![{path.stem}](../images/methods/{path.name}){{ title={path.stem} }}](cards.md#{path.stem}) {path.stem}\n"
+        f"- ![The map of {path.stem}](../images/methods/{path.name})\n\n    [`{path.stem}`](cards.md#{path.stem})\n"
         for path in drawn
     )
-    return f"{_GALLERY}\n{cells}"
+    return f'{_GALLERY}\n<div class="grid cards" markdown>\n\n{cells}\n</div>\n'
 
 
 def _reference(title: str, names: list[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from seewhy import methods
 from seewhy.methods import Method
+from seewhy.methods.cam import combined
 
 _HEAD = """# A card for each method
 
@@ -23,11 +24,13 @@ Which method to take when is told in [methods.md](../methods.md).
 
 "On the evidence" is measured on scenes whose evidence is known: the average precision of the heatmap against the true
 marks, with the method's own layers, over the [models of the table](../../benchmarks/results/truth.md) that it can
-explain. Chance has 0.07. The pictures are of one photograph, drawn by `python docs/methods/make_gallery.py`; those of
-attention are of a scene.
+explain. Chance has 0.07. The pictures are of one photograph, or of a scene where a method cannot explain that:
+`python docs/methods/make_gallery.py` draws them.
 """
 _DOCS = Path(__file__).parent.parent
 _NAMES = {"plain": "plain CNN", "resnet": "ResNet", "mobilenet": "MobileNetV2", "convnext": "ConvNeXt", "vit": "ViT"}
+_PAPERS = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+_MADE = {"finer_": combined.finer, "refine_": combined.refine, "d_": combined._d_rise}  # of other methods
 _FUSED = {
     "mean": "their mean",
     "max": "their maximum",
@@ -44,7 +47,6 @@ def cards() -> str:
 def card(method: Method) -> str:
     """The card of one method, as Markdown."""
     rows = {
-        "Source": method.source,
         "Cost": method.cost,
         "Looks at": _looks_at(method),
         "Target": "any" if method.scored else "none: the map does not depend on the score",
@@ -53,10 +55,17 @@ def card(method: Method) -> str:
         "Checked": method.checked,
         "On the evidence": _truth(method.name),
     }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
+    heads = [f"| Source | {_linked(method.source)} |", "|---|---|"]
+    table = "\n".join([*heads, *(f"| {name} | {text} |" for name, text in rows.items())])
     drawn = _DOCS / "images" / "methods" / f"{method.name}.jpg"
     picture = f"![The map of {method.name}](../images/methods/{drawn.name})\n\n" if drawn.exists() else ""
     return f"## {method.name}\n\n{_described(method)}\n\n{picture}{table}\n"
+
+
+def _linked(source: str) -> str:
+    """A paper's number as a link to it."""
+    kind, _, number = source.partition(":")
+    return f"[{source}]({_PAPERS[kind]}{number})" if kind in _PAPERS else source
 
 
 def _truth(name: str) -> str:
@@ -90,8 +99,9 @@ def _looks_at(method: Method) -> str:
 def _described(method: Method) -> str:
     """The function's docstring: its text, and the options as a list."""
     function = method.function.func if isinstance(method.function, partial) else method.function
-    text = inspect.cleandoc(function.__doc__ or "")
-    text, _, rest = text.partition("\nArgs:\n")
+    text, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
+    if made := next((_MADE[start] for start in _MADE if method.name.startswith(start)), None):
+        text = f"{inspect.cleandoc(made.__doc__ or '')} Here it is [`{function.__name__}`](#{function.__name__})."
     options = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", rest.partition("\n\n")[0], re.MULTILINE)
     listed = [f"- `{name}`: {' '.join(told.split())}" for name, told in options]
     return text.strip() + ("\n\n" + "\n".join(listed) if listed else "")

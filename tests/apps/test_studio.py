@@ -7,6 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 import seewhy
 from seewhy import samples
 from seewhy.apps.studio import _desk as desks
-from seewhy.apps.studio import serve
+from seewhy.apps.studio import _page, serve
 from seewhy.apps.studio._desk import AUTO, Desk, Wish
 from seewhy.errors import InputError, SeewhyError
 from seewhy.images.preprocess import Preprocess
@@ -152,6 +153,52 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         taken.listen()
         with pytest.raises(InputError, match="cannot be listened on"):
             serve([desk().loaded], port=taken.getsockname()[1])
+
+
+def test_a_photograph_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo().save(tmp_path / "photo.png")
+    monkeypatch.setattr(_page, "MAX_PIXELS", 64 * 64)
+    assert _page._opened(str(tmp_path / "photo.png")).size == (64, 64)
+    monkeypatch.setattr(_page, "MAX_PIXELS", 64 * 64 - 1)
+    with pytest.raises(InputError, match=r"too large(.|\n)*64 x 64"):
+        _page._opened(str(tmp_path / "photo.png"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_limits_of_a_server_and_what_one_person_sees_and_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is too large is refused; nobody sees another's maps; whatever they left can be removed, and is."""
+    from gradio.route_utils import delete_files_created_by_app
+    from gradio_client import Client, handle_file
+
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
+    picture = tmp_path / "photo.png"
+    photo().save(picture)
+    application = serve([desk().loaded], port=(port := free_port()), wait=False)
+    try:
+        place = f"http://127.0.0.1:{port}"
+        one, other = (Client(place, verbose=False, download_files=False) for _ in range(2))
+        before = {path for path in cache.rglob("*") if path.is_file()}
+        uploaded = handle_file(str(picture))
+        one.predict("marks", uploaded, None, ["grad_cam"], AUTO, None, False, "", 0.5, api_name="/explain")
+        assert "grad_cam" in one.predict("marks", api_name="/judge")
+        with pytest.raises(Exception, match="there is no map yet"):
+            other.predict("marks", api_name="/judge")
+        one.predict(False, "", 0.5, api_name="/write")
+        left = {path for path in cache.rglob("*") if path.is_file()} - before
+        assert {"photo.png", "grad_cam.npz", "why.html"} <= {path.name for path in left}
+        delete_files_created_by_app(application, None)  # what the server does with those older than ten minutes
+        assert [path for path in left if path.exists()] == []
+        assert application.delete_cache == (600, 600)
+        large = tmp_path / "large.png"
+        large.write_bytes(bytes(21 * 1024 * 1024))
+        with large.open("rb") as file:
+            answer = httpx.post(f"{place}/gradio_api/upload", files={"files": file}, timeout=60)
+        assert answer.status_code == 413
+    finally:
+        application.close()
 
 
 def free_port() -> int:

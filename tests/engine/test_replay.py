@@ -228,8 +228,8 @@ def test_what_ran_before_the_layer_does_not_run_again_and_memory_is_bounded_by_b
     count_calls(model.layer1[0].conv1, early)
     count_calls(model.avgpool, late)
     seewhy.explain(model, case.inputs(3), method="ablation_cam", layers="layer4", batch_size=5)
-    assert early == [3, 3, 1]  # to record the named layer, to see how it lies, and an image alone
-    assert (late[:2], late[-1]) == ([3, 3], 1)
+    assert early == [3, 3, 3]  # to record the named layer, to see how it lies, and the images in another order
+    assert (late[:2], late[-1]) == ([3, 3], 3)
     assert max(late[2:]) == 5
     # two trials of four rows for each image, then every channel that is not all zero
     assert sum(late[2:-1]) == 3 * 8 + changes

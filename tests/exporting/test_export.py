@@ -118,6 +118,7 @@ def test_photographs_labels_and_what_the_file_says(tmp_path: Path) -> None:
     [
         ({"method": "rise"}, MethodError, "runs the model again"),
         ({"method": "random_cam"}, MethodError, "draws random numbers"),
+        ({"method": "caap"}, MethodError, "on other images"),
         ({"target": [1, 2]}, TargetError, "asks the same"),
         ({"target": seewhy.Contrast(None)}, TargetError, "asks the same"),
         ({"format": "torch"}, InputError, "ending"),
@@ -175,7 +176,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 METHODS = [
     "cam", "grad_cam", "hires_cam", "grad_cam_elementwise", "grad_cam_plus_plus", "x_grad_cam", "refine_cam",
-    "finer_cam", "lafam", "fem", "eigen_cam", "shapley_cam",
+    "finer_cam", "lafam", "fem", "eigen_cam", "shapley_cam", "recipro_cam",
 ]  # fmt: skip
 
 
@@ -222,6 +223,15 @@ def test_every_model_in_onnx(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     model = make()
     assert_alike(seewhy.export(model, images(2, side), tmp_path / "m.onnx"), model, side, "grad_cam")
+
+
+@pytest.mark.slow
+def test_early_layers_of_a_network_with_dead_channels_in_onnx(tmp_path: Path) -> None:
+    """Channels of ReLU6 that are zero everywhere lie at its bound: no gradient comes from there."""
+    torch.manual_seed(0)
+    model = models.mobilenet_v2(num_classes=10)
+    path = seewhy.export(model, images(2), tmp_path / "m.onnx", method="refine_cam")
+    assert_alike(path, model, 64, "refine_cam")
 
 
 @pytest.mark.slow

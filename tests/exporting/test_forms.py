@@ -33,6 +33,13 @@ def test_a_convolution(stride, padding, dilation, groups, transposed) -> None:
     assert others == [None, None]
 
 
+def test_a_bounded_activation_lets_nothing_pass_at_its_bounds() -> None:
+    given = torch.tensor([-1.0, -0.0, 0.0, 1e-12, 3, 6, 7], requires_grad=True)
+    (expected,) = torch.autograd.grad(F.relu6(given).sum(), given)
+    found = FORMS[aten.hardtanh_backward.default](torch.ones(7), given, 0.0, 6.0)
+    assert found.tolist() == expected.tolist() == [0, 0, 0, 1, 1, 0, 0]
+
+
 def test_a_maximum_over_windows_that_overlap() -> None:
     given = image(2, 3, 9, 8).requires_grad_()
     output, indices = F.max_pool2d(given, 3, 2, 1, return_indices=True)

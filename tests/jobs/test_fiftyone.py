@@ -1,7 +1,8 @@
 """The table as a dataset of FiftyOne.
 
 FiftyOne brings a database and is not installed for tests: `fiftyone` here is a stand-in with the signatures of the
-classes that are used (fiftyone/core/labels.py, sample.py and dataset.py), and refuses anything else.
+classes that are used (fiftyone/core/labels.py, sample.py and dataset.py), and refuses anything else. FiftyOne 1.22.1
+itself, with mongomock for its database, made the dataset of the first test with all its fields.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from seewhy._torch import computes_bf16
 from seewhy._types import Ask, AskSlopes, Fold, Slopes
-from seewhy.engine.replay import Lend, Memory, companions, replayer, rounding, warn_of_mixing
+from seewhy.engine.replay import Lend, Memory, companions, replay, replayer, rounding, warn_of_mixing
 from seewhy.engine.session import Session, check_has_gradient
 from seewhy.engine.tape import gradients
 from seewhy.engine.winograd import winograd
@@ -34,11 +34,13 @@ class Limits:
         batch_size: how many rows run at once.
         progress: whether a bar is shown.
         precision: "bf16" runs changed inputs under autocast, on hardware that computes in bfloat16.
+        traced: whether tensors have no values: all changes of a layer run at once, and nothing is tried before.
     """
 
     batch_size: int = 32
     progress: bool = False
     precision: Precision = "full"
+    traced: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,17 +170,27 @@ class Probe:
                 got=f"shape {tuple(kept.shape)} for {call.batch} image(s)",
                 do="choose a method that changes the input, such as score_cam, or one of gradients",
             )
-        put_back = _putting_back(kept, fold)
+        put_back = _putting_back(kept, fold, traced=self.limits.traced)
 
         def forward(lend: Lend) -> Any:
             return self.run.forward(call.with_rows(lend))
+
+        def ask_at_once(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+            def lend(tensor: Tensor) -> Tensor:
+                return tensor[images] if tensor.ndim > 0 and tensor.shape[0] == call.batch else tensor
+
+            changed = put_back(images, make(torch.arange(images.shape[0], device=images.device)))
+            return self.score(replay(memory, forward, lend, changed), images)[:, column]
+
+        if self.limits.traced:
+            return lambda column: partial(ask_at_once, column)
 
         def of_rows(image: int, outputs: Any, rows: int) -> Tensor:
             return self.score(outputs, torch.full((rows,), image, device=self.scores.device))
 
         trial = min(4, self.limits.batch_size)
         tolerance = rounding(self.outputs, kept)
-        replay, at_once = replayer(memory, forward, kept, of_rows, self.scores, tolerance, trial)
+        again, at_once = replayer(memory, forward, kept, of_rows, self.scores, tolerance, trial)
         size = self.limits.batch_size if at_once is None else at_once
 
         def ask(column: int, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -187,7 +199,8 @@ class Probe:
 
             def score(rows: Tensor) -> Tensor:
                 image = int(images[rows[0]])
-                return self.score(replay(image, put_back(image, make(rows))), images[rows])[:, column]
+                changed = put_back(images[rows], make(rows))
+                return self.score(again(image, changed), images[rows])[:, column]
 
             return self._collect(parts, score)[torch.cat(by_image).argsort()]
 
@@ -280,10 +293,11 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=layouts.get(images.ndim, torch.contiguous_format))
 
 
-def _putting_back(kept: Tensor, fold: Fold) -> Callable[[int, Tensor], Tensor]:
-    """A function that takes changed activations (N, C, *grid) of an image back to the layer's own layout.
+def _putting_back(kept: Tensor, fold: Fold, *, traced: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of images (N,) and changed activations of them (N, C, *grid): these in the layer's own layout.
 
-    Places that `fold` leaves out, such as class tokens, keep what they were.
+    Places that `fold` leaves out, such as class tokens, keep what they were. Without values, `traced`, the fold is not
+    checked.
 
     Raises:
         MethodError: for a fold that does more than rearrange and select.
@@ -291,22 +305,22 @@ def _putting_back(kept: Tensor, fold: Fold) -> Callable[[int, Tensor], Tensor]:
 
     def spread(folded: Tensor) -> Tensor:  # the transpose of a linear map is what its gradient is
         with torch.enable_grad():
-            leaf = kept.new_zeros(1).expand(len(folded), *kept.shape[1:]).requires_grad_()
+            leaf = kept.new_zeros(1).expand(folded.shape[0], *kept.shape[1:]).requires_grad_()
             return torch.autograd.grad(fold(leaf), leaf, folded)[0].to(kept.dtype)
 
     shape = fold(kept[:1].detach()).shape
     covered = spread(torch.ones(shape, device=kept.device))
-    if bool(((covered != 0) & (covered != 1)).any()):
+    if not traced and bool(((covered != 0) & (covered != 1)).any()):
         raise MethodError(
             "changed activations cannot be put back into the layer.",
             got="a grid function that mixes values",
             expected="one that only rearranges and selects: reshape, permute, slices",
             do="pass such a function as grid=, or choose a method that changes the input",
         )
-    everywhere, covered = bool(covered.all()), covered.bool()
+    everywhere, covered = not traced and bool(covered.all()), covered.bool()
 
-    def put_back(image: int, changed: Tensor) -> Tensor:
+    def put_back(images: Tensor, changed: Tensor) -> Tensor:
         back = spread(changed)
-        return back if everywhere else torch.where(covered, back, kept[image : image + 1].detach())
+        return back if everywhere else torch.where(covered, back, kept.detach()[images])
 
     return put_back

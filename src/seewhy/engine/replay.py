@@ -255,7 +255,7 @@ def _copy(row: Tensor, rows: int) -> Tensor:
 
 def rounding(outputs: Any, activations: Tensor) -> Tensor:
     """How far rounding alone may move a score: a share of the largest value that the model returned."""
-    floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point()]
+    floats = [tensor.detach() for tensor in tensors(outputs) if tensor.is_floating_point() and tensor.numel()]
     coarsest = max(torch.finfo(tensor.dtype).eps for tensor in [activations, *floats])
     largest = torch.stack([tensor.abs().max() for tensor in floats]).max()
     return torch.mul(largest, coarsest**0.6)  # 7e-5 of it in float32: many layers add up

@@ -40,10 +40,10 @@ class Meter:
     ) -> Float[Tensor, "maps trials"]:
         """For each map and trial, how far the hottest share of pixels goes, less how far all others go.
 
-        How far is the share of the way from the score of the blurred image to that of the image, at least 0 and at most
-        1, so that a score above the image's own is worth no more. It counts as much as the image's reach, the
-        difference of the two scores: where blurring hardly changes the score, shares of the way are noise. 0 for images
-        whose blurred version has the higher score.
+        How far is the share of the way from the score of the blurred image to that of the image; at most as far beyond
+        either as it is from one to the other, so that no single answer decides. It counts as much as that reach: where
+        blurring hardly changes the score, shares of the way are noise. 0 for images whose blurred version has the
+        higher score.
 
         Args:
             maps: of all images.
@@ -59,7 +59,7 @@ class Meter:
         found = self._scores(rows, numbers).reshape(len(maps), len(trials), 2)
         shown = [image for image, _ in trials]
         low, reach = self.low[shown][:, None], self.reach[shown][:, None]
-        way = torch.where(reach > 0, (found - low) / reach, 0).clamp(0, 1)
+        way = torch.where(reach > 0, (found - low) / reach, 0).clamp(-1, 2)
         return (way[..., 0] - way[..., 1]) * self.weights[shown]
 
     def left(self, maps: Sequence[Float[Tensor, "B *size"]], share: float) -> Float[Tensor, "maps B"]:

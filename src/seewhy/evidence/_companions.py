@@ -99,5 +99,5 @@ def _same(one: _Shown, other: _Shown, images: Tensor) -> bool:
 def _alike(one: Any, other: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """The tensors of numbers that both have, in one shape."""
     for new, old in zip(tensors(one), tensors(other), strict=False):
-        if old.ndim and new.shape == old.shape and old.is_floating_point():
+        if old.ndim and old.numel() and new.shape == old.shape and old.is_floating_point():
             yield new.detach(), old.detach()

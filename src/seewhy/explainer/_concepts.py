@@ -20,7 +20,7 @@ from seewhy.evidence import Forward, Recorder, Request, requests
 from seewhy.geometry import grid as grids
 from seewhy.images import arrays
 from seewhy.methods.cam.decomposition import coefficients, factorize
-from seewhy.methods.perturbation.asking import asked, every
+from seewhy.methods.perturbation.asking import asked_of_each
 from seewhy.methods.perturbation.sensitivity import design, total_indices
 from seewhy.methods.registry import Method
 from seewhy.results import Concepts
@@ -168,8 +168,7 @@ def _importance(
         weights = asked_for.masks[numbers].to(maps)
         return torch.einsum("nk,nk...,kc->nc...", weights, maps[images], vectors)
 
-    missing = maps.new_zeros(len(maps), 1)
-    found = asked(replay, every(maps, len(asked_for.masks)), made, missing)
+    found = asked_of_each(replay, maps, len(asked_for.masks), made)
     return total_indices(found, asked_for.designs).mean(0).to(maps.dtype)
 
 

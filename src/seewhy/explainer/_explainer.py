@@ -32,7 +32,7 @@ from seewhy.evidence import Forward, Gradients, Recorder, Settings, doubts, logi
 from seewhy.explainer._concepts import Discovery, discovered
 from seewhy.explainer._maps import Drawing
 from seewhy.explainer._options import check_methods, check_values, has_a_window
-from seewhy.geometry.observe import observe
+from seewhy.geometry.observe import Seen, observe
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import Layers, find
 from seewhy.hooks.wrappers import unwrap
@@ -385,7 +385,7 @@ class Explainer:
             raise error
         with run.aside():
             observed = observe(run)
-        if all(call.shape[0] % batch == 0 for call in observed.seen if call.shape):
+        if not _in_parts(observed.seen, batch, self.recorder.layers):
             raise error
         outputs = observed.outputs
         definite = self.recorder.resolved(target, outputs, run.call)
@@ -486,6 +486,12 @@ class Explainer:
 def _noted(explanation: Explanation, why: str) -> Explanation:
     """The same, with something before its note."""
     return replace(explanation, note=" ".join(filter(None, (why, explanation.note))))
+
+
+def _in_parts(seen: Sequence[Seen], batch: int, layers: Sequence[str] | None) -> bool:
+    """Whether some calls have no row for each image, and named layers have all of them in several calls."""
+    rows = [sum(call.shape[0] for call in seen if call.shape and call.label.name == name) for name in layers or ()]
+    return any(call.shape[0] % batch for call in seen if call.shape) and not any(count % batch for count in rows)
 
 
 def _maps_of(drawing: Drawing, name: str, forward: Forward) -> Mapping[str, Tensor]:

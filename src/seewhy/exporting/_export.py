@@ -70,7 +70,8 @@ class Export:
             model: any module, or what `seewhy.load` returned.
             example: inputs of the size that the program will take, as for `seewhy.explain`: a tensor, or photographs.
             path: ends in .onnx, for format="torch" in .pt2.
-            method: of one forward and its gradients; what asks the model again and again cannot be a program.
+            method: of one forward, and of gradients of it or of what follows a layer (`recipro_cam`); what asks the
+                whole model again and again cannot be a program.
             layers: where to look; None chooses as `seewhy.explain` does.
             target: "predicted", the class with the highest score; "input", classes that are handed in; or one for all
                 images, as for `seewhy.explain`.

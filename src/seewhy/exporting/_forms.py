@@ -52,6 +52,11 @@ def _convolution_backward(
     return aten.convolution(slope, weight, None, stride, padding, dilation, True, missing, groups), None, None
 
 
+def _hardtanh_backward(slope: Tensor, image: Tensor, min_val: float, max_val: float) -> Tensor:
+    """Nothing passes at a bound, where a dead channel of ReLU6 lies. The exporter's own form lets it pass there."""
+    return torch.where((image > min_val) & (image < max_val), slope, torch.zeros_like(slope))
+
+
 def _max_pool2d_backward(
     slope: Tensor,
     image: Tensor,
@@ -154,6 +159,7 @@ def _sort(values: Tensor, *, stable: bool, dim: int = -1, descending: bool = Fal
 # what stands for an operation while a program for ONNX is traced
 FORMS: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
+    aten.hardtanh_backward.default: _hardtanh_backward,
     aten.max_pool2d_with_indices_backward.default: _max_pool2d_backward,
     aten._adaptive_avg_pool2d_backward.default: _adaptive_avg_pool2d_backward,
     aten.avg_pool2d_backward.default: _avg_pool2d_backward,

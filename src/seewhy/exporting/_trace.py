@@ -23,9 +23,12 @@ from seewhy.exporting._card import INPUT, PREDICTED
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.results import Explanation
 
-# what a program cannot hold: the model run again and again, as often as the values say, and draws
-_ASKING = frozenset({"score", "scores", "replay", "token_scores"})
-_DRAWING = frozenset({"generator", "noisy_gradients"})
+# what a program cannot hold, and why
+_REFUSED = {
+    **dict.fromkeys(("score", "scores", "token_scores"), "it runs the model again and again"),
+    **dict.fromkeys(("neutral_replay", "references"), "it runs the model on other images, too"),
+    **dict.fromkeys(("generator", "noisy_gradients"), "it draws random numbers"),
+}
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,11 @@ def traced(
         InputError: for a model that is not called with one batch of images.
     """
     (method,) = explainer.methods
-    if needed := {*method.needs} & (_ASKING | _DRAWING):
-        why = "runs the model again and again" if needed & _ASKING else "draws random numbers"
+    if needed := [need for need in _REFUSED if need in method.needs]:
         raise MethodError(
-            f"{method.name} cannot be exported: it {why}.",
-            got=", ".join(sorted(needed)),
-            expected="a method of one forward and the gradients of it",
+            f"{method.name} cannot be exported: {_REFUSED[needed[0]]}.",
+            got=", ".join(needed),
+            expected="a method of one forward, and of gradients of it or of what follows a layer",
             do='method="grad_cam", or "layer_cam"',
         )
     if (
@@ -127,7 +129,9 @@ def traced(
         images = images.expand(2, *images.shape[1:]).contiguous()  # a size of 1 is never taken for open
     given = [targets.classes_of(definite)[:1].expand(len(images)).clone()] if target == INPUT else []
     examples = (images, *given)
-    recorder = Recorder(explainer.methods, None, explainer.recorder.settings, lambda call: targets.Context(call.batch))
+    settings = explainer.recorder.settings
+    settings = replace(settings, limits=replace(settings.limits, traced=True))
+    recorder = Recorder(explainer.methods, None, settings, lambda call: targets.Context(call.batch))
     found: list[Any] = []
 
     def program(images: Tensor, *classes: Tensor) -> tuple[Tensor, ...]:

@@ -30,7 +30,7 @@ class BaseTarget(ABC):
     Everything else in the library asks a target only through these methods. A subclass has to say its score; the other
     methods have defaults. A dataclass whose tensors have a row for each image needs no `for_rows` of its own.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)

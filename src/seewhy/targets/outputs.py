@@ -32,7 +32,7 @@ def select(outputs: Any, output: Output) -> Any:
         OutputError: if there is no such part.
         InputTypeError: if `output` is nothing of these.
 
-    Example:
+    Examples:
         >>> select(("main", "auxiliary"), 0)
         'main'
         >>> select({"logits": "main"}, "logits")

@@ -42,7 +42,7 @@ class Region(BaseTarget):
         TargetTypeError: on the call, for a PIL image in colours.
         OutputError: on the call, if the model gives no scores of places.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scores = torch.tensor([[[[1.0, 3.0]], [[5.0, 2.0]]]])  # one image, two classes, 1 x 2 places
         >>> Region(0, torch.tensor([[1, 1]]))(scores)
@@ -106,7 +106,7 @@ class Pixel(BaseTarget):
     Raises:
         TargetError: on the call, for a pixel outside of the image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scores = torch.tensor([[[[1.0, 3.0]], [[5.0, 2.0]]]])  # one image, two classes, 1 x 2 places
         >>> Pixel(0, row=0, column=1)(scores)

@@ -32,7 +32,7 @@ class Similarity(BaseTarget):
         TargetError: on the call, for embeddings of another shape.
         OutputError: on the call, if the output holds no embedding of D numbers.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Similarity([1.0, 0.0])(torch.tensor([[3.0, 4.0]]))
         tensor([0.6000])
@@ -92,7 +92,7 @@ class Text(BaseTarget):
             model's, and where there are several prompts.
         TargetTypeError: on the call, for a prompt that is no text.
 
-    Example:
+    Examples:
         >>> import torch
         >>> embeddings = {"a cat": torch.tensor([1.0, 0.0]), "a dog": torch.tensor([0.0, 1.0])}
         >>> encode = lambda prompts: torch.stack([embeddings[prompt] for prompt in prompts])

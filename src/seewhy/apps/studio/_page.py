@@ -28,16 +28,8 @@ except ImportError as error:
 MAX_FILE, MAX_PIXELS = "20mb", 50_000_000
 _QUEUE = 32  # people who wait
 _KEPT = 600  # seconds that files of a session stay
-_COLORMAPS = [
-    "",
-    "ember",
-    "inferno",
-    "viridis",
-    "magma",
-    "cividis",
-    "jet",
-    "gray",
-]  # "": the default, that of signed maps too
+_NAMED = "ember", "inferno", "viridis", "magma", "cividis", "jet", "gray"
+_COLORMAPS = [("as fits", ""), *((name, name) for name in _NAMED)]  # one for maps of one sign, one for signed maps
 _FIRST = ("grad_cam", "layer_cam")
 
 
@@ -83,7 +75,8 @@ def page(models: Sequence[Loaded]) -> Any:
                     check = gr.Button("Can these maps be told from chance?", elem_id="check")
                     make = gr.Button("Make files: PNG, SVG, NPZ, HTML", elem_id="make")
                 verdicts = gr.Markdown(elem_id="verdicts")
-                downloads = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="downloads")
+                with gr.Column(visible=False) as shelf:
+                    downloads = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="downloads")
                 with gr.Accordion("Cover a part and see the score move", open=False):
                     brush = gr.ImageEditor(
                         type="pil", label="Brush over a part", brush=gr.Brush(colors=["#ffffff"]), layers=False,
@@ -95,13 +88,14 @@ def page(models: Sequence[Loaded]) -> Any:
         drawing = [signed, colormap, alpha]
 
         def look(name: str, path: str | None) -> Any:
+            cleared: tuple[Any, ...] = None, [], None, "", "", "", "", *_no_files()
             if not path:
-                return None, gr.Dropdown([], value=None, visible=False), None, None, [], None, "", "", "", ""
+                return None, gr.Dropdown([], value=None, visible=False), None, *cleared
             with _told():
                 opened = _opened(path)
                 seen = at[name].seen(opened)
                 boxes = gr.Dropdown(seen.boxes, value=None, visible=bool(seen.boxes))
-                return seen.likely or None, boxes, opened, None, [], None, "", "", "", ""
+                return seen.likely or None, boxes, opened, *cleared
 
         def switch(name: str) -> Any:
             desk = at[name]
@@ -117,7 +111,7 @@ def page(models: Sequence[Loaded]) -> Any:
                 found = at[name].explain(_opened(path), wish)
                 texts = [f"*{explanation.note}*" for explanation in found.values() if explanation.note]
                 texts += [f"**{warning.message}**" for warning in caught]
-                return found, draw(found, *options), "\n\n".join(dict.fromkeys(texts)), ""
+                return found, draw(found, *options), "\n\n".join(dict.fromkeys(texts)), "", *_no_files()
 
         def draw(found: Any, against: bool, colours: str, share: float) -> Any:
             return [] if not found else desks.pictures(found, signed=against, colormap=colours or None, alpha=share)
@@ -132,7 +126,8 @@ def page(models: Sequence[Loaded]) -> Any:
             with _told():
                 folder = Path(tempfile.mkdtemp(prefix="seewhy-", dir=_cache()))
                 options = {"scaling": "none" if against else "per_image", "colormap": colours or None, "alpha": share}
-                return [str(path) for path in desks.files(_there(found), folder, **options)]
+                written = desks.files(_there(found), folder, **options)
+                return [str(path) for path in written], gr.Column(visible=True)
 
         def covered(name: str, path: str | None, found: Any, edited: Any) -> str:
             with _told():
@@ -153,18 +148,20 @@ def page(models: Sequence[Loaded]) -> Any:
                 return None, "This model gives no class to a place: choose one above, or brush over a part below.", None
             return (x, y), f"At {x}, {y} the model sees: {found}", found
 
-        fresh = [likely, box, brush, kept, gallery, place, clicked, notes, verdicts, moved]
+        fresh = [likely, box, brush, kept, gallery, place, clicked, notes, verdicts, moved, downloads, shelf]
         photo.change(look, [model, photo], fresh)
         photo.select(point, [model, photo], [place, clicked, target])
         likely.select(pick, None, target)
         model.change(switch, model, [target, layer]).then(look, [model, photo], fresh)
         run.click(
-            explain, [model, photo, target, chosen, layer, place, box, *drawing], [kept, gallery, notes, verdicts]
+            explain,
+            [model, photo, target, chosen, layer, place, box, *drawing],
+            [kept, gallery, notes, verdicts, downloads, shelf],
         )
         for control in drawing:
             control.change(draw, [kept, *drawing], gallery, show_progress="hidden")
         check.click(judge, [model, kept], verdicts)
-        make.click(write, [kept, *drawing], downloads)
+        make.click(write, [kept, *drawing], [downloads, shelf])
         cover.click(covered, [model, photo, kept, brush], moved)
     return built.queue(max_size=_QUEUE, default_concurrency_limit=1)
 
@@ -212,6 +209,11 @@ def _told() -> Iterator[None]:
         yield
     except SeewhyError as error:
         raise gr.Error(str(error), print_exception=False) from error
+
+
+def _no_files() -> tuple[Any, Any]:
+    """No files, and their shelf out of sight: those of other maps are not these."""
+    return None, gr.Column(visible=False)
 
 
 def _number(chosen: str | None) -> int | None:

@@ -52,7 +52,9 @@ def _asking(count: int, strength: float) -> Callable[[targets.Target, Any], targ
 def refine(base: str | Method) -> Method:
     """Any method of layers, at every resolution, fused by the product: "refine_" and the method's name.
 
-    Each layer's map is scaled to [0, 1] first (RefineCAM, Domeniconi et al. 2026, arXiv:2605.14641).
+    Each layer's map is scaled to [0, 1] first (RefineCAM, Domeniconi et al. 2026, arXiv:2605.14641). Sharp for networks
+    of a few classes. At chance on the boxes of a detector, whose levels are no stages of one map, and little better on
+    photographs: positive gradients do not tell a thousand classes apart.
 
     Args:
         base: the name of a method, or a method.

@@ -51,7 +51,11 @@ def cam(activations: Layer, weights: Float[Tensor, "B C"], *, reduce: Reduce = c
     ),
 )
 def grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
-    """Channels weighted by their mean gradient (Selvaraju et al. 2017, eqs. 1 and 2)."""
+    """Channels weighted by their mean gradient (Selvaraju et al. 2017, eqs. 1 and 2).
+
+    Made for the last layer. Far before it one weight for all places says little: on mosaics of photographs the map of
+    the middle layers is at chance.
+    """
     return reduce(spread(grad_cam_weights(gradients), activations))
 
 
@@ -70,7 +74,10 @@ def grad_cam_weights(gradients: Layer) -> Weights:
     ),
 )
 def hires_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
-    """Every activation times its own gradient: what each place added to the score (Draelos and Carin 2020)."""
+    """Every activation times its own gradient: what each place added to the score (Draelos and Carin 2020).
+
+    Below chance in early layers of a ConvNeXt: layer norms behind them make its gradient large on flat background.
+    """
     return reduce(gradients * activations)
 
 
@@ -106,6 +113,8 @@ def grad_cam_plus_plus(activations: Layer, gradients: Layer, *, reduce: Reduce =
     exp(S) itself, one positive number per image, is left out of the weights. alpha = g^2 / (2 g^2 + sum(A) g^3) is
     computed as 1 / (2 + sum(A) g), in which no small gradient underflows. The authors' code divides each channel's
     alphas by their sum over the places with a positive gradient. Equation 19 does not, and this method is the equation.
+
+    At chance in the middle layers where `grad_cam` is, for the same reason.
     """
     return reduce(spread(grad_cam_plus_plus_weights(activations, gradients), activations))
 
@@ -126,7 +135,11 @@ def grad_cam_plus_plus_weights(activations: Layer, gradients: Layer) -> Weights:
     ),
 )
 def x_grad_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
-    """Gradients averaged by how much of the channel lies where they are (Fu et al. 2020)."""
+    """Gradients averaged by how much of the channel lies where they are (Fu et al. 2020).
+
+    At chance far before the last layer, as `grad_cam`, and behind a skip: of a segmenter's deepest layer most of the
+    score is elsewhere.
+    """
     return reduce(spread(x_grad_cam_weights(activations, gradients), activations))
 
 
@@ -145,7 +158,10 @@ def x_grad_cam_weights(activations: Layer, gradients: Layer) -> Weights:
     ),
 )
 def layer_cam(activations: Layer, gradients: Layer, *, reduce: Reduce = channel_sum) -> Map:
-    """Every activation times its own positive gradient, sharp in early layers too (Jiang et al. 2021)."""
+    """Every activation times its own positive gradient, sharp in early layers too (Jiang et al. 2021).
+
+    Below chance in early layers of a ConvNeXt, as `hires_cam`.
+    """
     return reduce(gradients.clamp(min=0) * activations)
 
 

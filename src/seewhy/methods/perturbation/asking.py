@@ -40,9 +40,12 @@ def asked(ask: Ask, which: Bool[Tensor, "B K"], make: Make, missing: Float[Tenso
     return missing.expand(which.shape).index_put((images, numbers), found.to(missing))
 
 
-def every(inputs: Tensor, count: int) -> Bool[Tensor, "B K"]:
-    """All of `count` changes of each image."""
-    return torch.ones(inputs.shape[0], count, dtype=torch.bool, device=inputs.device)
+def asked_of_each(ask: Ask, inputs: Tensor, count: int, make: Make) -> Float[Tensor, "B K"]:
+    """The scores of `count` changes of each image, all of them: see `asked`. No value decides what is computed."""
+    images, numbers = (torch.arange(many, device=inputs.device) for many in (inputs.shape[0], count))
+    images, numbers = images.repeat(count), numbers.repeat_interleave(inputs.shape[0])
+    found = ask(images, lambda rows: make(images[rows], numbers[rows]))
+    return found.reshape(count, -1).T
 
 
 def is_constant(activations: Layer) -> Bool[Tensor, "B C"]:

@@ -12,7 +12,7 @@ from seewhy._types import Ask
 from seewhy.errors import InputError
 from seewhy.images import arrays
 from seewhy.methods.channels import Reduce, channel_sum, spread
-from seewhy.methods.perturbation.asking import Images, Layer, Map, as_masks, asked, every, is_constant, through
+from seewhy.methods.perturbation.asking import Images, Layer, Map, as_masks, asked, asked_of_each, is_constant, through
 from seewhy.methods.registry import method
 
 
@@ -64,7 +64,7 @@ def poly_cam(
 
     weights = scores.new_zeros(varied.shape)
     if "+" in variant:
-        black = asked(score, every(inputs, 1), lambda images, _: torch.zeros_like(inputs[images]), whole)
+        black = asked_of_each(score, inputs, 1, lambda images, _: torch.zeros_like(inputs[images]))
         weights = weights + asked(score, varied, shown, black) - black
     if "-" in variant:
         weights = weights + whole - asked(score, varied, hidden, whole)
@@ -118,5 +118,5 @@ def group_cam(
         masks = torch.where(bare, 0, as_masks(maps[images, group], inputs.shape[2:]))
         return masks * inputs[images] + (1 - masks) * blurred[images]
 
-    found = asked(score, every(inputs, 1 + count), shown, activations.new_zeros(len(inputs), 1))
+    found = asked_of_each(score, inputs, 1 + count, shown)
     return channel_sum(spread(found[:, 1:] - found[:, :1], maps))

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from seewhy._types import Ask
 from seewhy.errors import InputError
 from seewhy.images import arrays
-from seewhy.methods.perturbation.asking import Images, Map, asked, every
+from seewhy.methods.perturbation.asking import Images, Map, asked_of_each
 from seewhy.methods.registry import method
 
 
@@ -59,7 +59,7 @@ def rise(
     def seen(images: Tensor, numbers: Tensor) -> Tensor:
         return drawn(numbers)[:, None] * inputs[images]
 
-    found = asked(score, every(inputs, masks), seen, inputs.new_zeros(len(inputs), 1, dtype=torch.float32))
+    found = asked_of_each(score, inputs, masks, seen)
     found = found - found.mean(1, keepdim=True)
     total = found.new_zeros(len(inputs), *size)
     for start in range(0, masks, 32):
@@ -113,7 +113,7 @@ def occlusion(
     def occluded(images: Tensor, numbers: Tensor) -> Tensor:
         return torch.where(hidden(numbers)[:, None], baseline, inputs[images])
 
-    found = asked(score, every(inputs, len(corners)), occluded, scores.new_zeros(len(inputs), 1))
+    found = asked_of_each(score, inputs, len(corners), occluded)
     total, covered = found.new_zeros(len(inputs), *size), found.new_zeros(size)
     for start in range(0, len(corners), 32):
         numbers = torch.arange(start, min(start + 32, len(corners)), device=inputs.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy._types import Ask
 from seewhy.images.absent import Absent
 from seewhy.methods.channels import Reduce, channel_sum, spread
-from seewhy.methods.perturbation.asking import Layer, Map, asked, every
+from seewhy.methods.perturbation.asking import Layer, Map, asked, asked_of_each
 from seewhy.methods.registry import Neutral, method
 
 
@@ -92,7 +92,7 @@ def recipro_cam(activations: Layer, replay: Ask, *, gaussian: bool = False) -> M
         return vectors.reshape(*vectors.shape, *[1] * len(space)) * share.reshape(-1, 1, *space)
 
     count = len(places)
-    found = asked(replay, every(activations, count), left, activations.new_zeros(len(activations), 1))
+    found = asked_of_each(replay, activations, count, left)
     return (found - found.amin(1, keepdim=True)).reshape(-1, *space)
 
 
@@ -125,5 +125,5 @@ def caap(activations: Layer, neutral_replay: Callable[[Absent], Neutral], *, bas
         rows[torch.arange(len(images), device=images.device), :, numbers] = own
         return rows.reshape(-1, *activations.shape[1:])
 
-    found = asked(neutral.replay, every(activations, places), patched, activations.new_zeros(len(activations), 1))
+    found = asked_of_each(neutral.replay, activations, places, patched)
     return (found - neutral.scores[:, None]).reshape(-1, *activations.shape[2:])

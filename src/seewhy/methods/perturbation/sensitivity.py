@@ -13,7 +13,7 @@ from seewhy._types import Ask
 from seewhy.errors import InputError
 from seewhy.images import arrays
 from seewhy.images.absent import Absent, absent
-from seewhy.methods.perturbation.asking import Images, Make, Map, asked, every
+from seewhy.methods.perturbation.asking import Images, Make, Map, asked_of_each
 from seewhy.methods.registry import method
 
 
@@ -48,9 +48,8 @@ def sobol(
     """
     grid = (cells,) * (inputs.ndim - 2)
     masks = design(math.prod(grid), designs, generator).to(inputs.device)
-    unseen = inputs.new_zeros(len(inputs), 1, dtype=torch.float32)
     shown = _shown(inputs, masks.reshape(-1, *grid), baseline)
-    indices = total_indices(asked(score, every(inputs, len(masks)), shown, unseen), designs)
+    indices = total_indices(asked_of_each(score, inputs, len(masks), shown), designs)
     return arrays.resize(indices.reshape(-1, *grid).to(torch.float32), tuple(inputs.shape[2:]))
 
 
@@ -119,8 +118,7 @@ def hsic(
     grid = (cells,) * (inputs.ndim - 2)
     order = torch.rand(samples, math.prod(grid), generator=generator, device=generator.device).argsort(0)
     masks = (order < samples // 2).to(inputs)
-    unseen = inputs.new_zeros(len(inputs), 1, dtype=torch.float32)
-    found = asked(score, every(inputs, samples), _shown(inputs, masks.reshape(-1, *grid), baseline), unseen).double()
+    found = asked_of_each(score, inputs, samples, _shown(inputs, masks.reshape(-1, *grid), baseline)).double()
     centred = masks.double() - masks.double().mean(0)
     # H K H = 2 c c' for the centred column c of a cell
     indices = torch.stack([2 * torch.einsum("nd,nm,md->d", centred, _likeness(row), centred) for row in found])
