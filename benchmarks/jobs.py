@@ -9,6 +9,7 @@ import argparse
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -159,17 +160,17 @@ def resident() -> float:
 
 
 def memory(count: int, out: Path) -> str:
-    """A row: memory of the process after 10,000 images and at the end."""
-    seen: dict[int, float] = {}
+    """A row: memory of the process over the five parts after 10,000 images and the last five, medians: it swings."""
+    seen: list[float] = []
 
     def look(event: Event) -> None:
-        if event["event"] == "batch" and ((event["done"] >= 10_000 and not seen) or event["done"] == count):
-            seen[event["done"]] = resident()
+        if event["event"] == "part" and event["done"] >= min(10_000, count // 4):
+            seen.append(resident())
 
     begin = time.perf_counter()
     found = seewhy.jobs.run(Generated(count), out, model=tiny(), device="cpu", batch_size=256, workers=1, listener=look)
     spent = time.perf_counter() - begin
-    early, late = list(seen.values())
+    early, late = statistics.median(seen[:5]), statistics.median(seen[-5:])
     sizes = [path.stat().st_size for path in sorted(out.glob("parts/*.parquet"))[:-1]]
     even = f"{min(sizes) / 2**20:.2f} to {max(sizes) / 2**20:.2f} MB"
     return f"| {found.images:,} | {early:.0f} MB | {late:.0f} MB | {late / early:.3f} | {even} | {count / spent:,.0f} |"
