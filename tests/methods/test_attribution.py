@@ -285,10 +285,10 @@ def test_every_gradient_map_on_the_input_takes_a_low_pass(method):
 
 @pytest.mark.parametrize("method", ON_THE_INPUT)
 def test_every_gradient_map_on_the_input_takes_a_blur(method):
-    """A share of the shortest side, which is 5: one pixel. What the map adds up to stays."""
+    """A share of each side. What the map adds up to stays."""
     options = FEW.get(method, {})
     plain, found = (explained(method, 2, blur=share, **options).maps["input"] for share in (None, 0.2))
-    close(found, [oracle.blurred(one, 1.0) for one in plain.double().numpy()])
+    close(found, [oracle.blurred(one, 0.2) for one in plain.double().numpy()])
     torch.testing.assert_close(found.sum((1, 2)), plain.sum((1, 2)), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="nothing would be left"):
         explained(method, 2, blur=0.0, **options)
@@ -304,7 +304,7 @@ def test_a_local_map_is_its_pixels_map_under_a_window(method, dimensions):
     options = FEW.get(LOCAL[method], {})
     pixels = explained(LOCAL[method], dimensions, gradients="libra", **options).maps["input"]
     found = explained(method, dimensions, window=0.4, **options)
-    close(found.maps["input"], [oracle.blurred(one, 0.4 * min(SIZES[dimensions])) for one in pixels.double().numpy()])
+    close(found.maps["input"], [oracle.blurred(one, 0.4) for one in pixels.double().numpy()])
     assert found.gap is None  # few steps, and gates that are held, account for no change of the score
     plain = explained(LOCAL[method], dimensions, **options).maps["input"]
     if method == "local_integrated_gradients":

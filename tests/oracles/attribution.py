@@ -95,11 +95,15 @@ def low_pass(values, cutoff):
     return found.real
 
 
-def blurred(values, sigma):
-    """Each place the mean of all around it under a Gaussian that is cut at four deviations; edges are mirrors."""
-    reach = math.ceil(4 * sigma)
+def blurred(values, share):
+    """Each place the mean of all around it under a Gaussian that is cut at four deviations; edges are mirrors.
+
+    The deviation is a share of each side.
+    """
     found = values
     for axis, side in enumerate(values.shape):
+        sigma = share * side
+        reach = math.ceil(4 * sigma)
         weights = np.zeros((side, side))
         for place in range(side):
             for step in range(-reach, reach + 1):

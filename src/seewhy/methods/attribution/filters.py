@@ -14,8 +14,8 @@ from seewhy.methods.registry import Accounted
 
 _OPTIONS = """\
     low_pass: frequencies kept along the shortest side, as in FORGrad (arXiv:2307.09591); None keeps all.
-    blur: the standard deviation of a Gaussian, as a share of the shortest side. A place then shows what all around
-        it adds to the score, and the map's sum stays. None leaves the pixels alone.
+    blur: the standard deviation of a Gaussian, as a share of each side. A place then shows what all around it adds
+        to the score, and the map's sum stays. None leaves the pixels alone.
 """
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -50,4 +50,6 @@ def smoothed(maps: Map, low_pass: float | None = None, blur: float | None = None
     size = maps.shape[1:]
     if low_pass is not None:
         maps = arrays.low_pass(maps, low_pass, len(size))
-    return maps if blur is None else arrays.blur(maps, blur * min(size), tuple(range(1, maps.ndim)))
+    for dim, side in enumerate(size, 1):
+        maps = maps if blur is None else arrays.blur(maps, blur * side, (dim,))
+    return maps

@@ -19,7 +19,7 @@ from seewhy.methods.attribution.path import integrated_gradients
 from seewhy.methods.attribution.slope import libra_grad
 from seewhy.methods.registry import method
 
-_WINDOW = 1 / 20  # of the shortest side: AP is the same to 0.03 from a 24th to a 16th
+_WINDOW = 1 / 20  # of each side: AP is the same to 0.03 from a 24th to a 16th
 
 
 @method(
@@ -33,7 +33,7 @@ def local_libra_grad(inputs: Image, libra_gradients: Image, *, window: float = _
     """What the neighbourhood of each pixel adds to the score: `libra_grad` under a Gaussian window (Mehri et al. 2025).
 
     Args:
-        window: the Gaussian's standard deviation, as a share of the image's shortest side. The map's sum stays.
+        window: the Gaussian's standard deviation, as a share of each of the image's sides. The map's sum stays.
     """
     return smoothed(libra_grad(inputs, libra_gradients), blur=window)
 
@@ -67,7 +67,7 @@ def local_integrated_gradients(
         steps: points on the line from the baseline to the image.
         baseline: "zero", "mean" (of each colour over the image), "blur", images of the inputs' shape, or several of
             these, over which the map is the mean.
-        window: the Gaussian's standard deviation, as a share of the image's shortest side. The map's sum stays.
+        window: the Gaussian's standard deviation, as a share of each of the image's sides. The map's sum stays.
     """
     found = integrated_gradients(inputs, scores, libra_gradients_at, steps=steps, baseline=baseline)
     return smoothed(found.maps, blur=window)
