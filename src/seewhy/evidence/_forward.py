@@ -214,7 +214,7 @@ def probe(forward: Forward) -> Probe:
     scores = at_least_float32(forward.columns.detach())  # no reference to the forward itself: it keeps the probe
 
     def score(found: Any, images: Tensor) -> Tensor:
-        _check_rows(found, outputs, len(images), batch)
+        _check_rows(found, outputs, images.shape[0], batch)
         rows = targets.for_rows(target, found, images, outputs, batch)
         return (rows if rows.ndim == 2 else rows[:, None]).to(scores.dtype)
 
@@ -225,7 +225,7 @@ def probe(forward: Forward) -> Probe:
 def _check_rows(found: Any, outputs: Any, count: int, batch: int) -> None:
     """Raise `OutputError` if a model answers to `count` images as if they were `batch`: from memory, say."""
     pairs = zip(tensors(found), tensors(outputs), strict=False)
-    if count != batch and any(new.ndim and new.shape == old.shape and len(old) == batch for new, old in pairs):
+    if count != batch and any(new.ndim and new.shape == old.shape and old.shape[0] == batch for new, old in pairs):
         raise OutputError(
             "the model does not answer to each image that it is given.",
             got=f"{batch} answers to {count} images",
