@@ -261,14 +261,17 @@ class _Fitted:
                 return self.run(changed, images)
             except torch.OutOfMemoryError:
                 raise
-            except Exception:  # of whatever kind: it ran on the caller's batch, so what it cannot do is another size
+            except Exception as error:  # of whatever kind: it ran on the caller's batch, so it cannot do another size
                 if len(changed) == self.batch:
                     raise
-                with contextlib.suppress(Exception):  # then it is not the size, and the first error is raised
+                try:
                     made = self._in_batches(changed, images)
-                    self.size = self.batch
-                    return made
-                raise
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception:  # then it is not the size
+                    raise error from None
+                self.size = self.batch
+                return made
         return self._in_batches(changed, images)
 
     def _in_batches(self, changed: Tensor, images: Tensor) -> Tensor:

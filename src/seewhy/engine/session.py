@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from seewhy.engine.guard import aside, guard
+from seewhy.engine.per_model import PerModel
 from seewhy.engine.tape import Tape, record
 from seewhy.errors import InputError, ModelError
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs import Inputs
+
+_checked: PerModel[set[bool]] = PerModel(set)  # holds True for a model whose weights are all there
 
 
 def _whole(outputs: Any) -> Any:
@@ -100,6 +103,25 @@ def check_has_gradient(image: Tensor) -> None:
         )
 
 
+def _check_weights(root: nn.Module) -> None:
+    """Raise `ModelError` for weights that are not there yet."""
+    if lazy := [name for name, module in root.named_modules() if isinstance(module, LazyModuleMixin)]:
+        raise ModelError(
+            "the model has layers that have no weights yet: a forward would make them.",
+            got=", ".join(lazy),
+            expected="layers that know the size of what they are given",
+            do="run the model once, model(images), before it is explained",
+        )
+    unloaded = [name for name, weight in (*root.named_parameters(), *root.named_buffers()) if weight.is_meta]
+    if unloaded and not any(hasattr(module, "_hf_hook") for module in root.modules()):  # accelerate loads them in time
+        raise ModelError(
+            "the model has weights without values: they are on the device 'meta'.",
+            got=", ".join(unloaded[:5]) + (" and so on" if len(unloaded) > 5 else ""),
+            expected="all weights in memory, on one device or several",
+            do='model.to_empty(device="cpu"), then model.load_state_dict(...)',
+        )
+
+
 @contextmanager
 def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _whole) -> Iterator[Session]:
     """A session of `model` on `inputs`: unwrap, guard, lay out the inputs.
@@ -117,21 +139,10 @@ def session(model: nn.Module, inputs: Any, *, select: Callable[[Any], Any] = _wh
         ModelError: if the model has lazy layers that have not run, or weights on the device "meta".
     """
     root = unwrap(model)
-    if lazy := [name for name, module in root.named_modules() if isinstance(module, LazyModuleMixin)]:
-        raise ModelError(
-            "the model has layers that have no weights yet: a forward would make them.",
-            got=", ".join(lazy),
-            expected="layers that know the size of what they are given",
-            do="run the model once, model(images), before it is explained",
-        )
-    unloaded = [name for name, weight in (*root.named_parameters(), *root.named_buffers()) if weight.is_meta]
-    if unloaded and not any(hasattr(module, "_hf_hook") for module in root.modules()):  # accelerate loads them in time
-        raise ModelError(
-            "the model has weights without values: they are on the device 'meta'.",
-            got=", ".join(unloaded[:5]) + (" and so on" if len(unloaded) > 5 else ""),
-            expected="all weights in memory, on one device or several",
-            do='model.to_empty(device="cpu"), then model.load_state_dict(...)',
-        )
+    checked = _checked.of(root)
+    if not checked:  # once: what has values keeps them
+        _check_weights(root)
+        checked.add(True)
     with guard(root):
         yield Session(root, inputs if isinstance(inputs, Inputs) else Inputs.of(inputs, root), select)
 

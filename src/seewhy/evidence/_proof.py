@@ -174,7 +174,9 @@ def _in_a_batch(
         raise ValueError("one image at a time")
     try:
         made = _folded(run, images.expand(run.call.batch, *images.shape[1:]), known)
-    except Exception as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # then it is not the size
         raise otherwise or error from None
     return {str(label): grid[: len(grid) // run.call.batch] for label, grid in made.items() if not known[label].rows}
 
