@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="rows of the table that is asked; copies if more than --many"
     )
+    parser.add_argument("--models", default="resnet18,resnet50", help="names of torchvision's for the throughput")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -250,7 +251,7 @@ def main() -> None:
         print("the first image is explained, beyond importing torch and seewhy and loading the model.\n")
         print("| model | decode + infer, images/s | run, images/s | ratio | ratio of processor time | s to plan |")
         print("|---|---:|---:|---:|---:|---:|")
-        for model in ("resnet18", "resnet50"):
+        for model in given.models.split(","):
             print(throughput(model, folders, scratch), flush=True)
 
 

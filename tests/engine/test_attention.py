@@ -23,7 +23,7 @@ def opened(calls, batch=3):
     return [Attention((call,), Layout(), batch) for call in calls]
 
 
-def begin():
+def begin(_):
     torch.set_grad_enabled(True)
 
 

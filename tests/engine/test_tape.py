@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import seewhy
 from seewhy.engine.session import session
-from seewhy.engine.tape import along, gradients, guided
+from seewhy.engine.tape import Latest, along, gradients, guided
 from seewhy.errors import GradientError, InputError, MethodError, ModelError
 
 FREE = ("eigen_cam", "ablation_cam", "score_cam", "rise")  # of gradients
@@ -252,3 +252,30 @@ def test_nothing_is_recorded_before_the_layer(images: Tensor) -> None:
     assert tape.image is None
     slopes = torch.autograd.grad(tape.outputs[:, 1].sum(), [first, last])
     assert torch.equal(slopes[0], slopes[1] * (first > 0))
+
+
+def test_a_graph_keeps_its_tensors_from_the_last_span_on() -> None:
+    """Of x -> x^2 three times over, spans "a" and "b": the gradient 8 x^7 ends at the last span of each, not before."""
+    start = torch.tensor(1.5, requires_grad=True)
+    with Latest() as saved:
+        inner = []
+        value = start
+        for kind, name in (("a", "0"), ("a", "1"), ("b", "2")):
+            saved.begin(kind, name)
+            inner.append(value)
+            value = value * value
+    (slope,) = torch.autograd.grad(value, inner[1], retain_graph=True)
+    assert float(slope) == 4 * 1.5**6  # of (x^2)^4 by x^2
+    with pytest.raises(IndexError):
+        torch.autograd.grad(value, start)
+
+
+def test_spans_of_one_name_are_one() -> None:
+    """The heads of one layer, one after the other: gradients at the first of them are still there."""
+    start = torch.tensor(3.0, requires_grad=True)
+    with Latest() as saved:
+        value = start
+        for _ in range(2):
+            saved.begin("a", "heads")
+            value = value * value
+    assert float(torch.autograd.grad(value, start)[0]) == 4 * 3.0**3

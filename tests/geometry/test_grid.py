@@ -58,7 +58,7 @@ def test_tokens_before_the_patches_are_left_out(before: int) -> None:
     tensor = tokens(folded, before)
     for evidence in (None, Evidence(grids={GRID}, prefixes={before})):
         grid = read(tensor, evidence=evidence)
-        assert grid.prefix == before
+        assert grid.others == tuple(range(before))
         assert torch.equal(grid.fold(tensor), folded)
 
 
@@ -113,7 +113,7 @@ def test_a_cube_is_read_along_the_axis_where_modules_had_their_channels() -> Non
 def test_a_length_with_two_grids_is_ambiguous() -> None:
     """Nine tokens of 96 x 96 pixels: 3 x 3 patches, or 2 x 2 after a class token and four registers."""
     found = readings((BATCH, 9, 50), (96, 96), BATCH)
-    assert {(grid.space, grid.prefix) for grid in found} == {((3, 3), 0), ((2, 2), 5)}
+    assert {(grid.space, grid.others) for grid in found} == {((3, 3), ()), ((2, 2), (0, 1, 2, 3, 4))}
 
 
 def test_attention_is_not_a_picture() -> None:
@@ -143,7 +143,7 @@ def test_a_given_grid_is_taken_and_what_is_before_it_inferred() -> None:
     folded = numbered(3, 8)
     tensor = tokens(folded, before=4)
     grid = read(tensor, grid=(3, 8))
-    assert grid.prefix == 4
+    assert grid.others == (0, 1, 2, 3)
     assert torch.equal(grid.fold(tensor), folded)
     assert torch.equal(read(folded.movedim(1, -1), grid=(3, 8)).fold(folded.movedim(1, -1)), folded)
     assert readings((BATCH, 23, CHANNELS), SPACE, BATCH, grid=(3, 8)) == []
@@ -165,13 +165,13 @@ def test_tokens_of_a_signal_are_told_by_the_map_that_they_were_made_of(before: i
     sequence = tokens(folded, before)
     known = {tuple(sequence.shape): {-1}, (BATCH, CHANNELS, 24): {1}}
     evidence = Evidence(known, widths={CHANNELS}, grids={(24,)})
-    assert read(sequence, (192,), evidence) == Grid((24,), channel_axis=-1, prefix=before)
+    assert read(sequence, (192,), evidence) == Grid((24,), channel_axis=-1, others=tuple(range(before)))
     assert torch.equal(read(sequence, (192,), evidence).fold(sequence), folded)
     assert torch.equal(read(folded, (192,), evidence).fold(folded), folded)
 
 
 def test_a_sequence_of_a_signal_that_nothing_is_known_of_has_the_fewest_tokens_before_its_places() -> None:
-    for length, grid, before in ((24, 24, 0), (25, 24, 1), (23, 23, 0)):
+    for length, grid, before in ((24, 24, ()), (25, 24, (0,)), (23, 23, ())):
         known = Evidence({(BATCH, length, CHANNELS): {-1}})
         assert read(torch.zeros(BATCH, length, CHANNELS), (192,), known) == Grid((grid,), 0, -1, before)
 

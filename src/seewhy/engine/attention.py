@@ -30,10 +30,18 @@ from seewhy.hooks.nested import rebuild
 _MOVES = {"transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "adjoint", "__get__"}
 
 
+def _itself(call: Call) -> Call:
+    return call
+
+
 @contextmanager
 def attend(
-    model: nn.Module, within: Collection[str] = (), *, begin: Callable[[], object] | None = None
-) -> Iterator[list[Call]]:
+    model: nn.Module,
+    within: Collection[str] = (),
+    *,
+    begin: Callable[[Call], object] | None = None,
+    note: Callable[[Call], Any] = _itself,
+) -> Iterator[list[Any]]:
     """While the block lasts, all attention in this thread's forwards of `model` is kept, in order.
 
     Seen are `F.scaled_dot_product_attention`, also as `nn.MultiheadAttention` calls it, whose fast path steps aside for
@@ -44,22 +52,23 @@ def attend(
     Args:
         model: what runs.
         within: names of modules: attention elsewhere is passed over. All of the model, unless given.
-        begin: turns recording on, so that gradients at outputs can be asked for: a graph begins at the first of them.
-            None records as it is.
+        begin: called with each call, turns recording on, so that gradients at outputs can be asked for: a graph begins
+            at the first of them. None records as it is.
+        note: makes of a call what is kept of it. All of it, unless given.
     """
     running = [""]
-    calls: list[Call] = []
+    calls: list[Any] = []
 
     def keep(made: Call) -> Tensor:
         made = replace(made, name=running[-1])
         if begin is None or not made.readable:
-            calls.append(made)
+            calls.append(note(made))
             return made.output
         if not made.output.requires_grad:
             made = replace(made, output=made.output.detach().requires_grad_())
-        begin()
+        begin(made)
         going_on = made.output.clone()
-        calls.append(replace(made, onward=going_on.grad_fn))
+        calls.append(note(replace(made, onward=going_on.grad_fn)))
         return going_on
 
     mode: Any = Open(keep, lean=begin is not None)

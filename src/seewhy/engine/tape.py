@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, Self, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from seewhy import _torch
@@ -283,6 +285,35 @@ def _put(activation: Tensor, kept: Tensor) -> None:
 
 
 # what only tensors without a graph can
+class Latest(saved_tensors_hooks):
+    """While it is on, a graph keeps its tensors from the last span of each kind on; those before are let go.
+
+    The graph itself stays whole, but a backward pass must end where the tensors do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._keep, operator.itemgetter(0))
+        self._spans: list[tuple[Hashable, str, list[list[Tensor]]]] = [(None, "", [])]
+
+    def begin(self, kind: Hashable, name: str) -> None:
+        """A span begins. Those of one name, one after the other, are one span."""
+        if (kind, name) == self._spans[-1][:2]:
+            return
+        self._spans.append((kind, name, []))
+        last = {kind: number for number, (kind, _, _) in enumerate(self._spans[1:], 1)}
+        first = min(last.values())
+        for _, _, saved in self._spans[:first]:
+            for held in saved:
+                held.clear()
+        del self._spans[1:first]
+        self._spans[0][2].clear()
+
+    def _keep(self, tensor: Tensor) -> list[Tensor]:
+        saved = [tensor]
+        self._spans[-1][2].append(saved)
+        return saved
+
+
 _WITHOUT_A_GRAPH = frozenset((Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, Tensor.__dlpack__))
 
 

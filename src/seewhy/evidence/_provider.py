@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from seewhy.evidence._forward import Forward
     from seewhy.evidence._request import Request
 
-# (session, recorded layers by name) -> what is attached to the model while a forward is recorded
-Watch = Callable[[Session, Mapping[str, nn.Module]], AbstractContextManager[Any]]
+# (session, recorded layers by name, all that is needed of the forward) -> what is attached while it is recorded
+Watch = Callable[[Session, Mapping[str, nn.Module], Set[str]], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Recorder:
                 whole = False
                 stack.enter_context(recording_from(call.layers[0], run.model.get_submodule(call.layers[0])))
             watches = {each.watch for each in self.providers if each.watch}
-            watched = {watch: stack.enter_context(watch(run, layers)) for watch in watches}
+            watched = {watch: stack.enter_context(watch(run, layers, self.needs)) for watch in watches}
             stack.enter_context(self.settings.balance)
             tape = run.record(more | layers, call, from_start=whole, from_input=from_image)
         check_ran(layers, [label.name for label in tape.activations])
@@ -167,11 +167,15 @@ class Recorder:
         candidates = choose_layer.candidates(seen, run.call.space, answers)
         staged = any(found.staged for found in self.methods)
         refused: list[tuple[Seen, NoPlaces]] = []
-        for group in choose_layer.growing(candidates):
+        groups = list(choose_layer.growing(candidates))
+        needed = any(found.runs_backward for found in self.methods)
+        # a method that needs no gradient looks where one arrives, too; where none does, at the last layer of all
+        rounds = [(group, True) for group in groups] + ([] if needed else [(group, False) for group in groups[:1]])
+        for group, strict in rounds:
             names = tuple(dict.fromkeys(call.label.name for call in group))
             known = {call.label: call.grid for call in group if call.grid is not None}
             forward = self.record(run, run.call, target, Plan(names, grids=known))
-            reached = _reached(forward, known, needed=any(found.runs_backward for found in self.methods))
+            reached = _reached(forward, known, needed=needed or (strict and forward.columns.requires_grad))
             possible = [call for call in group if bool(reached[call.label].any())]
             verdicts = self._verdicts(run, possible, seen)
             refused += [(call, verdict) for call in possible if isinstance(verdict := verdicts[call.label], NoPlaces)]
@@ -284,12 +288,13 @@ class Recorder:
             warn(f"{label} has a single place, so that its map is the same everywhere: choose an earlier layer.")
             return Grid(shape[2:]).fold
         if label not in plan.grids:
-            seen = {one.label: one for one in self._seen(run, plan)} if given is None else {}
             found = grids.readings(shape, call.space, call.batch, grid=given)
+            looks = given is None or any(one.others for one in found)  # a forward shows which tokens are no places
+            seen = {one.label: one for one in self._seen(run, plan)} if looks else {}
             if label in seen and (len(found) != 1 or len(shape) == 3):
                 found = list(seen[label].readings)
             plan.grids[label] = _only(found, label, shape, call)
-            if label in seen:
+            if given is None and label in seen:
                 self._prove(run, plan, replace(seen[label], readings=(plan.grids[label],)))
         return plan.grids[label].fold
 
@@ -297,7 +302,7 @@ class Recorder:
         """What one forward shows of all layers, looked at once for a plan."""
         if not plan.seen:
             with run.aside():
-                plan.seen.extend(look(run))
+                plan.seen.extend(look(run, None if callable(self.settings.grid) else self.settings.grid))
         return plan.seen
 
     def _prove(self, run: Session, plan: Plan, call: Seen) -> None:

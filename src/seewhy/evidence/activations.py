@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 
 from jaxtyping import Float
@@ -20,7 +20,7 @@ def _activations(forward: Forward) -> Iterable[Tensor]:
     return forward.activations.values()
 
 
-def _twice_differentiable(_: Session, __: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+def _twice_differentiable(_: Session, __: Mapping[str, nn.Module], ___: Set[str]) -> AbstractContextManager[None]:
     """Fused attention has no second derivative."""
     return sdpa_kernel(SDPBackend.MATH)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from seewhy._types import Fold
 from seewhy.engine.attention import attend, keep_logits
 from seewhy.engine.heads import Attention, Call, Layout, blocks, layers_of
 from seewhy.engine.session import Session
-from seewhy.engine.tape import StillRecording
+from seewhy.engine.tape import Latest, StillRecording
 from seewhy.errors import MethodError
 from seewhy.evidence._companions import see_each_other
 from seewhy.evidence._forward import Forward, at_least_float32
@@ -51,6 +51,7 @@ class Stack:
     layouts: tuple[Layout, ...]
 
 
+_OF_THE_LAST = frozenset(("attentions", "readings", "attended_gradients", "queries", "keys", "values", "places"))
 _ROUNDING = 1 / 16  # of the last place of a head's largest value: what changes by less has not changed
 _MORE = 8  # times as much as the other image's heads, those of the changed image change
 
@@ -93,16 +94,25 @@ class Tokens:
 
 
 @contextmanager
-def open_attention(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
-    """Every attention of the forward, in a graph from the first on; of a model of language, that of its layers."""
+def open_attention(run: Session, _: Mapping[str, nn.Module], needs: Set[str]) -> Iterator[list[Call]]:
+    """Every attention of the forward, in a graph from the first on; of a model of language, that of its layers.
+
+    Where no need asks for gradients but those at what was last attended, the graph keeps tensors from there on alone.
+    """
     within = run.call.layers if isinstance(run.call, Prompted) else ()
-    held = StillRecording()
-    with torch.set_grad_enabled(torch.is_grad_enabled()), held, attend(run.model, within, begin=held.begin) as calls:
+    held, latest = StillRecording(), Latest()
+
+    def begin(call: Call) -> None:
+        held.begin()
+        latest.begin(call.rows, call.name)
+
+    saving = latest if needs <= _OF_THE_LAST else nullcontext()
+    with torch.set_grad_enabled(torch.is_grad_enabled()), held, saving, attend(run.model, within, begin=begin) as calls:
         yield calls
 
 
 @contextmanager
-def open_logits(_: Session, __: Mapping[str, nn.Module]) -> Iterator[Any]:
+def open_logits(_: Session, __: Mapping[str, nn.Module], ___: Set[str]) -> Iterator[Any]:
     """What the softmaxes of the forward were taken of."""
     with keep_logits() as kept:
         yield kept
@@ -233,8 +243,21 @@ def _layouts(forward: Forward, calls: Sequence[Call]) -> list[Layout | None]:
     return [Layout()] * len(calls)
 
 
-def _answers(run: Session, call: Inputs) -> tuple[list[Call], list[Call]]:
-    """The calls for two copies of one image, and for the same with the first changed in a corner."""
+class _Sums(NamedTuple):
+    """Of one call, over its columns: what changes in one of them changes these. rounding: of its precision."""
+
+    values: Float[Tensor, "n e"]
+    keys: Float[Tensor, "n d"]
+    rounding: float
+
+    @classmethod
+    def of(cls, call: Call) -> _Sums:
+        rounding = _ROUNDING * torch.finfo(call.values.dtype).eps
+        return cls(call.values.double().sum(1), call.keys.double().sum(1), rounding)
+
+
+def _answers(run: Session, call: Inputs) -> tuple[list[_Sums], list[_Sums]]:
+    """Of the calls for two copies of one image, and for the same with the first changed in a corner."""
     image = call.image
     finite = image.flatten(1).isfinite().all(1).to(torch.uint8)
     row = int(finite.argmax())
@@ -245,27 +268,27 @@ def _answers(run: Session, call: Inputs) -> tuple[list[Call], list[Call]]:
     found = []
     for first in (same, corner):
         pair = call.with_rows(lambda tensor: tensor[row : row + 1].repeat_interleave(2, 0), torch.stack([first, same]))
-        with run.aside(), torch.no_grad(), attend(run.model) as calls:
+        with run.aside(), torch.no_grad(), attend(run.model, note=_Sums.of) as calls:
             run.run(pair)
         found.append(list(calls))
     return found[0], found[1]
 
 
-def _layout(before: Call, after: Call) -> Layout | None:
-    values, keys = (_slower(one, other) for one, other in ((before.values, after.values), (before.keys, after.keys)))
+def _layout(before: _Sums, after: _Sums) -> Layout | None:
+    values, keys = (_slower(*pair, before.rounding) for pair in zip(before[:2], after[:2], strict=True))
     if values is None:
         return None
     return Layout(values, values if keys is None else keys)
 
 
-def _slower(before: Float[Tensor, "n columns d"], after: Float[Tensor, "n columns d"]) -> int | None:
+def _slower(before: Float[Tensor, "n d"], after: Float[Tensor, "n d"], rounding: float) -> int | None:
     """How many heads vary slower than the image, if the first of two images is what has changed."""
-    change = (after - before).flatten(1).abs().amax(1) / before.flatten(1).abs().amax(1).clamp(min=1e-30)
+    change = (after - before).abs().amax(1) / before.abs().amax(1).clamp(min=1e-30)
     for slower in range(1, len(change) // 2 + 1):
         if len(change) % (2 * slower) == 0:
             by_image = change.reshape(slower, 2, -1)
             least, other = by_image[:, 0].amin(), by_image[:, 1].amax()
-            if bool(least > _ROUNDING * torch.finfo(before.dtype).eps) and bool(least > _MORE * other):
+            if bool(least > rounding) and bool(least > _MORE * other):
                 return slower
     return None
 
@@ -275,16 +298,16 @@ def _fold(forward: Forward, length: int) -> Fold | None:
     given, call = forward.settings.grid, forward.call
     if callable(given):
         return given
-    if given is not None:
-        found = grids.readings((call.batch, length, 1), call.space, call.batch, grid=given)
-        return found[-1].fold if found else None
     sequences = forward.plan.sequences
     if not sequences:
         with forward.run.aside():
-            for seen in look(replace(forward.run, call=call)):
+            for seen in look(replace(forward.run, call=call), given):
                 if seen.grid is not None and len(seen.shape) == 3:
                     sequences[seen.shape[1 - seen.grid.batch_axis]] = replace(seen.grid, batch_axis=0)
-    return sequences[length].fold if length in sequences else None
+    if length in sequences:
+        return sequences[length].fold
+    found = [] if given is None else grids.readings((call.batch, length, 1), call.space, call.batch, grid=given)
+    return found[-1].fold if found else None  # of a sequence that no layer returned
 
 
 _WATCHED: dict[str, Any] = {"start": "watch", "watch": open_attention}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,9 @@ from seewhy.hooks.attach import after_forward
 
 
 @contextmanager
-def _inputs_of_linear_layers(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+def _inputs_of_linear_layers(
+    run: Session, _: Mapping[str, nn.Module], __: Set[str]
+) -> Iterator[list[tuple[nn.Module, Tensor]]]:
     """Each linear layer that is handed one vector per image, with that vector (B, C)."""
     linear = {name: module for name, module in run.model.named_modules() if _is_linear(module)}
     kept: list[tuple[nn.Module, Tensor]] = []

@@ -66,7 +66,7 @@ def _by_layer(forward: Forward) -> list[list[Tensor]]:
     return [list(layers) for layers in zip(*found, strict=True)]
 
 
-def _begin() -> None:
+def _begin(_: object) -> None:
     torch.set_grad_enabled(True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,7 +18,7 @@ from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 
 
-def remembered(run: Session, layers: Mapping[str, nn.Module]) -> AbstractContextManager[Any]:
+def remembered(run: Session, layers: Mapping[str, nn.Module], _: Set[str]) -> AbstractContextManager[Any]:
     return remember(run.model, layers)
 
 

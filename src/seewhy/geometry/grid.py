@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seewhy.geometry.windows import Shape, Windows
 
+_TOLD = 4  # tokens that are named one by one
 _ROWS = 16  # for each image, that are no frames: more are boxes, or heads of an attention
 
 _LEARNED_TOKENS = (
@@ -46,9 +47,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Grid:
-    """A layout that was recognised: the axes of images and channels, and how many tokens stand before the grid's.
+    """A layout that was recognised: the axes of images and channels, and which tokens are no places.
 
-    All other axes are places, in rows: gridded already, or one sequence of `prefix` tokens, the grid, and what follows.
+    All other axes are places, in rows: gridded already, or one sequence, of which the tokens at the positions `others`
+    (in order) are of class, registers, detections.
     windows: the images are cut into these, in rows along the first axis. rows: which of the several rows that the layer
     has for each image; None takes a layer's rows as they are.
     """
@@ -56,7 +58,7 @@ class Grid:
     space: Shape
     batch_axis: int = 0
     channel_axis: int = 1
-    prefix: int = 0
+    others: tuple[int, ...] = ()
     windows: Windows | None = None
     rows: Rows | None = None
 
@@ -65,7 +67,10 @@ class Grid:
         tensor = tensor if self.windows is None else self.windows.joined(tensor, self.space)
         tensor = tensor if self.rows is None else self.rows.taken(tensor, self.batch_axis)
         places = tensor.movedim((self.batch_axis, self.channel_axis), (0, 1)).flatten(2)
-        return places.narrow(2, self.prefix, math.prod(self.space)).reshape(*places.shape[:2], *self.space)
+        ends = (-1, *self.others, places.shape[2])
+        spans = [(start + 1, end) for start, end in itertools.pairwise(ends) if start + 1 < end]
+        parts = [places[:, :, start:end] for start, end in spans]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, 2)).reshape(*places.shape[:2], *self.space)
 
     def __str__(self) -> str:
         return " x ".join(map(str, self.space))
@@ -74,7 +79,10 @@ class Grid:
     def layout(self) -> str:
         """The layout in words."""
         axis = "channels first" if self.channel_axis == 1 else "channels last"
-        places = f"from token {self.prefix} on" if self.prefix else ""
+        numbers = ", ".join(map(str, self.others[:_TOLD])) + (" and so on" if len(self.others) > _TOLD else "")
+        places = f"without token{'s' * (len(self.others) > 1)} {numbers}" if self.others else ""
+        if self.others == (*range(len(self.others)),):
+            places = f"from token {len(self.others)} on" if self.others else ""
         order = "tokens before images" if self.batch_axis == 1 else ""
         windows = "" if self.windows is None else f"in {self.windows}"
         rows = "" if self.rows is None else f"{self.rows.count} rows for each image"
@@ -87,7 +95,8 @@ class Evidence:
 
     axes: by shape, the axes (1 or -1) on which modules that know their channels had them. widths: all those channel
     counts. grids: of the maps seen and of the declared patches. lengths: of the token sequences. prefixes, suffix: how
-    many tokens may stand before, and must stand after the patches. queries: lengths of sequences that are declared to
+    many tokens may stand before, and must stand after the patches. apart: by the length of a sequence, the positions of
+    the tokens that were seen to be no patches, the best guess first. queries: lengths of sequences that are declared to
     be no patches at all. tokens_first: attention runs on (N, B, C).
     """
 
@@ -97,6 +106,7 @@ class Evidence:
     lengths: Set[int] = frozenset()
     prefixes: Set[int] = frozenset()
     suffix: int = 0
+    apart: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     queries: Set[int] = frozenset()
     tokens_first: bool = False
 
@@ -125,9 +135,9 @@ def readings(
         return _windowed(shape[0] / batch, windows, evidence)
     known = evidence.axes.get(shape, frozenset())
     found = [
-        Grid(places, batch_axis, channel_axis, prefix)
+        Grid(places, batch_axis, channel_axis, others)
         for batch_axis, channel_axis in _arrangements(shape, space, batch, evidence, grid is not None)
-        for places, prefix in _grids(
+        for places, others in _grids(
             _places(shape, batch_axis, channel_axis),
             space,
             evidence,
@@ -138,7 +148,7 @@ def readings(
     ]
     found = [reading for reading in found if reading.channel_axis in known] if known else found
     if grid is not None and len(space) == 1:  # (B, C, N) and (B, N, C) alike
-        found = [reading for reading in found if reading.prefix == 0] or found
+        found = [reading for reading in found if not reading.others] or found
     if not known:
         found = [reading for reading in found if not _is_attention(shape, reading, evidence)]
         if len(shape) == 3 and evidence.widths:  # boxes (B, N, 4) are no 2 x 2 places of N channels
@@ -185,7 +195,8 @@ def read(shape: Shape, space: Shape, batch: int, like: Grid | None = None) -> Gr
     if len(space) == 1:
         like = like or Grid(())
         (length,) = _places(shape, like.batch_axis, like.channel_axis)
-        return replace(like, space=(length - like.prefix,)) if 1 < length - like.prefix <= space[0] else None
+        places = length - len(like.others)
+        return replace(like, space=(places,)) if 1 < places <= space[0] else None
     found = readings(shape, space, batch) if len(shape) > 3 else []
     if like is not None and like.rows is not None:
         found = in_rows(shape, space, batch) if len(shape) > 3 else []
@@ -222,19 +233,39 @@ def _places(shape: Shape, batch_axis: int, channel_axis: int) -> Shape:
 
 def _grids(
     places: Shape, space: Shape, evidence: Evidence, given: Shape | None, *, declared: bool, tokens: bool
-) -> list[tuple[Shape, int]]:
-    """(grid, tokens before it) for a tensor with these places.
+) -> list[tuple[Shape, tuple[int, ...]]]:
+    """(grid, tokens that are none of its places) for a tensor with these places.
 
     declared: a module says where its channels are. tokens: it is a sequence, channels last.
     """
-    if given is not None:
-        extra = math.prod(places) - math.prod(given)
-        fits = places == given or (len(places) == 1 and extra >= 0)
-        return [(given, extra)] if fits else []
-    as_it_is = [(places, 0)] if len(places) == len(space) and _lies_over(places, space, any_aspect=declared) else []
-    if len(places) == len(space) and not tokens:
-        return as_it_is
+    if places == given:
+        return [(places, ())]
+    if len(places) > 1 or (len(space) == 1 and not tokens and given is None):
+        fits = given is None and len(places) == len(space) and _lies_over(places, space, any_aspect=declared)
+        return [(places, ())] if fits else []
     (length,) = places
+    found = [
+        (grid, _apart(length, before, math.prod(grid), evidence))
+        for grid, before in _sequences(length, space, evidence, given, declared=declared)
+    ]
+    as_seen = ([pair for pair in found if pair[1] == others] for others in evidence.apart.get(length, ()))
+    return next(filter(None, as_seen), found)
+
+
+def _apart(length: int, before: int, places: int, evidence: Evidence) -> tuple[int, ...]:
+    """The tokens of a sequence that are no places: as they were seen, else some before and what follows."""
+    seen = (found for found in evidence.apart.get(length, ()) if len(found) == length - places)
+    return next(seen, (*range(before), *range(before + places, length)))
+
+
+def _sequences(
+    length: int, space: Shape, evidence: Evidence, given: Shape | None, *, declared: bool
+) -> list[tuple[Shape, int]]:
+    """(grid, tokens before it) for a sequence of this length."""
+    if given is not None:
+        return [(given, length - math.prod(given))] if length >= math.prod(given) else []
+    as_it_is: list[tuple[Shape, int]]
+    as_it_is = [((length,), 0)] if len(space) == 1 and _lies_over((length,), space, any_aspect=declared) else []
     if length in evidence.queries:
         return []
     if not evidence.grids:  # of a volume the order is open too: frames of patches, or patches of frames

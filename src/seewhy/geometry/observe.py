@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from seewhy._torch import Convolution, NormBase
 from seewhy._types import CallLabel
+from seewhy.geometry.apart import First, apart
 from seewhy.geometry.flow import Flow
 from seewhy.geometry.grid import Evidence, Grid, in_rows, readings
 from seewhy.geometry.plain import Order
-from seewhy.geometry.windows import Windows
+from seewhy.geometry.windows import Shape, Windows
 from seewhy.hooks.activations import activation_in, activations_in, call_labels
 from seewhy.hooks.attach import Passed
 from seewhy.hooks.attach import around as around_each
@@ -99,16 +100,29 @@ class Observed:
         return [by_number[number] for number in self.flow.beside(chosen.number, numbers, self.starts, self.ends)]
 
 
-def look(run: Session) -> list[Seen]:
-    """Every call of every layer in one forward of the session, in the order in which they returned."""
-    return observe(run).seen
+def look(run: Session, grid: Shape | None = None) -> list[Seen]:
+    """Every call of every layer in one forward of the session, in the order in which they returned.
+
+    Args:
+        run: the session.
+        grid: the only one that counts.
+    """
+    return observe(run, grid).seen
 
 
-def observe(run: Session) -> Observed:
-    """Run the session's call once and note what every layer returned, and how that can lie over the input."""
+def observe(run: Session, grid: Shape | None = None) -> Observed:
+    """Run the session's call once and note what every layer returned, and how that can lie over the input.
+
+    Where sequences have more tokens than places, the model runs again, as far as their beginning.
+
+    Args:
+        run: the session.
+        grid: the only one that counts.
+    """
     model, call = run.model, run.call
     outputs, calls, flow, starts = _watched(run)
     evidence = _evidence(model, call, calls)
+    evidence = replace(evidence, apart=_apart(run, calls, evidence, grid, flow, starts))
     passing = {made.name for made in calls if made.returned_by.startswith(f"{made.name}.")}
     own = {made.name for made in calls if len(made.shape) > 2} - passing
     own |= _branching(calls)
@@ -122,7 +136,7 @@ def observe(run: Session) -> Observed:
             type(made.module).__name__,
             made.shape,
             tuple(
-                readings(made.shape, call.space, call.batch, evidence, windows=made.windows)
+                readings(made.shape, call.space, call.batch, evidence, grid, made.windows)
                 or in_rows(made.shape, call.space, call.batch, evidence, repeated=label.number is not None)
             ),
             depth=min(1.0, number / last),
@@ -296,6 +310,28 @@ def _evidence(model: nn.Module, call: Inputs, calls: Sequence[_Made]) -> Evidenc
         queries=detecting | {getattr(source, "num_queries", 0) for source in sources},
         tokens_first=any(not getattr(source, "batch_first", True) for source in sources),
     )
+
+
+def _apart(
+    run: Session, calls: Sequence[_Made], evidence: Evidence, grid: Shape | None, flow: Flow, starts: Set[int]
+) -> dict[int, tuple[tuple[int, ...], ...]]:
+    """By the length of each sequence that has more tokens than places: which are none, as `apart` finds them."""
+    call = run.call
+    if not isinstance(call.images, Tensor) or not call.images.is_floating_point() or call.canvas is not None:
+        return {}
+    lengths = set()
+    for made in calls:
+        if len(made.shape) == 3:
+            found = readings(made.shape, call.space, call.batch, evidence, grid, made.windows)
+            lengths |= {made.shape[1 - one.batch_axis] for one in found if one.others}
+    labels = call_labels([(made.name, made.level) for made in calls])
+    firsts: dict[int, First] = {}
+    for label, made in zip(labels, calls, strict=True):
+        for length in lengths - firsts.keys():
+            of_length = [shape for shape in (made.given, made.shape) if len(shape) == 3 and length in shape[:2]]
+            if of_length and flow.before([made.number]) & starts:
+                firsts[length] = First(label, given=of_length[0] is made.given)
+    return {length: apart(run, first, length) for length, first in firsts.items()}
 
 
 def _patches(sources: Iterable[Any], space: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
