@@ -257,9 +257,8 @@ def test_nothing_is_recorded_before_the_layer(images: Tensor) -> None:
 def test_a_graph_keeps_its_tensors_from_the_last_span_on() -> None:
     """Of x -> x^2 three times over, spans "a" and "b": the gradient 8 x^7 ends at the last span of each, not before."""
     start = torch.tensor(1.5, requires_grad=True)
-    with Latest() as saved:
-        inner = []
-        value = start
+    inner, value, saved = [], start, Latest()
+    with saved:
         for kind, name in (("a", "0"), ("a", "1"), ("b", "2")):
             saved.begin(kind, name)
             inner.append(value)
@@ -273,8 +272,8 @@ def test_a_graph_keeps_its_tensors_from_the_last_span_on() -> None:
 def test_spans_of_one_name_are_one() -> None:
     """The heads of one layer, one after the other: gradients at the first of them are still there."""
     start = torch.tensor(3.0, requires_grad=True)
-    with Latest() as saved:
-        value = start
+    value, saved = start, Latest()
+    with saved:
         for _ in range(2):
             saved.begin("a", "heads")
             value = value * value
