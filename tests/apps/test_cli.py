@@ -178,6 +178,9 @@ def closed():
     return build(nn.Sigmoid())
 def shares():
     return nn.Sequential(*list(build())[:-1], nn.Linear(4, 2), nn.Softmax(1))
+def normed():
+    head = [nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    return nn.Sequential(*list(build())[:2], nn.Conv2d(4, 4, 3), *head)
 def dead():
     net = build()
     net[0].bias.data.fill_(-100)
@@ -253,6 +256,17 @@ def test_warnings_name_the_photograph_and_stand_in_the_json(here):
     assert result.stderr.startswith("cup.png: warning: ")
     (warning,) = records(result)[0]["warnings"]
     assert "zero everywhere" in warning
+
+
+def test_a_map_of_rounding_is_told_of_once(here):
+    """The mean of a normalised map is 0 whatever the image: the gradient before is rounding, and the map is blanked."""
+    Path("net.py").write_text(NET)
+    shutil.copy(samples.path("coffee.png"), "cup.png")
+    result = run("explain", "cup.png", "--model", "net.py:normed", "--layer", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    (warning,) = records(result)[0]["warnings"]
+    assert "is rounding: its gradient is zero" in warning
+    assert result.stderr.count("warning:") == 1
 
 
 def test_two_photographs_of_one_name_are_both_kept(here):

@@ -316,7 +316,7 @@ class Explainer:
             again = partial(_maps_of, drawing, method.name)
             doubted = doubts(method, found[method.name].maps, forward, again)
             found[method.name] = without(found[method.name], doubted)
-            warn_of_blanks(found[method.name], doubted, first=self._first)
+            warn_of_blanks(found[method.name], first=self._first)
             warn_of_gaps(found[method.name], first=self._first)
         return taken, {name: _noted(one, why) for name, one in found.items()}
 

@@ -48,6 +48,7 @@ def cat(explanations: Sequence[Explanation]) -> Explanation:
         photos=_listed("photos", explanations),
         files=_listed("files", explanations),
         gap=_joined("gap", explanations),
+        doubts={name: _doubted(name, explanations) for each in explanations for name in each.doubts},
         others={name: cat([each.others[name] for each in explanations]) for name in first.others},
         note=" ".join(dict.fromkeys(each.note for each in explanations)),
     )
@@ -79,6 +80,11 @@ def _listed(what: str, explanations: Sequence[Explanation]) -> tuple[Any, ...] |
     if known and len(known) < len(parts):
         raise InputError(f"only some of the explanations have {what}.", got=f"{len(known)} of {len(parts)}")
     return tuple(entry for part in known for entry in part) if known else None
+
+
+def _doubted(layer: str, explanations: Sequence[Explanation]) -> tuple[tuple[str, str], ...]:
+    """What is wrong with each image's map of a layer."""
+    return tuple(told for each in explanations for told in each.doubts.get(layer, (("", ""),) * len(each)))
 
 
 def _described(form: Any) -> str:

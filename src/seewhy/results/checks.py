@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from seewhy.errors import warn
@@ -33,23 +32,14 @@ def few(images: Sequence[int], first: int = 0) -> str:
     return ", ".join(str(image + first) for image in images[:5]) + (" and more" if len(images) > 5 else "")
 
 
-def warn_of_blanks(explanation: Explanation, doubts: Mapping[str, Doubt] | None = None, *, first: int = 0) -> None:
-    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try.
-
-    A map is told of once: if it was blanked for a doubt, by that.
-    """
-    maps = dict(explanation.maps)
-    for label, doubt in (doubts or {}).items():
-        images = doubt.images.reshape(len(explanation), -1).any(-1).nonzero().flatten().tolist()
-        what = f"the {explanation.method} map of {label} {doubt.problem}"
-        warn(f"{what} for image {few(images, first)}: {doubt.advice}. It is blank.")
-        maps[label] = torch.where(_of_maps(doubt.images, explanation), 1, maps[label])  # what is left to tell of
-    for what, images, advice in blanks(replace(explanation, maps=maps)):
+def warn_of_blanks(explanation: Explanation, *, first: int = 0) -> None:
+    """A warning for each layer with maps that cannot mean anything: which images, why, and what to try."""
+    for what, images, advice in blanks(explanation):
         warn(f"{what} for image {few(images, first)}: {advice}.")
 
 
 def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanation:
-    """The same with zeros for the maps that say nothing.
+    """The same with zeros for the maps that say nothing, and with what is wrong with them.
 
     Maps that are the same everywhere but for rounding are their mean. A map of scores that are no numbers is none
     either: whatever the method, it says nothing of that image.
@@ -64,13 +54,13 @@ def without(explanation: Explanation, doubts: Mapping[str, Doubt]) -> Explanatio
     for label, doubt in doubts.items():
         grid = maps[label]
         instead = grid.mean(tuple(range(-dimensions, 0)), keepdim=True) if doubt.level else torch.zeros_like(grid)
-        maps[label] = torch.where(_of_maps(doubt.images, explanation), instead, grid)
-    return replace(explanation, maps=maps)
+        maps[label] = torch.where(doubt.images.reshape(*doubt.images.shape, *[1] * dimensions), instead, grid)
+    told = {label: tuple(_told(doubt, image) for image in range(len(explanation))) for label, doubt in doubts.items()}
+    return replace(explanation, maps=maps, doubts=told)
 
 
-def _of_maps(chosen: Bool[Tensor, "B *T"], explanation: Explanation) -> Bool[Tensor, "..."]:
-    """A choice of maps in as many dimensions as they have."""
-    return chosen.reshape(*chosen.shape, *[1] * len(explanation.size))
+def _told(doubt: Doubt, image: int) -> tuple[str, str]:
+    return (doubt.problem, f"{doubt.advice}. It is blank") if bool(doubt.images[image].any()) else ("", "")
 
 
 def warn_of_gaps(explanation: Explanation, *, first: int = 0) -> None:
@@ -86,9 +76,10 @@ def warn_of_gaps(explanation: Explanation, *, first: int = 0) -> None:
 
 
 def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
-    """The maps that cannot mean anything. A pyramid, of which a detector reads a box from one level, is judged whole.
+    """The maps that cannot mean anything, each once. Those that were blanked for a doubt are told of by that.
 
-    So are parallel layers, whose maps add up.
+    A pyramid, of which a detector reads a box from one level, is judged whole. So are parallel layers, whose maps add
+    up.
 
     Args:
         explanation: of any images.
@@ -96,10 +87,17 @@ def blanks(explanation: Explanation) -> Iterator[tuple[str, list[int], str]]:
     Yields:
         What is wrong with the map of a layer, with which images, and what to try.
     """
+    for label, told in explanation.doubts.items():
+        for problem, advice in dict.fromkeys(pair for pair in told if pair[0]):
+            doubted = [image for image, pair in enumerate(told) if pair[0] == problem]
+            yield f"the {explanation.method} map of {label} {problem}", doubted, advice
     layers: dict[str, list[Tensor]] = {}
     pyramid = len({grid.shape for grid in explanation.maps.values()}) == len(explanation.maps)
     for label, grid in explanation.maps.items():
         places = grid.reshape(len(explanation), -1, math.prod(grid.shape[-len(explanation.size) :]))
+        if label in explanation.doubts:
+            known = torch.tensor([bool(problem) for problem, _ in explanation.doubts[label]], device=places.device)
+            places = torch.where(known[:, None, None], 1, places)  # what is left to tell of
         whole = re.split(r"[\[#]", label)[0] if pyramid else label
         layers.setdefault(" + ".join(explanation.maps) if explanation.fuse == "sum" else whole, []).append(places)
     verdicts = []

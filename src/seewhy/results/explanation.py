@@ -62,6 +62,8 @@ class Explanation:
         note: why this layer was chosen, if it was.
         gap: (B, [T]), of methods whose map adds up to a change of the score, such as integrated gradients: the share of
             that change which the map misses.
+        doubts: for layers with maps that were blanked because they mean nothing: for each image what is wrong and what
+            to try, or two empty texts.
         input: which of the model's arguments the maps lie on, by keyword or position; "" where there is one image.
         others: the explanations that lie on the model's other images, by the name of these.
         origin: the model and inputs, held weakly, for `check`; None in an explanation that was read from a file.
@@ -84,6 +86,7 @@ class Explanation:
     axes: tuple[str, ...] = ()
     note: str = ""
     gap: Float[Tensor, "..."] | None = None
+    doubts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, repr=False)
     input: str = ""
     others: Mapping[str, Explanation] = field(default_factory=dict, repr=False)
     origin: Origin | None = field(default=None, repr=False)
@@ -319,6 +322,7 @@ class Explanation:
             extents=self.extents and self.extents[index],
             photos=self.photos and self.photos[index],
             files=self.files and self.files[index],
+            doubts={name: told[index] for name, told in self.doubts.items()},
             others={name: other[index] for name, other in self.others.items()},
             origin=self.origin and self.origin.cut(index),
         )
