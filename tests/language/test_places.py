@@ -78,16 +78,44 @@ def test_a_region_moves_the_tokens_that_the_grid_has_there(name):
         assert divmod(int(on_grid.argmax()), columns) == (row, column), on_grid
 
 
-@pytest.mark.parametrize("name", ["blip2", "kosmos2", "florence2"])
-def test_tokens_without_places_are_refused_and_the_picture_itself_is_offered(name):
+@pytest.mark.parametrize("name", REFUSED)
+def test_where_tokens_have_no_places_the_vision_tower_is_looked_at(name):
+    """Grad-CAM by hand at the layer that was chosen: its last 16 or 64 tokens are patches, in rows."""
     model, call, (size,), _ = built(name)
     inputs = call([photo(*size)])
-    with pytest.raises(
-        LayerError, match=f"{REFUSED[name]} tokens for a view of {size[0]} x {size[1]} pixels"
-    ) as raised:
-        seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]))
-    assert 'method="occlusion"' in str(raised.value)
-    assert "grid=" in str(raised.value)
+    found = seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]), method="grad_cam")
+    ((layer, maps),) = found.maps.items()
+    assert found.note.startswith(f"{layer} ({maps.shape[-1]} x {maps.shape[-1]}")
+    kept = {}
+
+    def keep(_, __, output):
+        output.retain_grad()
+        kept["tokens"] = output
+
+    more = {"decoder_input_ids": torch.tensor([[2]])} if name == "florence2" else {}
+    hook = model.get_submodule(layer).register_forward_hook(keep)
+    model(**inputs, **more).logits[0, -1, 20].backward()
+    hook.remove()
+    model.zero_grad()
+    cells = maps.shape[-1]
+    patches, slopes = (tensor[:, -(cells**2) :].detach() for tensor in (kept["tokens"], kept["tokens"].grad))
+    expected = (patches * slopes.mean(1, keepdim=True)).sum(-1).reshape(1, cells, cells)
+    torch.testing.assert_close(
+        maps.reshape(expected.shape), expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_methods_of_the_tokens_refuse_tokens_without_places_and_offer_others(name):
+    model, call, (size,), _ = built(name)
+    inputs = call([photo(*size)])
+    for method in ("attention_relevance", "tam"):
+        with pytest.raises(
+            LayerError, match=f"{REFUSED[name]} tokens for a view of {size[0]} x {size[1]} pixels"
+        ) as raised:
+            seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]), method=method)
+        assert 'method="grad_cam"' in str(raised.value)
+        assert "grid=" in str(raised.value)
     options = {"window": size[0] // 2, "stride": size[0] // 2}
     explanation = seewhy.explain(model, inputs, seewhy.Token(0, of=[20, 21]), method="occlusion", **options)
     assert explanation.heatmap.shape == (1, *size)
@@ -167,3 +195,15 @@ def test_what_is_no_prompt_is_refused():
     inputs = call([photo(*size)])
     with pytest.raises(InputError, match="no picture"):
         seewhy.explain(model, {"input_ids": inputs["input_ids"]}, seewhy.Token(0))
+
+
+def test_a_layer_of_the_vision_tower_may_be_named():
+    """Its class token is left out: 4 x 4 patches follow."""
+    model, call, (size,), _ = built("llava")
+    inputs = call([photo(*size)])
+    token, layer = seewhy.Token(0, of=[20, 21]), "model.vision_tower.encoder.layers.0"
+    found = seewhy.explain(model, inputs, token, method="grad_cam", layers=layer)
+    by_hand = seewhy.explain(
+        model, inputs, token, method="grad_cam", layers=layer, grid=lambda tokens: tokens[:, 1:].mT.unflatten(2, (4, 4))
+    )
+    torch.testing.assert_close(found.maps[layer], by_hand.maps[layer])

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy.engine.session import session
-from seewhy.errors import MethodError
+from seewhy.engine.session import Session, session
+from seewhy.errors import LayerError, MethodError
 from seewhy.evidence._answer import answered
 from seewhy.evidence._recorder import Recorder
 from seewhy.evidence._sight import places, sight
@@ -25,8 +25,9 @@ class Question:
     Attributes:
         call: the prompt with its answer.
         target: the tokens that are asked about.
-        recorder: records at the layers that the tokens of the pictures go through.
-        note: which layer was chosen, and why.
+        recorder: records at the layers that the tokens of the pictures go through; at layers of the vision tower where
+            these tokens have no places, or the caller names such layers.
+        note: which layer was chosen, and why; "" where that is seen in the forward.
         photos: the pictures as the model sees them, each scaled by its own range; None where a prompt has several.
     """
 
@@ -63,13 +64,15 @@ def question(model: nn.Module, inputs: Any, target: Token, recorder: Recorder, t
         run = replace(run, call=call)
         layers, note, settings = recorder.layers, "", recorder.settings
         layered = any(method.layered for method in recorder.methods)
+        attends = any(method.attends or "readouts" in method.needs for method in recorder.methods)
+        if layered and not attends and settings.grid is None and _looks_at_the_tower(run, call, layers):
+            return Question(call, spoken, recorder, "", _photos(call))
         if layers is None:
             # what the last layer makes of a picture's tokens is read by none after it, unless a decoder does
             reached = call.layers if spoken.ahead == 0 or len(call.layers) < 2 else call.layers[:-1]
             layers = reached[-1:] if layered else call.layers[-1:]
             note = f"{layers[0]} is the last layer whose tokens of the picture the answer reads." if layered else ""
-        looks = layered or any(method.attends or "readouts" in method.needs for method in recorder.methods)
-        if looks and settings.grid is None:
+        if (layered or attends) and settings.grid is None:
             grid = places(run, call)
             if not grid.shared and any("replay" in need for method in recorder.methods for need in method.needs):
                 raise MethodError(
@@ -80,6 +83,17 @@ def question(model: nn.Module, inputs: Any, target: Token, recorder: Recorder, t
             settings = replace(settings, grid=grid.fold)
         found = Recorder(recorder.methods, run.modules(layers), settings, recorder.context)
     return Question(call, spoken, found, note, _photos(call))
+
+
+def _looks_at_the_tower(run: Session, call: Prompted, layers: tuple[str, ...] | None) -> bool:
+    """Whether the layers that the caller names are not those of the tokens; of none, whether tokens have no places."""
+    if layers is not None:
+        return not any(name.startswith(call.layers[0].rsplit(".", 2)[0]) for name in layers)
+    try:
+        places(run, call)
+    except LayerError:
+        return True
+    return False
 
 
 def _photos(call: Prompted) -> tuple[Image.Image, ...] | None:

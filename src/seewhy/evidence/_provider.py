@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seewhy.evidence._forward import Forward
     from seewhy.evidence._request import Request
 
+Start = Literal["layer", "forward", "image", "watch"]
 # (session, recorded layers by name, all that is needed of the forward) -> what is attached while it is recorded
 Watch = Callable[[Session, Mapping[str, nn.Module], Set[str]], AbstractContextManager[Any]]
 
@@ -45,7 +46,7 @@ class Provider:
     need: str
     give: Callable[[Request], Any]
     layered: bool = False
-    start: Literal["layer", "forward", "image", "watch"] = "layer"
+    start: Start = "layer"
     watch: Watch | None = None
     layers: Callable[[nn.Module], Mapping[str, nn.Module]] | None = None
     leaves: Callable[[Forward], Iterable[Tensor]] | None = None
@@ -56,7 +57,17 @@ class Provider:
 _providers: dict[str, Provider] = {}
 
 
-def provides(need: str, **options: Any) -> Callable[[Callable[[Request], Any]], Callable[[Request], Any]]:
+def provides(
+    need: str,
+    *,
+    layered: bool = False,
+    start: Start = "layer",
+    watch: Watch | None = None,
+    layers: Callable[[nn.Module], Mapping[str, nn.Module]] | None = None,
+    leaves: Callable[[Forward], Iterable[Tensor]] | None = None,
+    differentiable: bool = False,
+    keeps_graph: bool = False,
+) -> Callable[[Callable[[Request], Any]], Callable[[Request], Any]]:
     """Enter a function as the provider of `need`.
 
         @provides("edges")
@@ -65,11 +76,11 @@ def provides(need: str, **options: Any) -> Callable[[Callable[[Request], Any]], 
 
     Args:
         need: a name that methods list in their `needs`.
-        **options: see `Provider`.
+        layered, start, watch, layers, leaves, differentiable, keeps_graph: as for `Provider`.
     """
 
     def enter(function: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        _providers[need] = Provider(need, function, **options)
+        _providers[need] = Provider(need, function, layered, start, watch, layers, leaves, differentiable, keeps_graph)
         return function
 
     return enter

@@ -115,8 +115,8 @@ def _no_places(count: int, view: View) -> LayerError:
         got=f"{count} tokens for a view of {view.size[0]} x {view.size[1]} pixels, "
         f"{view.cells[0]} x {view.cells[1]} patches",
         expected="a token for each patch, or for each square of patches, as without a resampler or queries",
-        do='method="occlusion" or "eagle", which change the picture; or pass grid=, a function from the tokens '
-        "(B, L, C) of a layer to (B, C, *grid)",
+        do='method="grad_cam", which looks at the vision tower then; "occlusion" or "eagle", which change the picture; '
+        "or pass grid=, a function from the tokens (B, L, C) of a layer to (B, C, *grid)",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Readout(NamedTuple):
 
 
 @contextmanager
-def _last_vectors(run: Session, _: Mapping[str, nn.Module]) -> Iterator[list[Tensor]]:
+def _last_vectors(run: Session, _: Mapping[str, nn.Module], __: Set[str]) -> Iterator[list[Tensor]]:
     """What the head makes logits of, for every token."""
     model: Any = run.model
     found: list[Tensor] = []

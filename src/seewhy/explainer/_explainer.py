@@ -240,7 +240,9 @@ class Explainer:
         explainer = copy.copy(self)
         explainer.recorder, explainer._select, explainer.by_default = asked.recorder, logits, False
         found = explainer._each(inputs, asked.target, asked.call, None, None)
-        return Explanations({name: replace(one, note=asked.note, photos=asked.photos) for name, one in found.items()})
+        return Explanations(
+            {name: replace(one, note=asked.note or one.note, photos=asked.photos) for name, one in found.items()}
+        )
 
     def _each(
         self,
