@@ -278,3 +278,32 @@ def test_spans_of_one_name_are_one() -> None:
             saved.begin("a", "heads")
             value = value * value
     assert float(torch.autograd.grad(value, start)[0]) == 4 * 3.0**3
+
+
+class HalfHidden(nn.Module):
+    """Two branches behind one layer; one of them runs without a graph."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.seen, self.other = (nn.Conv2d(n, 4, 3, padding=1) for n in (3, 4, 4))
+        self.head, self.hidden = nn.Linear(8, 3), hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.hidden):
+            other = self.other(x).relu()
+        return self.head(torch.cat([self.seen(x).relu(), other], 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "saliency"])
+def test_a_branch_without_a_graph_counts_as_the_other_does(images: Tensor, method: str) -> None:
+    """The score still has a gradient, by the other branch: that it is not all of it is not to be seen from there."""
+    maps = []
+    for hidden in (True, False):
+        model = HalfHidden(hidden=hidden).eval()
+        layers = {"layers": "first"} if method == "grad_cam" else {}
+        for _ in range(2):  # the first time is watched
+            maps.append(next(iter(seewhy.explain(model, images, 1, method=method, **layers).maps.values())))
+    for other in maps[1:]:
+        torch.testing.assert_close(other, maps[0])

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from seewhy._torch import computes_bf16
 from seewhy._types import Ask, AskSlopes, Fold, Slopes
+from seewhy.engine.per_model import PerModel
 from seewhy.engine.replay import Lend, Memory, companions, replay, replayer, rounding, warn_of_mixing
 from seewhy.engine.session import Session, check_has_gradient
 from seewhy.engine.tape import gradients
@@ -24,6 +25,10 @@ from seewhy.errors import MethodError, ReplayWarning, warn
 from seewhy.inputs import Inputs
 
 Precision = Literal["full", "bf16"]
+
+# of a model: by shapes and limits, calls whose rows have been seen not to depend on each other, and how many rows it
+# takes, if it takes one number only
+_independent: PerModel[dict[Any, int | None]] = PerModel(dict)
 
 
 @dataclass(frozen=True)
@@ -206,9 +211,16 @@ class Probe:
 
         return lambda column: partial(ask, column)
 
-    def _rows_are_independent(self, run: Callable[[Tensor, Tensor], Tensor]) -> bool:
-        """Whether an image's scores are the same alone and beside companions; a warning if not."""
-        image = self.run.call.image[:1]
+    def _rows_are_independent(self, run: _Fitted) -> bool:
+        """Whether an image's scores are the same alone and beside companions; a warning if not.
+
+        A model that was seen to be so is so for all batches of a shape.
+        """
+        call = self.run.call
+        image, known, key = call.image[:1], _independent.of(self.run.model), (call.signature, call.batch, self.limits)
+        if key in known:
+            run.size = known[key]
+            return True
 
         def scores(rows: Tensor) -> Tensor:
             return run(rows, torch.zeros(len(rows), dtype=torch.long, device=image.device))
@@ -218,7 +230,8 @@ class Probe:
         tolerance = rounding(self.outputs, image if image.is_floating_point() else self.scores)
         if self.limits.precision == "bf16":
             tolerance = tolerance.maximum(alone.abs().max() * 2**-6)
-        if bool(((alone - self.scores[:1]).abs() > tolerance).any()):
+        steady = bool(((alone - self.scores[:1]).abs() <= tolerance).all())
+        if not steady:
             warn(
                 "the model answers otherwise to the same image when it runs again: the map may be wrong. A forward "
                 "that draws at random or counts its calls does this.",
@@ -231,6 +244,8 @@ class Probe:
             same = same and bool(((beside - alone).abs() <= tolerance).all())
         if not same:
             warn_of_mixing("the images of a batch")
+        elif steady:
+            known[key] = run.size
         return same
 
     def _collect(self, parts: Sequence[Tensor], score: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:

@@ -13,11 +13,13 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from seewhy.engine.guard import aside, guard
 from seewhy.engine.per_model import PerModel
-from seewhy.engine.tape import Tape, record
+from seewhy.engine.tape import StillRecording, Tape, record
 from seewhy.errors import InputError, ModelError
 from seewhy.hooks.wrappers import unwrap
 from seewhy.inputs import Inputs
 
+# of a model: by shapes and layers, forwards that have been seen to leave recording on
+_free: PerModel[set[Any]] = PerModel(set)
 _checked: PerModel[set[bool]] = PerModel(set)  # holds True for a model whose weights are all there
 
 
@@ -75,7 +77,11 @@ class Session:
             leaf = None if image is None else image.requires_grad_().clone()
             return self.forward(call.with_rows(Tensor.clone, leaf))
 
-        tape = record(forward, layers, from_start=from_start or from_input)
+        known, key = _free.of(self.model), (call.signature, from_input, *layers)
+        held = None if key in known else StillRecording()
+        tape = record(forward, layers, held, from_start=from_start or from_input)
+        if held is not None and not held.helped:
+            known.add(key)
         return Tape(tape.outputs, tape.activations, image)
 
     @contextmanager

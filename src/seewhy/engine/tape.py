@@ -131,23 +131,33 @@ def _positive(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     return tuple(None if grad is None else grad.clamp(min=0) for grad in grads)
 
 
-def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_start: bool = False) -> Tape:
+def record(
+    forward: Callable[[], Any],
+    layers: Mapping[str, nn.Module],
+    held: StillRecording | None,
+    *,
+    from_start: bool = False,
+) -> Tape:
     """Run `forward` once, without a graph up to the first of `layers` that returns, and with one from there on.
 
     What a layer returned is kept as a private copy, and a copy of that goes on into the model: no in-place operation,
     before or after, reaches what was kept. Where a layer returned its own input, and the model then wrote to it, a
     second run keeps these one tensor: what was kept is written there, in a graph that holds the whole forward. The
-    parameters' `requires_grad` flags change nothing, nor does a `no_grad` or `inference_mode` inside the model: it is
-    run again with recording held on, in which it may do with tensors what it may do without a graph, `numpy()` say.
-    A layer that did not run is absent from the tape. Call it inside `guard`.
+    parameters' `requires_grad` flags change nothing, nor does a `no_grad` or `inference_mode` inside the model, nor
+    that it does with tensors what it may do without a graph, `numpy()` say: `held` sees to that. A layer that did not
+    run is absent from the tape. Call it inside `guard`.
 
     Args:
         forward: runs the model.
         layers: the layers to record, by name.
+        held: holds recording on; None for a model that has been seen to do without, which is helped if it does not now.
         from_start: record all of it, for gradients of the input, or of anything else that `forward` makes a leaf.
     """
     aliases = Aliases()
-    tape = None if from_start else _without_help(forward, layers, aliases)
+    if held is not None:
+        tape: Tape | None = _run(forward, layers, held, aliases, recording=from_start)
+    else:
+        tape = _without_help(forward, layers, aliases, from_start)
     if tape is None:
         tape = _run(forward, layers, StillRecording(), aliases := Aliases(), recording=from_start)
     if aliases.written:
@@ -155,16 +165,18 @@ def record(forward: Callable[[], Any], layers: Mapping[str, nn.Module], *, from_
     return tape
 
 
-def _without_help(forward: Callable[[], Any], layers: Mapping[str, nn.Module], aliases: Aliases) -> Tape | None:
-    """The tape of a run that nothing watches; None where part of the model runs under its own `no_grad`."""
+def _without_help(
+    forward: Callable[[], Any], layers: Mapping[str, nn.Module], aliases: Aliases, from_start: bool
+) -> Tape | None:
+    """The tape of a run that nothing watches; None where the model turned recording off after all."""
     try:
-        tape = _run(forward, layers, None, aliases)
+        tape = _run(forward, layers, None, aliases, recording=from_start)
     except RuntimeError as error:
         if any(part in str(error) for part in _OF_RECORDING):
             return None
         raise
     recorded = any(output.requires_grad for output in tensors(tape.outputs))
-    return tape if recorded or not tape.activations else None
+    return tape if recorded or not (tape.activations or from_start) else None
 
 
 # what torch says to code that does with a tensor in a graph what only others can take
@@ -284,7 +296,6 @@ def _put(activation: Tensor, kept: Tensor) -> None:
     activation.grad_fn  # noqa: B018  # a view looks up its place in the graph when asked, and remembers the version
 
 
-# what only tensors without a graph can
 class Latest(saved_tensors_hooks):
     """While it is on, a graph keeps its tensors from the last span of each kind on; those before are let go.
 
@@ -314,6 +325,7 @@ class Latest(saved_tensors_hooks):
         return saved
 
 
+# what only tensors without a graph can
 _WITHOUT_A_GRAPH = frozenset((Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, Tensor.__dlpack__))
 
 
@@ -321,15 +333,21 @@ class StillRecording(TorchFunctionMode):
     """Once recording is on, a model's own `no_grad` or `inference_mode` does not turn it off.
 
     What needs tensors without a graph gets them. Costs a Python call per operation.
+
+    Attributes:
+        helped: whether the model would have turned recording off, or could not have run in it.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.helped = False
         self._recording = False
         self._left = ExitStack()  # of blocks of `inference_mode`, each by a block of ours inside it
 
     def __enter__(self) -> Self:
+        enabled = torch.is_grad_enabled()
         self._left.enter_context(torch.inference_mode(False))  # the last to end: it puts back what all others change
+        torch.set_grad_enabled(enabled)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -349,14 +367,18 @@ class StillRecording(TorchFunctionMode):
         if not self._recording:
             return func(*args, **kwargs)
         if torch.is_inference_mode_enabled():
+            self.helped = True
             self.begin()
         if func is _torch.set_grad_enabled:
+            self.helped = self.helped or not args[0]
             args = (True,)
         elif func in _WITHOUT_A_GRAPH:
+            self.helped = True
             args = (args[0].detach(), *args[1:])
         try:
             return func(*args, **kwargs)
         except RuntimeError as error:
+            self.helped = True
             if "nference tensors" in str(error):  # made before recording began: copies can be in a graph
                 return func(*rebuild(args, _ordinary), **rebuild(kwargs, _ordinary))
             if "leaf Variable" in str(error):  # it writes to a weight, as it may where nothing is recorded

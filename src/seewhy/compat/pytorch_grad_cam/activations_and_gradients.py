@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.engine.session import session
-from seewhy.engine.tape import record
+from seewhy.engine.tape import StillRecording, record
 from seewhy.hooks.nested import rebuild, tensors
 from seewhy.hooks.select import check_ran, find
 from seewhy.hooks.wrappers import unwrap
@@ -57,7 +57,7 @@ class ActivationsAndGradients:
         from_start = any(tensor.requires_grad for tensor in tensors(x))
         self._watching = True
         try:
-            tape = record(forward, layers, from_start=from_start)
+            tape = record(forward, layers, StillRecording(), from_start=from_start)
         finally:
             self._watching = False
         check_ran(layers, [label.name for label in tape.activations])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.methods.attention.given import Layers, Map, Places, Readings, read
@@ -70,10 +72,13 @@ def attention_relevance(attentions: Layers, attention_gradients: Layers, reading
     what is read: of a class token's row it touches no patch, and otherwise it is the same for all.
     """
     gained = None  # R - I
-    for attention, gradient in zip(attentions, attention_gradients, strict=True):
-        positive = (gradient * attention).clamp(min=0).mean(1)
+    for positive in map(_gain, attentions, attention_gradients):  # one layer's attention in memory at a time
         passed = positive if gained is None else positive + positive @ gained
         squares = passed.shape[1] == passed.shape[2]
         gained = passed if gained is None or not squares else gained + passed
     assert gained is not None
     return places(read(readings[-1], gained))
+
+
+def _gain(attention: Float[Tensor, "B heads n m"], gradient: Float[Tensor, "B heads n m"]) -> Float[Tensor, "B n m"]:
+    return (gradient * attention).clamp_(min=0).mean(1)
