@@ -49,7 +49,9 @@ def page(models: Sequence[Loaded]) -> Any:
         place = gr.State(None)  # a click
         with gr.Row():
             with gr.Column(scale=1):
-                model = gr.Dropdown(list(at), value=first.loaded.name, label="Model", visible=len(at) > 1)
+                model = gr.Dropdown(
+                    list(at), value=first.loaded.name, label="Model", visible=len(at) > 1, elem_id="model"
+                )
                 photo = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Photograph", elem_id="photo")
                 gr.Examples([[str(path)] for path in _samples()], inputs=[photo], label="or one of these")
                 likely = gr.Label(label="What the model sees", num_top_classes=5, elem_id="likely")
