@@ -43,6 +43,11 @@ def marks() -> Subject:
     return _of_case("vit")
 
 
+def small() -> Subject:
+    """Such a scene, and a small ResNet that has learnt them: for what would take minutes on the photograph."""
+    return _of_case("resnet")
+
+
 def boxes() -> Subject:
     """A scene of shapes, and the detector that has learnt them."""
     return _of_case("detector", seewhy.Box())
@@ -62,6 +67,7 @@ def words() -> Subject:
 
 OTHERS: dict[str, Callable[[], Subject]] = {  # than the photograph
     **{name: marks for name, found in seewhy.methods.available().items() if found.attends},
+    "poly_cam": small,
     "d_rise": boxes,
     "tam": words,
     "eagle": words,
@@ -78,14 +84,14 @@ CHEAPER: dict[str, dict[str, Any]] = {  # than by default: what would take minut
     "ss_cam": _EARLIER | {"samples": 1},
     "is_cam": _EARLIER | {"steps": 2},
     "gscore_cam": {"channels": 60},
-    "poly_cam": {"layers": ("blocks.2", "blocks.4"), "variant": "+"},
     "opti_cam": {"steps": 30},
-    "lime": {"samples": 200},
-    "kernel_shap": {"samples": 200},
-    "rise": {"masks": 300},
+    "lime": {"samples": 120},
+    "kernel_shap": {"samples": 120},
+    "rise": {"masks": 150},
+    "occlusion": {"window": 32, "stride": 32},
     "d_rise": {"masks": 1000},
-    "sobol": {"designs": 4},
-    "hsic": {"samples": 200},
+    "sobol": {"designs": 2},
+    "hsic": {"samples": 150},
 }
 
 

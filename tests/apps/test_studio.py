@@ -213,6 +213,10 @@ def test_limits_of_a_server_and_what_one_person_sees_and_leaves(
         one, other = (Client(place, verbose=False, download_files=False) for _ in range(2))
         before = {path for path in cache.rglob("*") if path.is_file()}
         uploaded = handle_file(str(picture))
+        (tmp_path / "words.png").write_text("no picture at all")
+        wrong = handle_file(str(tmp_path / "words.png"))
+        with pytest.raises(Exception, match=r"^words\.png: is not a picture in any of the formats"):
+            one.predict("marks", wrong, None, ["grad_cam"], AUTO, None, False, "", 0.5, api_name="/explain")
         one.predict("marks", uploaded, None, ["grad_cam"], AUTO, None, False, "", 0.5, api_name="/explain")
         assert "grad_cam" in one.predict("marks", api_name="/judge")
         with pytest.raises(Exception, match="there is no map yet"):
@@ -337,11 +341,12 @@ def test_other_models_and_all_files_in_a_browser(tmp_path: Path) -> None:
     with browsed([marks, segmenter(), detector(), words()]) as page:
         gallery = page.locator("#gallery")
         page.locator("#photo input[type=file]").set_input_files(str(tmp_path / "words.png"))
-        page.get_by_text("cannot be opened").or_(page.get_by_text("Invalid image")).first.wait_for()
+        page.get_by_text("words.png: is not a picture in any of the formats").first.wait_for()
         page.screenshot(path=str(tmp_path / "no-picture.png"))
         page.reload()
         page.locator("#photo input[type=file]").set_input_files(str(tmp_path / "photo.png"))
         page.locator("#likely").get_by_text("mark").first.wait_for()
+        page.locator("#target input").click()
         page.locator("#target input").fill("ark 4")
         page.get_by_role("option", name="mark 4").first.click()
         choose(page, "layer", "layer3")
