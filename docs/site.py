@@ -32,9 +32,9 @@ hide: [toc]
 
 "Tiger cat" in the same photograph, by each method, on the network that `seewhy.load()` brings. What cannot explain that
 has a scene, and a small model that has learnt it: methods of attention a ViT, `d_rise` a detector, `tam` and `eagle` a
-language model; so has `poly_cam`, which would take minutes. All were drawn as this page was built. The options below a
-picture are what was asked beside the defaults, so that it takes seconds. A picture that looks well need not be right:
-the [cards](cards.md) say how well each method lies on the evidence, where that is known.
+language model. So have `vit_cx` and `poly_cam`, which would take minutes. All were drawn as this page was built. The
+options below a picture are what was asked beside the defaults, so that it takes seconds. A picture that looks well need
+not be right: the [cards](cards.md) say how well each method lies on the evidence, where that is known.
 """
 REFERENCE = {
     "explain": ("Explaining", ["seewhy.explainer.explain", "seewhy.explainer.Explainer", "seewhy.explainer.concepts"]),

@@ -68,6 +68,7 @@ def words() -> Subject:
 OTHERS: dict[str, Callable[[], Subject]] = {  # than the photograph
     **{name: marks for name, found in seewhy.methods.available().items() if found.attends},
     "poly_cam": small,
+    "vit_cx": marks,
     "d_rise": boxes,
     "tam": words,
     "eagle": words,
