@@ -53,7 +53,7 @@ def test_photographs_with_several_methods_and_their_audit(photos):
     assert [float(card["data-score"]) for card in found] == pytest.approx(expected.scores.tolist(), abs=1e-4)
     audit = json.loads(Path("why.json").read_text())
     assert audit["weights sha256"] == seewhy.models.fingerprint.weights_hash(small.net())
-    assert audit["target"] == "the predicted class"
+    assert (audit["target"], audit["seed"]) == ("the predicted class", 0)
     assert [row["method"] for row in audit["maps"]] == ["grad_cam", "layer_cam"]
     assert {row["method"] for row in audit["evaluation"]} == {"grad_cam", "layer_cam", "random", "centre"}
     assert [row["p, grad_cam"] for row in audit["photographs"]] == [
