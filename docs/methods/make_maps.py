@@ -90,7 +90,7 @@ CHEAPER: dict[str, dict[str, Any]] = {  # than by default: what would take minut
     "kernel_shap": {"samples": 120},
     "rise": {"masks": 150},
     "occlusion": {"window": 32, "stride": 32},
-    "d_rise": {"masks": 500},
+    "d_rise": {"masks": 300},
     "sobol": {"designs": 2},
     "hsic": {"samples": 150},
 }
