@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allocator import KEEPS_BUFFERS
+from machine import hardware
 
 BATCH, TARGETS = 16, 10
 
@@ -163,12 +164,8 @@ def _in_process(arguments: list[str], environment: dict[str, str]) -> object:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def hardware(device: str) -> str:
-    """The machine in a line."""
-    import torch
-
-    names = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{names[0]}, {torch.get_num_threads()} threads"
+def surroundings(device: str) -> str:
+    """The machine, and what runs on it, in a line."""
     packages = ("torch", "torchvision", "grad-cam", "torchcam", "captum")
     versions = []
     for package in packages:
@@ -176,7 +173,7 @@ def hardware(device: str) -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return f"{where}; Python {platform.python_version()}, {', '.join(versions)}"
+    return f"{hardware(device)}; Python {platform.python_version()}, {', '.join(versions)}"
 
 
 def main() -> None:
@@ -199,7 +196,7 @@ def main() -> None:
     lines = [
         f"resnet50, {BATCH} images of 224x224, float32, layer4; median of {options.rounds} interleaved rounds.",
         "",
-        hardware(options.device),
+        surroundings(options.device),
         "",
         "| | seconds | time / plain inference | peak memory above the model |",
         "|---|---:|---:|---:|",

@@ -8,8 +8,6 @@ benchmarks/results/hooks.md.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 from allocator import keep_buffers
+from machine import hardware, load
 from torchvision.models import resnet50
 
 import seewhy
@@ -93,15 +92,6 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def hardware(device: str) -> str:
-    """The processor or accelerator in words."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
@@ -113,11 +103,11 @@ def main() -> None:
     rows = measure(options.rounds, options.batch, options.size, options.device)
     costs = {name: rows[f"capture: {name}"][2] for name in REDUCTIONS}
     verdicts = (f"{name} {cost:.3f} ({'kept' if cost <= ALLOWED else 'NOT KEPT'})" for name, cost in costs.items())
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    busy = f", {load()}" if load() else ""
     text = [
         "# Capturing every layer of resnet50",
         "",
-        f"{options.batch} images of {options.size}x{options.size}, {hardware(options.device)}{load}; "
+        f"{options.batch} images of {options.size}x{options.size}, {hardware(options.device)}{busy}; "
         f"torch {torch.__version__}; {options.rounds} interleaved rounds.",
         "",
         "| | seconds, median | time / plain forward, median | quartiles |",

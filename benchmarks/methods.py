@@ -26,6 +26,7 @@ import torch
 import torchcam.methods
 import torchvision
 from allocator import keep_buffers
+from machine import hardware
 from pytorch_grad_cam.ablation_layer import AblationLayer
 from torch import Tensor, nn
 
@@ -322,7 +323,7 @@ def beside_captum(image: Tensor, repeats: int) -> str:
     head = ("method", "options", "ms", "captum / seewhy", "differs, of the largest value")
     return f"""{SECTION}
 
-{hardware()}; {NETWORK}, random weights, one image of
+{surroundings()}; {NETWORK}, random weights, one image of
 {image.shape[-2]} x {image.shape[-1]}; medians of {repeats} rounds, each pair in turn, in processor
 time, which other processes do not add to. captum {captum.__version__}.
 
@@ -339,14 +340,9 @@ def table(head: Row, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def hardware() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{cpu} ({capability}), {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()}"
+def surroundings() -> str:
+    """The machine, and what runs on it."""
+    return f"{hardware()}, torch {torch.__version__}, {platform.system()}"
 
 
 def main() -> None:
@@ -390,7 +386,7 @@ def main() -> None:
     )
     text = f"""# What each method costs
 
-{hardware()}; {NETWORK} unless another is named, random
+{surroundings()}; {NETWORK} unless another is named, random
 weights, {size} x {size}; medians of {arguments.repeats} rounds, all in turn.
 Ratios above 1 say how many times longer the peer takes; beside each the largest difference of the maps in [0, 1]. Where
 it is large, tests/methods/test_peers*.py say why. {time.perf_counter() - start:.0f} s in all.

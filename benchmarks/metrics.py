@@ -12,7 +12,6 @@ number. Where quantus fails with today's NumPy or with colours, it is mended for
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 import warnings
@@ -29,6 +28,7 @@ import quantus
 import torch
 import torchvision
 from allocator import keep_buffers
+from machine import hardware
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import Tensor, nn
 
@@ -375,13 +375,10 @@ def table(rows: list[Row], images: int, repeats: int) -> str:
     return "\n".join(lines)
 
 
-def hardware() -> str:
-    """The processor and what of it counts here."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next((line.partition(": ")[2] for line in info.splitlines() if "model name" in line), platform.processor())
-    sets = [word for flag, word in (("avx512_bf16", "AVX512-BF16"), ("avx2", "AVX2")) if f" {flag} " in info]
+def surroundings() -> str:
+    """The machine, and what runs on it."""
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "quantus", "captum", "grad-cam"))
-    return f"{name} ({sets[0] if sets else 'neither AVX2 nor AVX512'}), {torch.get_num_threads()} threads; {packages}"
+    return f"{hardware()}; {packages}"
 
 
 def main() -> None:
@@ -403,7 +400,7 @@ def main() -> None:
             "# What each metric costs",
             "",
             f"resnet18 with random weights, {options.images} images of {options.side} x {options.side}, float32;",
-            f"medians of {options.repeats} rounds, all in turn. {hardware()}.",
+            f"medians of {options.repeats} rounds, all in turn. {surroundings()}.",
             "`runs`: how often the model scores each image. Ratios above 1 say how many times longer the peer takes.",
             "",
             "## With as many runs of the model",

@@ -26,7 +26,7 @@ import pytorch_grad_cam
 import pytorch_grad_cam.metrics.road
 import torch
 import torchvision
-from cost import hardware, peak
+from cost import peak, surroundings
 from torch import Tensor, nn
 
 import seewhy.compat.pytorch_grad_cam
@@ -138,7 +138,7 @@ def main() -> None:
         f"median of {options.rounds} interleaved rounds. ScoreCAM, AblationCAM, SESS (two scales) and "
         "ROADMostRelevantFirst: one image.",
         "",
-        hardware("cpu"),
+        surroundings("cpu"),
         "",
         "| | grad-cam, s | seewhy, s | times faster | grad-cam, peak | seewhy, peak | difference | `upstream_exact` |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

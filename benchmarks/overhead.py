@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import platform
 import statistics
 import sys
@@ -24,10 +23,10 @@ from pathlib import Path
 
 import torch
 from allocator import keep_buffers
+from machine import hardware, in_turn, load
 from torch import nn
 
 import seewhy
-from seewhy._torch import computes_bf16
 from seewhy.engine.guard import guard
 
 RESULTS = Path(__file__).parent / "results" / "overhead.md"
@@ -96,17 +95,9 @@ def ways(model: nn.Module, layer: str, images: torch.Tensor) -> dict[str, Callab
     return found
 
 
-def in_turn(table: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    """The median seconds of each way over interleaved rounds; two rounds before them warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in table}
-    names = list(table)
-    for number in range(-2, rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:  # none always after the same one
-            start = _now(device)
-            table[name]()
-            if number >= 0:
-                seconds[name].append(_now(device) - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+def medians(table: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """The median seconds of each way over interleaved rounds."""
+    return {name: statistics.median(taken) for name, taken in in_turn(table, rounds, partial(_now, device)).items()}
 
 
 def guards(device: str) -> dict[str, float]:
@@ -120,7 +111,7 @@ def guards(device: str) -> dict[str, float]:
             with guard(model), torch.no_grad():
                 model(torch.zeros(1, 3, side, side, device=device))
             table[f"{name}, in {'train' if mode else 'eval'} mode"] = partial(_guarded, model)
-    return in_turn(table, GUARDS, device)
+    return medians(table, GUARDS, device)
 
 
 def _guarded(model: nn.Module) -> None:
@@ -132,18 +123,6 @@ def _now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def hardware(device: str) -> str:
-    """The processor or accelerator in words, and which instructions for bfloat16 the former has."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    capability = torch.backends.cpu.get_cpu_capability()
-    if computes_bf16(torch.device("cpu")):
-        capability += "-BF16"
-    return f"{names[0] if names else platform.processor()} ({capability}), {torch.get_num_threads()} threads"
 
 
 def main() -> None:
@@ -160,17 +139,17 @@ def main() -> None:
     rows = {}
     for name, model, layer, side in cases():
         images = torch.randn(1, 3, side, side, device=options.device)
-        rows[name] = in_turn(ways(model.to(options.device), layer, images), options.rounds, options.device)
+        rows[name] = medians(ways(model.to(options.device), layer, images), options.rounds, options.device)
     columns = list(next(iter(rows.values())))
     libraries = ("torchvision", "torchcam", "captum", "grad-cam")
     versions = ", ".join(f"{library} {importlib.metadata.version(library)}" for library in libraries)
-    load = f"load average {os.getloadavg()[0]:.1f}; " if hasattr(os, "getloadavg") else ""
+    busy = f"{load()}; " if load() else ""
     text = [
         "# What a call costs beside the model",
         "",
         f"Grad-CAM of one image, milliseconds: medians of {options.rounds} interleaved rounds in one process.",
         "",
-        f"{hardware(options.device)}; {load}Python {platform.python_version()}, torch {torch.__version__}, {versions}.",
+        f"{hardware(options.device)}; {busy}Python {platform.python_version()}, torch {torch.__version__}, {versions}.",
         "",
         f"| | {' | '.join(columns)} |",
         f"|---|{'---:|' * len(columns)}",

@@ -1,7 +1,7 @@
 """What the site has beside the pages that lie here.
 
-Tutorials run as they are built, the gallery, the reference, the measured tables, the changelog, llms.txt. mkdocs calls
-these functions; nothing is written into the source tree.
+Tutorials run as they are built, a picture of every method's map for the gallery and the cards, the reference, the
+measured tables, the changelog, llms.txt. mkdocs calls these functions; nothing is written into the source tree.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import os
 import posixpath
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = map(str, (ROOT, ROOT / "docs", ROOT / "docs" / "methods"))  # tests: scenes, and models that know them
+import make_cards  # noqa: E402
+import make_maps  # noqa: E402
 import notebooks  # noqa: E402
+
+from seewhy import methods  # noqa: E402
 
 _GALLERY = """---
 hide: [toc]
@@ -25,10 +30,11 @@ hide: [toc]
 
 # Gallery
 
-"Tiger cat" in the same photograph, by each method at its own layers, on the network that `seewhy.load()` brings. What
-cannot explain that has a scene, and a small model that has learnt it: methods of attention a ViT, `d_rise` a detector,
-`tam` and `eagle` a language model. `python docs/methods/make_gallery.py` draws them. A picture that looks well need not
-be right: the [cards](cards.md) say how well each method lies on the evidence, where that is known.
+"Tiger cat" in the same photograph, by each method, on the network that `seewhy.load()` brings. What cannot explain that
+has a scene, and a small model that has learnt it: methods of attention a ViT, `d_rise` a detector, `tam` and `eagle` a
+language model. So have `vit_cx` and `poly_cam`, which would take minutes. All were drawn as this page was built. The
+options below a picture are what was asked beside the defaults, so that it takes seconds. A picture that looks well need
+not be right: the [cards](cards.md) say how well each method lies on the evidence, where that is known.
 """
 REFERENCE = {
     "explain": ("Explaining", ["seewhy.explainer.explain", "seewhy.explainer.Explainer", "seewhy.explainer.concepts"]),
@@ -46,7 +52,7 @@ REFERENCE = {
     "models": ("Models", ["seewhy.models"]),
     "errors": ("Errors", ["seewhy.errors"]),
 }
-RUN = os.environ.get("SEEWHY_DOCS_RUN", "1") != "0"  # 0: tutorials without outputs, for a quick look
+RUN = os.environ.get("SEEWHY_DOCS_RUN", "1") != "0"  # 0: tutorials without outputs, no maps, for a quick look
 _TABLES = re.compile(r"\]\((?:\.\./)*benchmarks/results/")
 
 
@@ -66,7 +72,7 @@ def on_files(files: Files, config: Any) -> Files:
     generated |= {f"tables/{path.name}": path.read_text() for path in _tables()}
     generated["changelog.md"] = (ROOT / "CHANGELOG.md").read_text()
     generated["methods/gallery.md"] = _gallery()
-    pictures: dict[str, bytes] = {}
+    pictures = {_place(name): make_maps.drawn(name) for name in _maps()}
     for path in notebooks.TUTORIALS.glob("*.ipynb"):
         text, drawn = notebooks.page(path) if RUN else notebooks.plain(path)
         generated[f"tutorials/{path.stem}.md"] = text
@@ -78,8 +84,25 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to the measured tables, which lie outside `docs`, lead to their copies on the site."""
+    """Cards with their pictures; links to the measured tables, which lie outside `docs`, lead to their copies here."""
+    if page.file.src_uri == "methods/cards.md":
+        markdown = make_cards.cards({name: _shown(name) for name in _maps()})
     return _TABLES.sub(f"]({'../' * page.file.src_uri.count('/')}tables/", markdown)
+
+
+def _maps() -> list[str]:
+    """The methods whose maps are drawn."""
+    return list(methods.available()) if RUN else []
+
+
+def _place(name: str) -> str:
+    return f"methods/maps/{name}.jpg"
+
+
+def _shown(name: str) -> str:
+    """A method's map as Markdown, with what was asked beside the defaults."""
+    asked = f"\n\n*Drawn with {told}.*" if (told := make_maps.told(name)) else ""
+    return f"![The map of {name}](maps/{name}.jpg){asked}"
 
 
 def _tables() -> list[Path]:
@@ -87,11 +110,10 @@ def _tables() -> list[Path]:
 
 
 def _gallery() -> str:
-    """Every method's map of the same photograph, as `docs/methods/make_gallery.py` drew it."""
-    drawn = sorted((ROOT / "docs" / "images" / "methods").glob("*.jpg"))
+    """Every method's map of the same photograph."""
     cells = "\n".join(
-        f"- ![The map of {path.stem}](../images/methods/{path.name})\n\n    [`{path.stem}`](cards.md#{path.stem})\n"
-        for path in drawn
+        textwrap.indent(f"{_shown(name)}\n\n[`{name}`](cards.md#{name})\n", "    ").replace("    ", "-   ", 1)
+        for name in _maps()
     )
     return f'{_GALLERY}\n<div class="grid cards" markdown>\n\n{cells}\n</div>\n'
 

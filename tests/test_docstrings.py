@@ -1,9 +1,11 @@
-"""The docstrings of what is public: each parameter is named, and what is returned is said."""
+"""The docstrings of what is public: each parameter is named, what is returned is said, and what is raised."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
@@ -11,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from seewhy import errors
 
 # What the reference of the site shows, and what its pages import. The callbacks of `integrations.lightning` and
 # `integrations.transformers` are left out: their libraries take seconds to import.
@@ -91,6 +95,17 @@ def named(lines: list[str]) -> set[str]:
     return {name.lstrip("*") for entry in entries for name in entry.split(", ")}
 
 
+def raised(thing: Any) -> set[str]:
+    """The errors of the library that a function's own body raises, or that of what makes a class's instances."""
+    if inspect.isclass(thing):
+        thing = vars(thing).get("__post_init__") or vars(thing).get("__init__")
+    if not hasattr(thing, "__code__") or thing.__code__.co_filename == "<string>":  # none, or a dataclass's
+        return set()
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(thing))))
+    made = [node.exc.func for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+    return {part for call in made for part in ast.unparse(call).split(".") if isinstance(vars(errors).get(part), type)}
+
+
 def gaps(thing: Any) -> list[str]:
     """What a docstring does not say, or says of a parameter that there is not."""
     text = inspect.getdoc(thing) or ""
@@ -106,6 +121,7 @@ def gaps(thing: Any) -> list[str]:
     fields = named(said.get("Attributes", [])) if inspect.isclass(thing) else set()
     found = [f"{name} is not under Args" for name in wanted if name not in known | fields]
     found += [f"there is no parameter {name}" for name in sorted(known - parameters.keys())]
+    found += [f"{name} is not under Raises" for name in sorted(raised(thing) - named(said.get("Raises", [])))]
     if not inspect.isclass(thing) and inspect.signature(thing).return_annotation not in NOTHING:
         found += [] if said.get("Returns") or said.get("Yields") else ["no Returns"]
     return found
@@ -140,6 +156,16 @@ def test_a_gap_is_found() -> None:
             other: no parameter.
         """
 
+    def raising() -> None:
+        """Raises.
+
+        Raises:
+            MethodError: always.
+        """
+        if raising:
+            raise errors.MethodError("no.")
+        raise errors.InputError("no.")
+
     def bare() -> None:
         pass
 
@@ -148,4 +174,5 @@ def test_a_gap_is_found() -> None:
 
     assert gaps(whole) == gaps(Child) == []
     assert gaps(wrong) == ["one is not under Args", "there is no parameter other", "no Returns"]
+    assert gaps(raising) == ["InputError is not under Raises"]
     assert gaps(bare) == ["no docstring"]

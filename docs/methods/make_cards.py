@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,8 +24,8 @@ Which method to take when is told in [methods.md](../methods.md).
 
 "On the evidence" is measured on scenes whose evidence is known: the average precision of the heatmap against the true
 marks, with the method's own layers, over the [models of the table](../../benchmarks/results/truth.md) that it can
-explain. Chance has 0.07. The pictures are of one photograph, or of a scene where a method cannot explain that:
-`python docs/methods/make_gallery.py` draws them.
+explain. Chance has 0.07. On the site that `make docs` builds each card has the method's map of one photograph, or of a
+scene where the method cannot explain that.
 """
 _DOCS = Path(__file__).parent.parent
 _NAMES = {"plain": "plain CNN", "resnet": "ResNet", "mobilenet": "MobileNetV2", "convnext": "ConvNeXt", "vit": "ViT"}
@@ -39,12 +39,13 @@ _FUSED = {
 }
 
 
-def cards() -> str:
-    """All cards, in the order of the registry."""
-    return "\n".join([_HEAD, *map(card, methods.available().values())])
+def cards(pictures: Mapping[str, str] | None = None) -> str:
+    """All cards, in the order of the registry, with pictures by the names of their methods."""
+    shown = pictures or {}
+    return "\n".join([_HEAD, *(card(method, shown.get(name, "")) for name, method in methods.available().items())])
 
 
-def card(method: Method) -> str:
+def card(method: Method, picture: str = "") -> str:
     """The card of one method, as Markdown."""
     rows = {
         "Cost": method.cost,
@@ -57,9 +58,8 @@ def card(method: Method) -> str:
     }
     heads = [f"| Source | {_linked(method.source)} |", "|---|---|"]
     table = "\n".join([*heads, *(f"| {name} | {text} |" for name, text in rows.items())])
-    drawn = _DOCS / "images" / "methods" / f"{method.name}.jpg"
-    picture = f"![The map of {method.name}](../images/methods/{drawn.name})\n\n" if drawn.exists() else ""
-    return f"## {method.name}\n\n{_described(method)}\n\n{picture}{table}\n"
+    parts = filter(None, (f"## {method.name}", _described(method), picture, table))
+    return "\n\n".join(parts) + "\n"
 
 
 def _linked(source: str) -> str:

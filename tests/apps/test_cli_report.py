@@ -53,7 +53,7 @@ def test_photographs_with_several_methods_and_their_audit(photos):
     assert [float(card["data-score"]) for card in found] == pytest.approx(expected.scores.tolist(), abs=1e-4)
     audit = json.loads(Path("why.json").read_text())
     assert audit["weights sha256"] == seewhy.models.fingerprint.weights_hash(small.net())
-    assert audit["target"] == "the predicted class"
+    assert (audit["target"], audit["seed"]) == ("the predicted class", 0)
     assert [row["method"] for row in audit["maps"]] == ["grad_cam", "layer_cam"]
     assert {row["method"] for row in audit["evaluation"]} == {"grad_cam", "layer_cam", "random", "centre"}
     assert [row["p, grad_cam"] for row in audit["photographs"]] == [
@@ -170,6 +170,16 @@ def test_the_page_is_sorted_and_filtered_in_a_browser(photos, tmp_path):
         page.select_option("#only", "")
         page.fill("#text", photos[0].name)
         assert shown("name") == [photos[0].name]
+
+        def colour(place, kind):
+            return page.locator(place).first.evaluate("(one, kind) => getComputedStyle(one)[kind]", kind)
+
+        page.emulate_media(color_scheme="dark")
+        assert (colour(".card", "backgroundColor"), colour("dd", "color")) == ("rgb(30, 30, 36)", "rgb(236, 236, 241)")
+        page.emulate_media(color_scheme="dark", media="print")  # on paper all is as in the light
+        assert (colour(".card", "backgroundColor"), colour("dd", "color")) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
+        assert page.locator("#controls").is_hidden()
+        assert page.locator("img").evaluate_all("all => all.every(one => one.complete && one.naturalWidth > 0)")
         browser.close()
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
 

@@ -10,13 +10,16 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import seewhy
+from seewhy.apps.cli import app
 from seewhy.errors import InputError
 from seewhy.jobs import sink
 from seewhy.jobs.measures import border
 from seewhy.models import Loaded
 from tests.jobs.small import PREPROCESS, picture, run
+from tests.render.test_report import Page
 from tests.truth import scenes
 
 
@@ -106,6 +109,20 @@ def test_groups_of_alike_maps_are_found(made):
     assert set(clusters[2].table["key"]) == wanted
     assert clusters[2].share == pytest.approx(12 / 62)
     assert [len(group.table) for group in table.clusters("cat", 2)] != [30, 20, 12]
+
+
+def test_a_report_shows_the_groups_and_the_mean_of_each_class(made, tmp_path):
+    maps = [at(4, 4, number) for number in range(20)] + [at(0, 0, number) for number in range(20, 32)]
+    made(maps, ["cat"] * 32)
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "why"), "--out", str(tmp_path / "why.html")])
+    assert result.exit_code == 0, result.output
+    texts = Page(tmp_path / "why.html").texts
+    assert [text for text in texts if text.startswith(("cat, ", "20 maps", "12 maps"))] == [
+        "cat, 32 images",
+        "20 maps, 62%",
+        "12 maps, 38%",
+    ]
+    assert "Groups of alike maps: cat" in texts
 
 
 def test_suspects(made):

@@ -87,6 +87,13 @@ def test_an_audit_is_a_table_and_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "why.json.part").exists()
 
 
+def test_a_digest_in_an_audit_may_go_on_in_the_next_line_and_no_fact_is_code(tmp_path: Path) -> None:
+    facts = {"weights": "0123456789abcdef" * 4, "file": "<b>&.png"}
+    text = report(explanation(), tmp_path / "why.html", audit=facts).read_text()
+    assert "<td>0123456789abcdef01234567<wbr>89abcdef0123456789abcdef<wbr>0123456789abcdef</td>" in text
+    assert "<td>&lt;b&gt;&amp;.png</td>" in text
+
+
 @pytest.mark.parametrize(
     ("given", "name", "options", "message"),
     [

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from html import escape
@@ -219,7 +220,7 @@ def _drawn(card: _Card, number: int) -> str:
     }  # fmt: skip
     attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
     pictures = "".join(
-        f'<figure><img src="{_inline(picture)}" alt="{escape(f"{caption} of {card.name}")}" loading="lazy">'
+        f'<figure><img src="{_inline(picture)}" alt="{escape(f"{caption} of {card.name}")}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, picture in card.pictures
     )
@@ -276,7 +277,12 @@ def _value(value: Any) -> str:
         return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value))
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else _breakable(str(value))
+
+
+def _breakable(text: str) -> str:
+    """Text in which what is long and has no spaces, a digest or a path, may go on in the next line."""
+    return re.sub(r"\S+", lambda word: "<wbr>".join(map(escape, re.findall(".{1,24}", word[0]))), text)
 
 
 def _small(picture: Image.Image) -> Image.Image:

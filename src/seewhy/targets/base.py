@@ -52,6 +52,9 @@ class BaseTarget(ABC):
 
         Returns:
             (B,), or (B, T) where T questions are asked about each image.
+
+        Raises:
+            TargetError: where the outputs are none that it can be asked of.
         """
 
     def resolved(self, outputs: Any, context: Context) -> BaseTarget:  # noqa: ARG002
@@ -63,6 +66,10 @@ class BaseTarget(ABC):
 
         Returns:
             A target whose tensors hold a row for each image. Resolved once more, it stays as it is.
+
+        Raises:
+            TargetError: where it does not fit the outputs: a class that there is not, a place outside of the image.
+            OutputError: where the outputs are not of the kind that it asks about.
         """
         return self
 

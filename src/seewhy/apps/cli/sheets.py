@@ -274,7 +274,7 @@ def _audit(sheet: Sheet, loaded: Loaded, target: str | None, spec: str) -> dict[
         "model": f"{loaded.name} ({spec})",
         "weights sha256": weights_hash(loaded.module),
         "versions": versions(),
-        "seed": "each method's own, the same in every call",
+        "seed": 0,
         "preprocessing": repr(loaded.preprocess),
         "target": "the predicted class" if target is None else target,
         "maps": list(methods.values()),

@@ -17,7 +17,7 @@ from seewhy import methods
 from seewhy.apps.studio import _desk as desks
 from seewhy.apps.studio._desk import AUTO, Desk, Wish
 from seewhy.errors import InputError, MissingExtra, SeewhyError
-from seewhy.images.photo import open_photo
+from seewhy.images.photo import read_photo
 from seewhy.models import Loaded
 
 try:
@@ -49,8 +49,11 @@ def page(models: Sequence[Loaded]) -> Any:
         place = gr.State(None)  # a click
         with gr.Row():
             with gr.Column(scale=1):
-                model = gr.Dropdown(list(at), value=first.loaded.name, label="Model", visible=len(at) > 1)
+                model = gr.Dropdown(
+                    list(at), value=first.loaded.name, label="Model", visible=len(at) > 1, elem_id="model"
+                )
                 photo = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Photograph", elem_id="photo")
+                photo.preprocess = _file_of  # gradio's own opens the file, and fails on what is no picture
                 gr.Examples([[str(path)] for path in _samples()], inputs=[photo], label="or one of these")
                 likely = gr.Label(label="What the model sees", num_top_classes=5, elem_id="likely")
                 target = gr.Dropdown(
@@ -221,10 +224,16 @@ def _number(chosen: str | None) -> int | None:
     return int(chosen.partition(":")[0]) if chosen else None
 
 
+def _file_of(uploaded: Any) -> str | None:
+    """Where an upload lies; nothing is read yet."""
+    return None if uploaded is None else str(uploaded.path)
+
+
 def _opened(path: str | None) -> Image.Image:
     if not path:
         raise InputError("there is no photograph.", do="drop one, or choose one of the examples")
-    photo = open_photo(path)
+    with Path(path).open("rb") as file:
+        photo = read_photo(file, Path(path).name)
     if photo.width * photo.height > MAX_PIXELS:
         raise InputError(
             "the photograph is too large.", got=f"{photo.width} x {photo.height}", expected="50 megapixels"
