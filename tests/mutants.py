@@ -35,13 +35,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # by name: what is changed, and the tests that are to notice, the quickest first
 FILES = {
-    "tape": ("engine/tape.py", ("tests/engine/test_tape.py", "tests/engine", "tests/hooks", "tests/test_explainer.py")),
+    "tape": ("engine/tape.py", ("tests/engine/test_tape.py", "tests/engine", "tests/hooks")),
     "guard": ("engine/guard.py", ("tests/engine/test_guard.py", "tests/engine/test_session.py")),
     "replay": ("engine/replay.py", ("tests/engine/test_replay.py", "tests/methods/test_perturbation.py")),
-    "grid": (
-        "geometry/grid.py",
-        ("tests/geometry/test_grid.py", "tests/geometry", "tests/contracts/test_volumes.py", "tests/test_explainer.py"),
-    ),
+    "grid": ("geometry/grid.py", ("tests/geometry/test_grid.py", "tests/geometry")),
     "classes": ("targets/classes.py", ("tests/targets/test_classes.py", "tests/targets")),
     "indices": ("targets/indices.py", ("tests/targets/test_classes.py", "tests/targets")),
     "regions": ("targets/regions.py", ("tests/targets/test_regions.py", "tests/targets")),
