@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.engine import turns
-from seewhy.engine.guard import guard
+from seewhy.engine.guard import _devices, guard
 from seewhy.errors import ConcurrencyError
 from seewhy.hooks.undo import undoing
 from tests.engine.interrupting import fingerprint, stance
@@ -355,6 +355,17 @@ def test_models_that_draw_in_two_threads_leave_the_states() -> None:
     for thread in threads:
         thread.join()
     assert states() == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_states_of_the_devices_that_a_model_is_on_are_kept_once_cuda_runs(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    weights = [SimpleNamespace(is_cuda=True, device=device) for device in (first, second, second)]
+    model = SimpleNamespace(parameters=lambda: [*weights, torch.ones(1)])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: begun)
+    assert _devices(model) == ({first, second} if begun else set())
 
 
 # 5. torch.compile's stance, modes

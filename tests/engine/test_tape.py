@@ -223,6 +223,10 @@ def test_gradients_of_each_target_and_zeros_where_there_are_none() -> None:
     (kept,) = gradients(scores, {"x": x}, differentiable=True)
     assert kept["x"].requires_grad
     assert along(kept["x"], x).tolist() == [6]  # the second derivative, 2, times x
+    weight = torch.tensor([2.0], requires_grad=True)
+    (linear,) = gradients((weight * x)[:, None], {"x": x}, differentiable=True)
+    assert linear["x"].requires_grad, "by the weight: no second derivative has to be found for x"
+    assert along(linear["x"], x).tolist() == [0]
     (again,) = gradients(scores, {"x": x})
     assert not again["x"].requires_grad
     with pytest.raises(RuntimeError, match="a second time"):

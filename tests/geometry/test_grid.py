@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seewhy.geometry.grid import Evidence, Grid, Windows, readings
+from seewhy.geometry import grid as layouts
+from seewhy.geometry.grid import Evidence, Grid, Rows, Windows, readings
 
 BATCH, CHANNELS = 2, 16
 SPACE = (64, 96)  # an image of 4 x 6 patches of 16 pixels
@@ -87,6 +88,26 @@ def test_merged_patches_have_half_the_grid_of_the_map_before() -> None:
     assert read(torch.zeros(BATCH, 6, CHANNELS), (80, 112), Evidence(grids={(5, 7)})).space == (2, 3)
 
 
+def test_merging_ends_at_two_places_and_may_keep_the_frames() -> None:
+    """2 x 4 cells become 1 x 2. Four frames of 8 x 8 become four or two of 4 x 4."""
+    assert read(torch.zeros(BATCH, 2, CHANNELS), (32, 64), Evidence(grids={(2, 4)})).space == (1, 2)
+    for length, space in ((64, (4, 4, 4)), (32, (2, 4, 4))):
+        assert read(torch.zeros(BATCH, length, 50), (8, 128, 128), Evidence(grids={(4, 8, 8)})).space == space
+
+
+def test_the_same_layer_is_read_for_inputs_of_another_size() -> None:
+    like = Grid((24,), channel_axis=-1, prefix=1)  # of a signal of 192
+    for length, places in ((2, None), (3, 2), (13, 12), (97, 96), (98, None)):  # two places at least, no finer
+        expected = None if places is None else Grid((places,), 0, -1, 1)
+        assert layouts.read((BATCH, length, CHANNELS), (96,), BATCH, like) == expected
+    assert layouts.read((BATCH, CHANNELS, 12), (96,), BATCH) == Grid((12,))
+    assert layouts.read((BATCH, CHANNELS), (96,), BATCH) is None
+    assert layouts.read((BATCH, CHANNELS, *GRID), SPACE, BATCH) == Grid(GRID)
+    assert layouts.read((BATCH, 24, CHANNELS), SPACE, BATCH) is None  # tokens of images have many
+    three = Grid(GRID, rows=Rows(3))
+    assert layouts.read((3 * BATCH, CHANNELS, 8, 12), (128, 192), BATCH, three) == Grid((8, 12), rows=Rows(3))
+
+
 def test_padded_windows_are_cut_off_and_shifted_ones_rolled_back() -> None:
     """A row of 5 cells in windows of 2: 0 1 | 2 3 | 4 and padding. Of 4, rolled back by one, 1 2 | 3 0."""
     evidence = Evidence(grids={(1, 5), (1, 4)})
@@ -133,6 +154,8 @@ def test_attention_is_not_a_picture() -> None:
         (6 * BATCH, 4, CHANNELS),  # windows, one after the other
         (BATCH, 1, CHANNELS),  # the class token alone
         (BATCH, 100, CHANNELS),  # queries
+        (24, BATCH + 1, CHANNELS),  # tokens before images, of another batch
+        (4, BATCH, 6, CHANNELS),  # rows before images
     ],
 )
 def test_what_does_not_lie_over_the_input_has_no_grid(shape: tuple[int, ...]) -> None:

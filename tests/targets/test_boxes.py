@@ -15,6 +15,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 import seewhy
 from seewhy import Box, targets
 from seewhy.errors import MapWarning, OutputError, TargetError
+from seewhy.targets.boxes import dense
 
 SIZES = ((40, 100),) * 2
 LISTED = [
@@ -214,6 +215,15 @@ def test_what_was_found_is_looked_for_again_and_is_0_where_it_is_gone():
     assert resolved(gone).tolist() == [0, 0]
 
 
+def test_every_box_of_a_head_is_as_sure_as_its_likeliest_class():
+    """Of three boxes the first again: its overlap and cosine are 1, so what is left is 0.6."""
+    scores = torch.tensor([[[0.6, 0.2], [0.1, 0.8], [0.0, 0.9]]])
+    outputs = dense(LISTED[0]["boxes"][None], scores, torch.tensor([[0, 1, -1]]))
+    resolved, values = found(Box(index=0), outputs, 1)
+    assert values == pytest.approx([0.6])
+    assert targets.redetected(resolved, outputs)(outputs).tolist() == pytest.approx([0.6])
+
+
 def test_overlap_decides_from_one_half_on():
     outputs = [{"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}]
     assert found(Box(box=(0, 0, 10, 5)), outputs, 1)[1] == [0.5]
@@ -237,6 +247,15 @@ def test_overlap_decides_from_one_half_on():
 def test_what_is_not_there_is_told(target, message):
     with pytest.raises(TargetError, match=message):
         found(target)
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, " and 1 more")])
+def test_the_first_five_of_what_is_there_are_listed(count, more):
+    many = {"boxes": torch.tensor([[0.0, 0, 10, 10]] * count), "labels": torch.ones(count).long()}
+    with pytest.raises(TargetError) as caught:
+        found(Box(3), [{**many, "scores": torch.full((count,), 0.5)}], 1)
+    listed = "; ".join(f"index {number}: label 1 at [0, 0, 10, 10]" for number in range(5))
+    assert f"expected: one of {listed}{more}\n" in str(caught.value)
 
 
 def test_an_image_without_any_detection_is_told():

@@ -296,6 +296,9 @@ def test_zeros_and_ones_that_are_indices_are_taken():
     four = OUTPUTS.repeat(2, 1)
     assert scores([0, 1, 1, 0], four, batch=4).tolist() == [1, -1, 4, 0.5]  # a class per image
     assert scores([[0, 1]] * 2, OUTPUTS[:, :2]).tolist() == [[1, 4], [0.5, -1]]  # both of two classes
+    with pytest.raises(TargetError, match="marks classes"):
+        scores([[0, 1, 0]] * 2, OUTPUTS[:, :3])
+    assert scores([[2, 1, 0, 1]] * 2).tolist() == [[2, 4, 1, 4], [0, -1, 0.5, -1]]  # a class 2 is no mark
 
 
 @pytest.mark.parametrize(
@@ -546,6 +549,24 @@ def test_each_of_several_targets_is_told():
     for unclear in (Category("dog"), Contrast("dog"), Probability("dog"), several, finer):
         assert targets.describe(unclear, LABELS) == "", "not resolved, or one of several"
     assert targets.describe(Category(2), LABELS) == "dog"
+
+
+def test_the_first_image_is_told_of_where_none_is_named():
+    two, others = torch.tensor([1, 3]), torch.tensor([[2], [0]])
+    said = {
+        Category(two): "class 1",
+        Probability(two): "probability of class 1",
+        Contrast(two, others): "class 1 against class 2",
+        targets.finer(Category(two), OUTPUTS, count=1): "class 1 against class 2",
+    }
+    assert [target.describe() for target in said] == list(said.values())
+
+
+@pytest.mark.parametrize("kind", [Category, Probability, Contrast])
+def test_what_the_scores_are_is_no_part_of_what_is_asked(kind):
+    """Filled in when a target is resolved, it makes no other target of it, and nobody wrote it."""
+    assert kind(1, kind="one logit") == kind(1, kind="scores") == kind(1)
+    assert repr(kind(1, kind="scores")) == repr(kind(1))
 
 
 def test_the_columns_of_one_output_have_names():

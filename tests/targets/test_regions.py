@@ -128,6 +128,15 @@ def test_a_volume_has_regions():
     assert Region(1, where)(volume).tolist() == [8 + 5]
 
 
+def test_frames_that_a_model_has_pooled_leave_an_image_of_scores():
+    """Of a video (T, H, W) the scores may have the axes of an image; of a signal one axis is enough."""
+    sizes = ((5, 4, 6),) * 2
+    assert scores(Region(0, torch.ones(2, 3)), sizes=sizes) == pytest.approx([3.5, 35])
+    signal = torch.tensor([[[1.0, 3.0], [5.0, 2.0]]])
+    context = targets.Context(1, ((2,),))
+    assert targets.resolve(Region(0, torch.tensor([0, 1])), signal, context)(signal).tolist() == [3]
+
+
 def test_queries_with_masks_are_combined():
     """Two queries, two classes and "no object"; logits chosen so that the probabilities are round."""
     classes = torch.tensor([[[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]]]).log()
@@ -189,6 +198,8 @@ def test_a_class_that_is_nowhere_is_told():
 def test_class_scores_have_no_regions():
     with pytest.raises(OutputError, match=r"got: a tensor of shape \(2, 5\)"):
         scores(Region(0, LEFT), torch.zeros(2, 5))
+    with pytest.raises(OutputError, match="a score per class and place"):
+        scores(Region(0, LEFT), SCORES.flatten(2).expand(2, -1, -1))  # a series, for images
 
 
 def test_a_class_of_a_segmentation_is_refused_with_what_to_pass():

@@ -136,6 +136,19 @@ def test_class_scores_of_length_1_by_chance_are_no_embedding():
     assert found.scores.tolist() == [1, 1]
 
 
+def test_a_length_is_1_to_within_four_roundings():
+    """(-x, 0, 0) has the length x, and its class 1 the highest score."""
+
+    def predicted(roundings):
+        length = 1 + roundings * torch.finfo(torch.float32).eps
+        return targets.resolve(None, torch.tensor([[-length, 0.0, 0.0]]), targets.Context(1)).index.tolist()
+
+    assert predicted(5) == predicted(-5) == [1]
+    for roundings in (0, 4, -4):
+        with pytest.raises(OutputError, match="gives an embedding"):
+            predicted(roundings)
+
+
 def test_pytorch_grad_cam_explains_a_dimension_of_an_embedding():
     """NEEDS part 2, 3. Both values: the peer's map without a target is of dimension argmax; here one has to ask."""
     from pytorch_grad_cam import GradCAM

@@ -129,8 +129,8 @@ class Pixel(BaseTarget):
                 got=f"row {self.row}, column {self.column}",
                 expected=f"row 0 to {height - 1}, column 0 to {width - 1}",
             )
-        mask = values.new_zeros(values.shape[2:])
-        mask[self.row * mask.shape[0] // height, self.column * mask.shape[1] // width] = 1
+        mask = values.new_zeros(values.shape[2:], dtype=torch.bool)
+        mask[self.row * mask.shape[0] // height, self.column * mask.shape[1] // width] = True
         return Region(self.category, mask).resolved(outputs, Context(context.batch, labels=context.labels))
 
 
