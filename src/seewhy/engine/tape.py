@@ -134,7 +134,7 @@ def _positive(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
 def record(
     forward: Callable[[], Any],
     layers: Mapping[str, nn.Module],
-    held: StillRecording | None,
+    held: StillRecording | None = None,
     *,
     from_start: bool = False,
 ) -> Tape:
