@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -99,3 +100,24 @@ def test_weights_without_values_are_named() -> None:
     assert "got: second.weight, second.bias\n" in str(caught.value)
     model.second.to_empty(device="cpu").load_state_dict(nn.Conv2d(4, 4, 3).state_dict())  # what the message advises
     assert seewhy.explain(model, torch.rand(1, 3, 8, 8), 0, method="grad_cam").heatmap.shape == (1, 8, 8)
+
+
+@pytest.mark.few(3)
+@pytest.mark.parametrize(
+    "method", ["full_grad", "ablation_cam", "cam", "grad_cam", "guided_backprop", "integrated_gradients"]
+)
+def test_what_accelerate_keeps_elsewhere_is_explained_as_what_is_in_memory(method: str) -> None:
+    """Weights lie on "meta" but for the length of their layer's forward; bit for bit the same map, and there again."""
+    accelerate = pytest.importorskip("accelerate")
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    ).eval()  # fmt: skip
+    images = torch.randn(2, 3, 16, 16)
+    model = accelerate.cpu_offload(copy.deepcopy(plain), execution_device="cpu")
+    assert all(weight.is_meta for weight in model.parameters())
+    expected = seewhy.explain(plain, images, 1, method=method)
+    found = seewhy.explain(model, images, 1, method=method)
+    assert torch.equal(found.heatmap, expected.heatmap)
+    assert all(weight.is_meta for weight in model.parameters())

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from seewhy import metrics
+
 WEIGHTS = Path(__file__).parent / "data" / "marks.safetensors"
 NAMES = ("disc", "square", "cross")
 SIDE = 96  # of a scene, in pixels
@@ -25,11 +27,13 @@ class Scene(NamedTuple):
         pixels: (SIDE, SIDE, 3), uint8.
         labels: of each mark, an index into `NAMES`.
         boxes: (x0, y0, x1, y1) of each, in pixels.
+        masks: (N, SIDE, SIDE), the pixels that each covers.
     """
 
     pixels: NDArray[np.uint8]
     labels: list[int]
     boxes: list[tuple[int, int, int, int]]
+    masks: NDArray[np.bool_]
 
 
 def scene(seed: int, labels: list[int] | None = None) -> Scene:
@@ -44,6 +48,7 @@ def scene(seed: int, labels: list[int] | None = None) -> Scene:
     pixels = draw.uniform(60, 140, (SIDE, SIDE, 3)) + draw.uniform(-40, 40, 3)
     boxes: list[tuple[int, int, int, int]] = []
     found: list[int] = []
+    masks = np.zeros((len(wanted), SIDE, SIDE), bool)
     for label in wanted:
         for _ in range(100):
             side = int(draw.integers(*_SIZES))
@@ -53,11 +58,12 @@ def scene(seed: int, labels: list[int] | None = None) -> Scene:
                 box[2] + 4 < x0 or x1 + 4 < box[0] or box[3] + 4 < y0 or y1 + 4 < box[1] for x0, y0, x1, y1 in boxes
             ):
                 shade = draw.choice([0.0, 1.0]) * 200 + draw.uniform(0, 55, 3)
-                pixels[y : y + side, x : x + side][_shape(label, side)] = shade
+                masks[len(found), y : y + side, x : x + side] = _shape(label, side)
+                pixels[masks[len(found)]] = shade
                 boxes.append(box)
                 found.append(label)
                 break
-    return Scene(pixels.clip(0, 255).astype(np.uint8), found, boxes)
+    return Scene(pixels.clip(0, 255).astype(np.uint8), found, boxes, masks[: len(found)])
 
 
 def _shape(label: int, side: int) -> NDArray[np.bool_]:
@@ -66,6 +72,14 @@ def _shape(label: int, side: int) -> NDArray[np.bool_]:
     x, y = across[None, :], across[:, None]
     bars: NDArray[np.bool_] = ((x < 0.3) | (y < 0.3)) & (x <= 1) & (y <= 1)
     return (np.hypot(x, y) < 1, np.maximum(x, y) <= 1, bars)[label]
+
+
+def worth(heat: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, N) each: the share of the heat of N maps (N, H, W) in each of N masks, and their average precision there."""
+    rows = [(one[None], mask[None]) for one in heat for mask in masks]
+    square = (len(heat), len(masks))
+    masses = torch.cat([metrics.relevance_mass(*row) for row in rows]).reshape(square)
+    return masses, torch.cat([metrics.average_precision(*row) for row in rows]).reshape(square)
 
 
 def network() -> nn.Module:

@@ -52,9 +52,9 @@ def heat_on_objects(model: Any, pairs: list[marks.Scene], method: str, **options
         if method != "d_rise":
             assert found.layers == ("model.15",)  # marks of up to 34 pixels are of the head's first level
         masks = metrics.box_masks([torch.tensor([box]) for box in scene.boxes], found.size)
-        rows = [[found.heatmap[0, own][None], masks[other][None]] for own in (0, 1) for other in (0, 1)]
-        masses.append(torch.cat([metrics.relevance_mass(*row) for row in rows]).reshape(2, 2))
-        precisions.append(torch.cat([metrics.average_precision(*row) for row in rows]).reshape(2, 2))
+        mass, precision = marks.worth(found.heatmap[0], masks)
+        masses.append(mass)
+        precisions.append(precision)
     return torch.stack(masses), torch.stack(precisions)
 
 

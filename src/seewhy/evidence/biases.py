@@ -11,6 +11,7 @@ from seewhy._torch import BatchNorm, Convolution
 from seewhy.evidence._forward import Forward, at_least_float32
 from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
+from seewhy.hooks.offloaded import in_memory
 
 
 def _layers(model: nn.Module) -> Mapping[str, nn.Module]:
@@ -48,9 +49,19 @@ def biases(model: nn.Module) -> dict[str, Float[Tensor, " C"]]:
     """
     added = {}
     for name, module in model.named_modules():
-        if isinstance(module, Convolution) and module.bias is not None:
-            added[name] = module.bias.detach()
-        elif isinstance(module, BatchNorm) and module.running_mean is not None and module.running_var is not None:
-            shift = -module.running_mean / (module.running_var + module.eps).sqrt()
-            added[name] = shift if module.weight is None else (shift * module.weight + module.bias).detach()
+        if isinstance(module, Convolution | BatchNorm):
+            with in_memory(module):
+                bias = _added(module)
+            if bias is not None:
+                added[name] = bias
     return added
+
+
+def _added(module: nn.Module) -> Float[Tensor, " C"] | None:
+    if isinstance(module, Convolution):
+        return None if module.bias is None else module.bias.detach()
+    assert isinstance(module, BatchNorm)
+    if module.running_mean is None or module.running_var is None:
+        return None
+    shift = -module.running_mean / (module.running_var + module.eps).sqrt()
+    return shift if module.weight is None else (shift * module.weight + module.bias).detach()

@@ -18,6 +18,7 @@ from seewhy.errors import MethodError
 from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 from seewhy.hooks.attach import after_forward
+from seewhy.hooks.offloaded import in_memory
 
 
 @contextmanager
@@ -51,8 +52,9 @@ def weights(request: Request) -> Float[Tensor, "B C"]:
     if request.label not in known:
         known[request.label] = classifier_of(vectors, str(request.label), activations, selectors.shape[1])
     module, _ = vectors[known[request.label]]
-    assert isinstance(module.weight, Tensor)
-    return selectors.to(activations) @ module.weight.detach().flatten(1).to(activations)
+    with in_memory(module):
+        assert isinstance(module.weight, Tensor)
+        return selectors.to(activations) @ module.weight.detach().flatten(1).to(activations)
 
 
 def _is_linear(module: nn.Module) -> bool:

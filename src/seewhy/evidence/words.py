@@ -17,6 +17,7 @@ from seewhy.evidence._provider import provides
 from seewhy.evidence._request import Request
 from seewhy.hooks.attach import after_forward
 from seewhy.hooks.nested import tensors
+from seewhy.hooks.offloaded import in_memory
 from seewhy.inputs.prompted import Prompted
 from seewhy.targets.tokens import Spoken
 
@@ -71,7 +72,7 @@ def readouts(request: Request) -> list[list[Readout]]:
         )
     assert isinstance(call, Prompted)
     assert vectors is not None
-    with torch.no_grad():
+    with torch.no_grad(), in_memory(head):
         return [_of_row(request, call, target, vectors, head, row) for row in range(call.batch)]
 
 
