@@ -96,9 +96,9 @@ def test_merging_ends_at_two_places_and_may_keep_the_frames() -> None:
 
 
 def test_the_same_layer_is_read_for_inputs_of_another_size() -> None:
-    like = Grid((24,), channel_axis=-1, prefix=1)  # of a signal of 192
+    like = Grid((24,), channel_axis=-1, others=(0,))  # of a signal of 192
     for length, places in ((2, None), (3, 2), (13, 12), (97, 96), (98, None)):  # two places at least, no finer
-        expected = None if places is None else Grid((places,), 0, -1, 1)
+        expected = None if places is None else Grid((places,), 0, -1, (0,))
         assert layouts.read((BATCH, length, CHANNELS), (96,), BATCH, like) == expected
     assert layouts.read((BATCH, CHANNELS, 12), (96,), BATCH) == Grid((12,))
     assert layouts.read((BATCH, CHANNELS), (96,), BATCH) is None
