@@ -75,8 +75,9 @@ class Explainer:
             "auto" measures methods and layers on the inputs of the first call, and keeps the best: see `seewhy.choose`.
         layers: names, patterns or modules, one or several. None chooses the last layer with space that the score
             depends on.
-        grid: for layouts that are not recognised: the (h, w) or (d, h, w) that the last of the layer's tokens have, or
-            a linear function from the layer's output to (B, C, *space).
+        grid: for layouts that are not recognised: the (h, w) or (d, h, w) of the layer's tokens, or a linear function
+            from the layer's output to (B, C, *space). Tokens beyond these, of a class say, are left out: those that no
+            change of the image reaches, or the first ones where that cannot be seen.
         fuse: how several layers become one heatmap: "mean", "max", "product", "local_product", in which the fine ones
             outline what the coarse ones point at, or "sum", unscaled, for parallel layers. None is the method's own
             way, and the sum of parallel layers that the library found.
