@@ -10,6 +10,7 @@ from sklearn.decomposition import NMF
 
 import seewhy
 from seewhy import methods
+from seewhy.methods import channels
 from seewhy.methods.cam import decomposition
 from tests.oracles import decomposition as oracle
 
@@ -170,3 +171,18 @@ def test_factorization_of_nothing_is_nothing():
     maps, vectors = decomposition.factorize(torch.zeros(1, 3, 2, 2), 2)
     assert torch.equal(maps, torch.zeros(1, 2, 2, 2))
     assert torch.isfinite(vectors).all()
+
+
+def test_the_first_eigenvector_of_a_large_matrix_is_that_of_all() -> None:
+    """1,100 places of ten channels: more than are taken apart whole."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 1100, 10, dtype=torch.float64, generator=draw).relu()
+    gram = (rows @ rows.mT / 10).tanh()
+    values, vectors = torch.linalg.eigh(gram)
+    expected = vectors[..., -1] * values[:, -1:].sqrt()
+    found = channels.leading(gram)
+    torch.testing.assert_close(channels.agreeing(found, expected), expected, rtol=0, atol=1e-6)
+    gram[0, 0, 0] = torch.nan
+    spoiled = channels.leading(gram)
+    assert spoiled[0].isnan().all()
+    torch.testing.assert_close(channels.agreeing(spoiled[1:], expected[1:]), expected[1:], rtol=0, atol=1e-6)
