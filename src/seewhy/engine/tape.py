@@ -306,6 +306,10 @@ class Latest(saved_tensors_hooks):
         super().__init__(self._keep, operator.itemgetter(0))
         self._spans: list[tuple[Hashable, str, list[list[Tensor]]]] = [(None, "", [])]
 
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._spans.clear()  # the graph has what it needs, and goes when it does
+
     def begin(self, kind: Hashable, name: str) -> None:
         """A span begins. Those of one name, one after the other, are one span."""
         if (kind, name) == self._spans[-1][:2]:
