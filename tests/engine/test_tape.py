@@ -311,3 +311,24 @@ def test_a_branch_without_a_graph_counts_as_the_other_does(images: Tensor, metho
             maps.append(next(iter(seewhy.explain(model, images, 1, method=method, **layers).maps.values())))
     for other in maps[1:]:
         torch.testing.assert_close(other, maps[0])
+
+
+def test_a_forward_that_is_recorded_from_its_start_is_watched_by_itself(images: Tensor) -> None:
+    """Behind the layer nothing needs help; what comes before it runs without a graph, and counts once all is asked."""
+
+    class FirstHidden(HalfHidden):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = self.first(x)
+            x = self.seen(x).relu()
+            return self.head(torch.cat([x, x], 1).mean((2, 3)))
+
+    model = FirstHidden(hidden=False).eval()
+    with session(model, images) as run:
+        layers = run.modules(("seen",))
+        for _ in range(2):
+            run.record(layers)
+        for _ in range(2):
+            tape = run.record(layers, from_start=True)
+            (slope,) = torch.autograd.grad(tape.outputs[:, 1].sum(), model.first.weight)
+            assert float(slope.abs().sum()) > 0

@@ -95,3 +95,18 @@ def test_where_they_stand_changes_no_map(method) -> None:
 def test_the_layout_names_them() -> None:
     assert Grid((4, 4), channel_axis=-1, others=(8,)).layout == "4 x 4, channels last, without token 8"
     assert Grid((4, 4), channel_axis=-1, others=(0, 17)).layout == "4 x 4, channels last, without tokens 0, 17"
+
+
+class Picky(Tokens):
+    """Takes what lies between 0 and 1, and nothing else."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise ValueError("these are no photographs")
+        return super().forward(images)
+
+
+def test_images_are_changed_within_their_own_colours() -> None:
+    model, images = Picky((16,)).eval(), torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    found = seewhy.explain(model, images, 0, method="grad_cam", layers="blocks.0")
+    assert found.maps["blocks.0"].shape == (2, 4, 4)

@@ -77,9 +77,10 @@ class Session:
             leaf = None if image is None else image.requires_grad_().clone()
             return self.forward(call.with_rows(Tensor.clone, leaf))
 
-        known, key = _free.of(self.model), (call.signature, from_input, *layers)
+        whole = from_start or from_input
+        known, key = _free.of(self.model), (call.signature, whole, *layers)
         held = None if key in known else StillRecording()
-        tape = record(forward, layers, held, from_start=from_start or from_input)
+        tape = record(forward, layers, held, from_start=whole)
         if held is not None and not held.helped:
             known.add(key)
         return Tape(tape.outputs, tape.activations, image)

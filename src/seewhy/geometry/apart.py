@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy._types import CallLabel
+from seewhy.geometry.probes import Probes
 from seewhy.hooks.activations import activation_in
 from seewhy.hooks.attach import Finish, Passed, around
 
@@ -44,26 +45,18 @@ def apart(run: Session, first: First, length: int) -> tuple[tuple[int, ...], ...
         length: of the sequence.
     """
     image = run.call.image
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    noise *= image.std(correction=0).clamp(min=1e-3)
-    everywhere = torch.ones(image.shape[2:], dtype=torch.bool, device=image.device)
-    low, high = _corners(everywhere)
-    before = _sequence(run, first, image)
-    after = [_sequence(run, first, image + noise * part) for part in (everywhere, low, high)]
+    row = int(image.flatten(1).isfinite().all(1).to(torch.uint8).argmax())
+    probes = Probes.of(tuple(image.shape[2:]))
+    copies = probes.changed(image[row], torch.Generator().manual_seed(0), blank=False)
+    tiles = math.prod(probes.counts)
+    before, *after = (
+        _sequence(run, first, torch.cat([image[:row], copy[None], image[row + 1 :]]))
+        for copy in copies[[0, 3, 4, 3 + tiles]]  # as it is, changed everywhere, in the first tile, in the last
+    )
     if before is None or any(one is None or one.shape != before.shape for one in after):
         return ()
     changed, of_low, of_high = (_changed(before, one, length) for one in after if one is not None)
     return tuple(tuple(found.nonzero().flatten().tolist()) for found in (~changed | of_low & of_high, ~changed))
-
-
-def _corners(everywhere: Bool[Tensor, "*space"]) -> Iterator[Bool[Tensor, "*space"]]:
-    """The first and the last quarter of each axis."""
-    for last in (False, True):
-        corner = everywhere.clone()
-        for axis, pixels in enumerate(everywhere.shape):
-            outside = (0, pixels - pixels // 4) if last else (max(1, pixels // 4), pixels - max(1, pixels // 4))
-            corner.narrow(axis, *outside).fill_(False)
-        yield corner
 
 
 def _changed(before: Tensor, after: Tensor, length: int) -> Bool[Tensor, " length"]:

@@ -79,14 +79,21 @@ class Grid:
     def layout(self) -> str:
         """The layout in words."""
         axis = "channels first" if self.channel_axis == 1 else "channels last"
-        numbers = ", ".join(map(str, self.others[:_TOLD])) + (" and so on" if len(self.others) > _TOLD else "")
-        places = f"without token{'s' * (len(self.others) > 1)} {numbers}" if self.others else ""
-        if self.others == (*range(len(self.others)),):
-            places = f"from token {len(self.others)} on" if self.others else ""
+        places = _left_out(self.others)
         order = "tokens before images" if self.batch_axis == 1 else ""
         windows = "" if self.windows is None else f"in {self.windows}"
         rows = "" if self.rows is None else f"{self.rows.count} rows for each image"
         return ", ".join(part for part in (str(self), axis, places, order, windows, rows) if part)
+
+
+def _left_out(others: tuple[int, ...]) -> str:
+    """Which tokens are no places, in words; "" for none."""
+    if not others:
+        return ""
+    if others == (*range(len(others)),):
+        return f"from token {len(others)} on"
+    numbers = ", ".join(map(str, others[:_TOLD])) + (" and so on" if len(others) > _TOLD else "")
+    return f"without token{'s' if len(others) > 1 else ''} {numbers}"
 
 
 @dataclass(frozen=True)
