@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import seewhy
+from benchmarks.machine import hardware, load
 from seewhy.jobs import sink
 from seewhy.jobs.events import Event
 from seewhy.jobs.plan import Plan
@@ -220,15 +220,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        hardware = next(
-            (
-                line.split(":")[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if "model name" in line
-            ),
-            platform.processor(),
-        )
-        print(f"{hardware}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}\n")
+        print(f"{hardware()} of {os.cpu_count()} cores, torch {torch.__version__}; {load()}\n")
         if given.many:
             print("| images | memory after 10,000 | at the end | ratio | parts | images/s |")
             print("|---:|---:|---:|---:|---:|---:|")

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import torch
+from machine import hardware, load
 
 IMAGE, WORDS, ANSWER = 31999, 32000, [101, 102, 103, 104]
 WAYS = ("forward", "tam", "grad_cam", "hires_cam", "attention_relevance")
@@ -88,7 +89,7 @@ def main() -> None:
             map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
         )
     parameters, least, plain = rows["forward"]
-    print(f"{parameters / 1e6:.0f} million parameters, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print(f"{parameters / 1e6:.0f} million parameters; {hardware()}, torch {torch.__version__}; {load()}\n")
     print("| | peak memory, MiB | of the forward | seconds | of the forward |\n|---|---|---|---|---|")
     for way, (_, peak, seconds) in rows.items():
         print(f"| {way} | {peak:.0f} | {peak / least:.2f} | {seconds:.2f} | {seconds / plain:.2f} |")

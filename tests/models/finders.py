@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -162,45 +160,19 @@ def label_of(name: str, kind: int) -> int:
 
 def trained(name: str) -> nn.Module:
     """The model as this file trained it."""
-    model = FINDERS[name].build()
-    weights = {key: kept.float() for key, kept in load_file(DATA / f"{name}.safetensors").items()}
-    missing, unknown = model.load_state_dict(weights, strict=False)
-    assert not unknown
-    assert set(missing) <= set(model.state_dict()) - set(_kept(model))
-    return model.eval()
+    return marks.load(FINDERS[name].build(), DATA / f"{name}.safetensors")
 
 
-def _kept(model: nn.Module) -> dict[str, Tensor]:
-    """What is saved of a model: its numbers, tensors that are shared once."""
-    found, seen = {}, set()
-    for key, value in model.state_dict().items():
-        if value.is_floating_point() and value.data_ptr() not in seen:
-            seen.add(value.data_ptr())
-            found[key] = value.half().contiguous()
-    return found
-
-
-def train(name: str, steps: int | None = None, batch: int = 8) -> nn.Module:
-    """Train a model on scenes that are all new."""
+def train(name: str, steps: int | None = None) -> nn.Module:
+    """Train a model with its own loss."""
     torch.manual_seed(0)
     finder = FINDERS[name]
-    model = finder.build().train()
-    steps = steps or finder.steps
-    optimizer = torch.optim.AdamW(model.parameters(), lr=finder.rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, finder.rate, total_steps=steps, pct_start=0.1)
-    begin = time.perf_counter()
-    for step in range(steps):
-        scenes = [marks.scene(1000 + step * batch + number) for number in range(batch)]
-        loss = finder.loss(model, finder.inputs(scenes), scenes)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            print(f"{name} {step}: loss {float(loss.detach()):.3f}, {time.perf_counter() - begin:.0f} s", flush=True)
-    print(f"{name} {steps}: loss {float(loss.detach()):.3f}, {time.perf_counter() - begin:.0f} s", flush=True)
-    return model.eval()
+    model = finder.build()
+
+    def loss(scenes: list[Scene]) -> Tensor:
+        return finder.loss(model, finder.inputs(scenes), scenes)
+
+    return marks.fit(model, loss, steps or finder.steps, rate=finder.rate, clip=1)
 
 
 if __name__ == "__main__":
@@ -209,7 +181,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int)
     asked = parser.parse_args()
     for name in asked.names:
-        model = train(name, asked.steps)
-        file = DATA / f"{name}.safetensors"
-        save_file(_kept(model), file)
-        print(f"{file.stat().st_size} bytes", flush=True)
+        print(name)
+        marks.save(train(name, asked.steps), DATA / f"{name}.safetensors")

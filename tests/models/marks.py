@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,33 +96,44 @@ def network() -> nn.Module:
 
 def trained() -> nn.Module:
     """The network as this file trained it."""
-    model = network()
-    weights = {name: kept.float() for name, kept in load_file(WEIGHTS).items()}
-    missing, unknown = model.load_state_dict(weights, strict=False)
-    assert not unknown
-    assert all(name.endswith("num_batches_tracked") for name in missing)
-    return model.eval()
+    return load(network(), WEIGHTS)
 
 
-def train(steps: int, batch: int = 8) -> nn.Module:
+def train(steps: int) -> nn.Module:
     """Train the network with its own loss, on scenes that are all new."""
     from ultralytics.cfg import get_cfg
 
     torch.manual_seed(0)
-    model = network().train()
+    model = network()
     model.args = get_cfg()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
+    return fit(model, lambda scenes: model(_batch(scenes))[0].sum() / len(scenes), steps, rate=4e-3, clip=10)
+
+
+def fit(
+    model: nn.Module, loss: Callable[[list[Scene]], Tensor], steps: int, *, rate: float, clip: float, batch: int = 8
+) -> nn.Module:
+    """Train a model on scenes that are all new; losses are printed.
+
+    Args:
+        model: its weights are changed.
+        loss: of some scenes.
+        steps: how many batches it sees.
+        rate: the highest one of learning.
+        clip: the largest norm of a step's gradient.
+        batch: scenes in each.
+    """
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     for step in range(steps):
-        scenes = [scene(1000 + step * batch + number) for number in range(batch)]
-        loss = model(_batch(scenes))[0].sum() / batch
+        found = loss([scene(1000 + step * batch + number) for number in range(batch)])
         optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10)
+        found.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         schedule.step()
         if step % 25 == 0:
-            print(f"step {step}: loss {float(loss.detach()):.2f}", flush=True)
+            print(f"step {step}: loss {float(found.detach()):.3f}", flush=True)
     return model.eval()
 
 
@@ -137,15 +149,33 @@ def _batch(scenes: list[Scene]) -> dict[str, Tensor]:
     }
 
 
-def save(model: nn.Module) -> None:
-    """Its weights in half precision."""
-    WEIGHTS.parent.mkdir(exist_ok=True)
-    kept = {name: value.half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
-    save_file(kept, WEIGHTS)
+def save(model: nn.Module, file: Path) -> None:
+    """Write its weights in half precision, and say how large the file is."""
+    file.parent.mkdir(exist_ok=True)
+    save_file(_kept(model), file)
+    print(f"{file.stat().st_size} bytes", flush=True)
+
+
+def load(model: nn.Module, file: Path) -> nn.Module:
+    """The model with the weights that `save` wrote."""
+    weights = {name: kept.float() for name, kept in load_file(file).items()}
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    assert not unknown
+    assert set(missing) <= set(model.state_dict()) - set(_kept(model))
+    return model.eval()
+
+
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """What is saved of a model: its numbers, tensors that are shared once."""
+    found, seen = {}, set()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            found[name] = value.half().contiguous()
+    return found
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=260)
-    save(train(parser.parse_args().steps))
-    print(f"{WEIGHTS.stat().st_size} bytes")
+    save(train(parser.parse_args().steps), WEIGHTS)
