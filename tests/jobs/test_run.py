@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from typer.testing import CliRunner
@@ -126,6 +128,18 @@ def test_pictures_that_are_none_become_rows(folder, tmp_path):
     for key in one_by_one["key"]:
         beside, alone = found.table.filter(key=key), one_by_one.filter(key=key)
         torch.testing.assert_close(beside[0].maps, alone[0].maps, atol=1e-3, rtol=0)
+
+
+def test_a_picture_that_is_too_large_or_missing_becomes_a_row(tmp_path, monkeypatch):
+    photos(tmp_path / "photos", 2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 48)
+    Image.new("RGB", (64, 64)).save(tmp_path / "photos" / "huge.png")
+    names = [tmp_path / "photos" / name for name in ("cat/000.png", "huge.png", "gone.png", "dog/001.png")]
+    found = run(names, tmp_path / "why", workers=0)
+    assert (found.images, found.errors) == (4, 2)
+    assert found.table["status"].tolist() == ["ok", "error", "error", "ok"]
+    assert "more pixels than is safe to decode" in found.table.row(1)["error"]
+    assert "there is no such file" in found.table.row(2)["error"]
 
 
 def test_nothing_that_can_be_read(tmp_path):
@@ -309,6 +323,22 @@ def test_ctrl_c_finishes_the_part_in_hand(folder, tmp_path):
     assert events == ["start", "part", "end"]
     again = run(folder, tmp_path / "why")
     assert again.new == 7
+    assert_same(again.table, whole)
+
+
+def test_a_data_worker_that_vanishes_loses_nothing(folder, tmp_path):
+    """The system kills one for memory, say: the run ends with an error, and another one goes on."""
+
+    def kill(event):
+        if event["event"] == "part":
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+
+    whole = run(folder, tmp_path / "whole").table
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        run(folder, tmp_path / "why", listener=kill, workers=1)
+    again = run(folder, tmp_path / "why", workers=1)
+    assert again.new == 7  # a part of eight was written
     assert_same(again.table, whole)
 
 
