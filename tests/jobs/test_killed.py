@@ -10,21 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 import seewhy
 from tests.jobs.small import assert_same, photos, run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def one_thread():
-    """Sums are the same in every process only with as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def start(source, out, pause):

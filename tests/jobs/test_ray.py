@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import seewhy
 from seewhy.errors import InputError
@@ -48,12 +48,10 @@ def explained(source, out, model, **options):
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_midway(tmp_path, monkeypatch):
+def test_a_worker_is_killed_midway(tmp_path, monkeypatch, one_thread):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     source, model, notes = photos(tmp_path / "photos", 60, bad=True), tmp_path / "model.py", tmp_path / "notes"
     notes.mkdir()
     killed = []
@@ -70,12 +68,45 @@ def test_a_worker_is_killed_midway(tmp_path, monkeypatch):
         model.write_text(f"NOTES = {str(notes)!r}\n{SLOW}")
         found = explained(source, tmp_path / "why", model, engine="ray", workers=2, listener=kill)
     finally:
-        torch.set_num_threads(threads)
         assert not ray.is_initialized()
     assert killed
     assert len({path.name for path in notes.iterdir()} - {str(os.getpid())}) >= 3  # two, and one in place of the killed
     assert (found.images, found.errors, found.table.complete) == (63, 3, True)
     assert_same(found.table, whole)
+
+
+CLUSTER = """
+import sys, time
+import ray
+from ray.util.client.server.server import serve
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+server = serve("127.0.0.1", int(sys.argv[1]))
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_is_reached_by_its_address(tmp_path, monkeypatch, one_thread):
+    """Another process has the cluster, and this one is Ray's client."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    source, model = photos(tmp_path / "photos", 12, bad=True), tmp_path / "model.py"
+    model.write_text(FILE)
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    cluster = subprocess.Popen([sys.executable, "-c", CLUSTER, str(port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert any(line.strip() == "ready" for line in cluster.stdout)
+        found = explained(source, tmp_path / "why", model, engine=f"ray://127.0.0.1:{port}", workers=2)
+    finally:
+        cluster.terminate()
+        cluster.wait()
+        assert not ray.is_initialized()
+    assert (found.images, found.errors, found.table.complete) == (15, 3, True)
+    assert_same(found.table, explained(source, tmp_path / "whole", model, workers=0).table)
 
 
 def test_a_stream_is_refused(tmp_path):

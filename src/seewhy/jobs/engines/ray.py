@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
@@ -50,8 +51,24 @@ def explained(
     if not numbers:
         return
     with _connected(address, workers) as ray:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        pipeline = ray.remote(num_cpus=0)(_Pipeline).remote(numbers, job, source, model, workers)
+        try:
+            while (found := ray.get(pipeline.next.remote())) is not None:
+                number, samples, rows = found
+                yield Explained(number, samples, pa.ipc.open_stream(rows).read_all())
+        finally:
+            ray.kill(pipeline)
+
+
+class _Pipeline:
+    """Ray Data at work, in an actor: it cannot be driven from outside of a cluster, as "ray://" does."""
+
+    def __init__(
+        self, numbers: Sequence[int], job: Job, source: Source, model: Callable[[], Loaded], workers: int
+    ) -> None:
+        ray: Any = import_module("ray")
+        import_module("ray.data")
+        ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         found = (
             ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
@@ -70,8 +87,12 @@ def explained(
                 num_gpus=gpus,
             )
         )
-        for row in found.iter_rows():
-            yield Explained(row["number"], row["samples"], pa.ipc.open_stream(row["rows"]).read_all())
+        self._rows = iter(found.iter_rows())
+
+    def next(self) -> tuple[int, int, bytes] | None:
+        """Number, samples and rows of the next batch; None after the last."""
+        row = next(self._rows, None)
+        return None if row is None else (row["number"], row["samples"], row["rows"])
 
 
 class _Read:
